@@ -1,0 +1,185 @@
+//! The log seam: what every store behind the shards must promise.
+//!
+//! A shard changes only by entries appended here. An append is conditional on each shard's head and
+//! atomic over all its shards, which is all the fencing that several engines need: whoever appends
+//! at the expected head was current, everyone else reads what is missing and decides again.
+//!
+//! In: ropes of bytes per shard. Out: positions, or why not. A log knows no effect and no message.
+//! Called by `shard`; implemented by [`local`] on the journal and [`simulated`] for tests.
+
+pub mod local;
+pub mod simulated;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+use crate::base::place::ShardId;
+
+/// A boxed future: one per group commit, so its allocation does not count.
+pub type LogFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One shard's entry, offered at the head that its decider saw.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The shard it changes.
+    pub shard: ShardId,
+    /// How many entries the shard had when this one was decided; it becomes entry number `expected`.
+    pub expected_head: u64,
+    /// The entry's bytes as a rope: payloads are slices of the frames that brought them.
+    pub parts: Vec<Bytes>,
+}
+
+impl Proposal {
+    /// Bytes of the entry.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether the entry has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(Bytes::is_empty)
+    }
+}
+
+/// What an append waits for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Durability {
+    /// Handed to the operating system: survives the process, not the machine. Readable at once.
+    Written,
+    /// Survives the machine: fdatasync returned, or the database committed. Covers everything
+    /// appended before it too.
+    Synced,
+}
+
+/// What became of an append that was carried out as asked or not at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Append {
+    /// All entries stand; the position of each entry's first byte, in the order proposed.
+    Appended(Vec<u64>),
+    /// Nothing was appended: these shards' heads are not where the proposals expected them.
+    Conflict(Vec<ShardId>),
+}
+
+/// Why an append did not happen, or may have.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AppendError {
+    /// No room for the entries: nothing was appended; may be tried again when there is space.
+    #[error("the log's disk is full")]
+    DiskFull,
+    /// The store was not reached: nothing was appended; may be tried again.
+    #[error("the log is not reachable: {0}")]
+    Unavailable(String),
+    /// The answer was lost: the entries stand all or not at all; read the heads to know.
+    #[error("the log's answer was lost")]
+    OutcomeUnknown,
+    /// An earlier write or sync failed: nothing more is accepted until a restart.
+    #[error("the log is poisoned by an earlier failure: {0}")]
+    Poisoned(String),
+    /// The entries together are larger than the log takes at once: nothing was appended.
+    #[error("an append of {bytes} bytes is over the log's limit of {limit}")]
+    TooLarge {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Most bytes of one append.
+        limit: u64,
+    },
+}
+
+/// Why bytes or entries could not be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReadError {
+    /// They were there and are gone by retention or compaction.
+    #[error("position {0} is before the log's start")]
+    TooOld(u64),
+    /// There is nothing (yet) at this position.
+    #[error("position {0} is past the log's end")]
+    PastEnd(u64),
+    /// What is there is not what was written.
+    #[error("damaged log at position {position}: {reason}")]
+    Corrupt {
+        /// Where.
+        position: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// The store could not be asked now; may be tried again.
+    #[error("the log is not reachable: {0}")]
+    Unavailable(String),
+}
+
+/// One entry of one shard, read back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredEntry {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its number in the shard, dense from 0.
+    pub index: u64,
+    /// Position of its first byte; bodies inside it are at `position + offset`.
+    pub position: u64,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// A place inside the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Extent {
+    /// First byte.
+    pub position: u64,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+/// The store behind the shards. Shared by all lanes; every method may be called from any thread.
+///
+/// Dropping a future of `append` leaves the outcome open, as [`AppendError::OutcomeUnknown`] does.
+pub trait Log: Send + Sync + 'static {
+    /// Appends all proposals or none; they are durable as asked when it answers. Entries of one
+    /// shard take their order from their expected heads; a later append is never durable before
+    /// an earlier one.
+    fn append<'a>(
+        &'a self,
+        proposals: &'a [Proposal],
+        durability: Durability,
+    ) -> LogFuture<'a, Result<Append, AppendError>>;
+
+    /// Entries of `shard` from number `from` on, oldest first; at most about `bytes_max` bytes but
+    /// at least one entry where there is one. Empty when there is none yet.
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        bytes_max: usize,
+    ) -> LogFuture<'_, Result<Vec<StoredEntry>, ReadError>>;
+
+    /// How many entries the shard has.
+    fn head(&self, shard: ShardId) -> LogFuture<'_, Result<u64, ReadError>>;
+
+    /// Bytes inside an entry of `shard`. May touch the disk; local logs answer without waiting for
+    /// anything but a page fault.
+    fn body(&self, shard: ShardId, extent: Extent) -> Result<Bytes, ReadError>;
+
+    /// Makes everything appended so far durable.
+    fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
+
+    /// Tells that `shard` needs nothing below `position` any more. Space comes back when all
+    /// shards said so.
+    fn truncate_before(&self, shard: ShardId, position: u64) -> Result<(), AppendError>;
+
+    /// Where the log begins, where it ends, and up to where it is durable.
+    fn bounds(&self) -> Bounds;
+}
+
+/// The extent of a whole log, in positions.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bounds {
+    /// First position that can still be read.
+    pub start: u64,
+    /// Position behind the last entry.
+    pub end: u64,
+    /// Everything before it survives the machine.
+    pub synced: u64,
+}
