@@ -1,0 +1,394 @@
+//! Little-endian readers and writers: the only place that knows the byte order.
+//!
+//! In: a body's bytes. Out: numbers, texts and slices that share the body's memory, or a
+//! [`DecodeError`] that says which field, where, and which limit. Every length is held against
+//! the bytes that are really there before anything is allocated. Called by every request and
+//! response.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::code::Code;
+use crate::name::NameError;
+
+/// Why a body could not be read. The frame around it was sound, so the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The body ends inside a field.
+    Short {
+        /// The field.
+        field: &'static str,
+        /// Where the field begins, in bytes from the body's start.
+        offset: usize,
+        /// Bytes that the field needs.
+        need: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// The body goes on after its last field.
+    Trailing {
+        /// Where the last field ended.
+        offset: usize,
+        /// How many bytes follow.
+        bytes: usize,
+    },
+    /// A number is outside its limits.
+    Value {
+        /// The field.
+        field: &'static str,
+        /// Where the field begins.
+        offset: usize,
+        /// What stood there.
+        value: u64,
+        /// Lowest value allowed.
+        min: u64,
+        /// Highest value allowed.
+        max: u64,
+    },
+    /// A count announces more items than the rest of the body can hold, or than are allowed.
+    Count {
+        /// The field.
+        field: &'static str,
+        /// Where the count stands.
+        offset: usize,
+        /// What it announces.
+        count: u64,
+        /// The most that would have been possible here.
+        max: u64,
+    },
+    /// A queue option that nobody knows, or one with a value above its limit.
+    Option {
+        /// The option's name; `option` when its number is unknown.
+        field: &'static str,
+        /// Where the option begins.
+        offset: usize,
+        /// Its value, or its number when that is unknown.
+        value: u64,
+        /// The highest that is allowed.
+        max: u64,
+    },
+    /// Something that may stand only once stands twice.
+    Duplicate {
+        /// The field.
+        field: &'static str,
+        /// Where its second appearance begins.
+        offset: usize,
+        /// What was repeated.
+        value: u64,
+    },
+    /// A name or text is not what it must be.
+    Name {
+        /// Where the text's bytes begin.
+        offset: usize,
+        /// What is wrong with it; its own offset counts from the text's start.
+        error: NameError,
+    },
+    /// No message of this direction has this opcode.
+    Opcode(u8),
+}
+
+impl DecodeError {
+    /// The field that was refused.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Short { field, .. }
+            | Self::Value { field, .. }
+            | Self::Count { field, .. }
+            | Self::Option { field, .. }
+            | Self::Duplicate { field, .. } => field,
+            Self::Trailing { .. } => "body",
+            Self::Name { error, .. } => error.field(),
+            Self::Opcode(_) => "opcode",
+        }
+    }
+
+    /// The limit that was broken; 0 when the error is not about one.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        match self {
+            Self::Value { value, min, max, .. } => {
+                if value < min {
+                    *min
+                } else {
+                    *max
+                }
+            }
+            Self::Count { max, .. } | Self::Option { max, .. } => *max,
+            Self::Name { error, .. } => error.limit(),
+            Self::Short { .. }
+            | Self::Trailing { .. }
+            | Self::Duplicate { .. }
+            | Self::Opcode(_) => 0,
+        }
+    }
+
+    /// The number that a peer sees.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Short { .. } | Self::Trailing { .. } | Self::Count { .. } => {
+                Code::MalformedRequest
+            }
+            Self::Option { .. } | Self::Duplicate { .. } => Code::BadOption,
+            Self::Value { .. } => Code::BadValue,
+            Self::Name { .. } => Code::BadName,
+            Self::Opcode(_) => Code::UnknownOpcode,
+        }
+    }
+}
+
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Short { field, offset, need, have } => {
+                write!(f, "{field} at byte {offset} needs {need} bytes and {have} are there")
+            }
+            Self::Trailing { offset, bytes } => {
+                write!(f, "{bytes} bytes too many after byte {offset}")
+            }
+            Self::Value { field, offset, value, min, max } => {
+                write!(f, "{field} at byte {offset} is {value}; {min} to {max} are allowed")
+            }
+            Self::Count { field, offset, count, max } => {
+                write!(f, "{field} at byte {offset} announces {count}; at most {max} are possible")
+            }
+            Self::Option { field, offset, value, max } => {
+                write!(f, "{field} at byte {offset} is {value}; at most {max} is allowed")
+            }
+            Self::Duplicate { field, offset, value } => {
+                write!(f, "{field} {value} stands a second time at byte {offset}")
+            }
+            Self::Name { offset, error } => write!(f, "{error}; the text begins at byte {offset}"),
+            Self::Opcode(opcode) => write!(f, "no message has the opcode {opcode}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Reads a body from front to back. Texts and slices share the body's memory.
+pub(crate) struct Reader<'a> {
+    source: &'a Bytes,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(source: &'a Bytes) -> Self {
+        Self { source, at: 0 }
+    }
+
+    /// Offset of the next byte to be read.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn remaining(&self) -> usize {
+        self.source.len() - self.at
+    }
+
+    /// The next `count` bytes.
+    pub(crate) fn slice(
+        &mut self,
+        field: &'static str,
+        count: usize,
+    ) -> Result<&'a [u8], DecodeError> {
+        let rest = self.source.get(self.at..).unwrap_or_default();
+        match rest.get(..count) {
+            Some(found) => {
+                self.at += count;
+                Ok(found)
+            }
+            None => {
+                Err(DecodeError::Short { field, offset: self.at, need: count, have: rest.len() })
+            }
+        }
+    }
+
+    /// The next `count` bytes, sharing the body's memory.
+    pub(crate) fn bytes(
+        &mut self,
+        field: &'static str,
+        count: usize,
+    ) -> Result<Bytes, DecodeError> {
+        let from = self.at;
+        self.slice(field, count)?;
+        Ok(self.source.slice(from..self.at))
+    }
+
+    /// The next `N` bytes.
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], DecodeError> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.slice(field, N)?);
+        Ok(out)
+    }
+
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+        self.array(field).map(u8::from_le_bytes)
+    }
+
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
+        self.array(field).map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        self.array(field).map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn i64(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        self.array(field).map(i64::from_le_bytes)
+    }
+
+    /// A byte that must be 0 or 1.
+    pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        let offset = self.at;
+        let value = self.u8(field)?;
+        in_range(field, offset, u64::from(value), 0, 1)?;
+        Ok(value == 1)
+    }
+
+    /// Bytes behind a one-byte length, checked by `parse`.
+    pub(crate) fn short<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(Bytes) -> Result<T, NameError>,
+    ) -> Result<T, DecodeError> {
+        let count = usize::from(self.u8(field)?);
+        let offset = self.at;
+        parse(self.bytes(field, count)?).map_err(|error| DecodeError::Name { offset, error })
+    }
+
+    /// Bytes behind a two-byte length, checked by `parse`.
+    pub(crate) fn long<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(Bytes) -> Result<T, NameError>,
+    ) -> Result<T, DecodeError> {
+        let count = usize::from(self.u16(field)?);
+        let offset = self.at;
+        parse(self.bytes(field, count)?).map_err(|error| DecodeError::Name { offset, error })
+    }
+
+    /// Bytes behind a four-byte length, sharing the body's memory.
+    pub(crate) fn blob(&mut self, field: &'static str) -> Result<Bytes, DecodeError> {
+        let count = self.u32(field)?;
+        self.bytes(field, count as usize)
+    }
+
+    /// A two-byte count of items that take at least `item_bytes_min` bytes each.
+    pub(crate) fn count16(
+        &mut self,
+        field: &'static str,
+        item_bytes_min: usize,
+    ) -> Result<usize, DecodeError> {
+        let offset = self.at;
+        let count = u64::from(self.u16(field)?);
+        self.check_count(field, offset, count, item_bytes_min, u64::from(u16::MAX))
+    }
+
+    /// A four-byte count of at most `count_max` items of at least `item_bytes_min` bytes each.
+    pub(crate) fn count32(
+        &mut self,
+        field: &'static str,
+        item_bytes_min: usize,
+        count_max: u32,
+    ) -> Result<usize, DecodeError> {
+        let offset = self.at;
+        let count = u64::from(self.u32(field)?);
+        self.check_count(field, offset, count, item_bytes_min, u64::from(count_max))
+    }
+
+    /// Refuses a count that the rest of the body cannot hold, before anyone allocates for it.
+    fn check_count(
+        &self,
+        field: &'static str,
+        offset: usize,
+        count: u64,
+        item_bytes_min: usize,
+        count_max: u64,
+    ) -> Result<usize, DecodeError> {
+        let max = ((self.remaining() / item_bytes_min.max(1)) as u64).min(count_max);
+        if count > max {
+            return Err(DecodeError::Count { field, offset, count, max });
+        }
+        Ok(count as usize)
+    }
+
+    /// Ends the body.
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
+        match self.remaining() {
+            0 => Ok(()),
+            bytes => Err(DecodeError::Trailing { offset: self.at, bytes }),
+        }
+    }
+}
+
+/// Holds a number against its limits.
+pub(crate) fn in_range(
+    field: &'static str,
+    offset: usize,
+    value: u64,
+    min: u64,
+    max: u64,
+) -> Result<(), DecodeError> {
+    if value < min || value > max {
+        return Err(DecodeError::Value { field, offset, value, min, max });
+    }
+    Ok(())
+}
+
+/// Writes checked bytes behind a one-byte length.
+///
+/// # Panics
+/// Over 255 bytes, which no checked text has.
+pub(crate) fn put_short(out: &mut BytesMut, text: &[u8]) {
+    out.put_u8(u8::try_from(text.len()).expect("a checked text fits its length byte"));
+    out.put_slice(text);
+}
+
+/// Writes checked bytes behind a two-byte length.
+///
+/// # Panics
+/// Over 65 535 bytes, which no checked text has.
+pub(crate) fn put_long(out: &mut BytesMut, text: &[u8]) {
+    put_count16(out, text.len());
+    out.put_slice(text);
+}
+
+/// Writes bytes behind a four-byte length.
+///
+/// # Panics
+/// Over 4 GiB; frames and batches end long before.
+pub(crate) fn put_blob(out: &mut BytesMut, bytes: &[u8]) {
+    put_count32(out, bytes.len());
+    out.put_slice(bytes);
+}
+
+/// Writes a two-byte count.
+///
+/// # Panics
+/// Over 65 535. A list that long cannot be said on the wire, and leaving items out in silence
+/// would be worse than stopping.
+pub(crate) fn put_count16(out: &mut BytesMut, count: usize) {
+    out.put_u16_le(u16::try_from(count).expect("at most 65 535 items behind a u16 count"));
+}
+
+/// Writes a four-byte count.
+///
+/// # Panics
+/// Over 2^32 - 1, for the reason given at [`put_count16`].
+pub(crate) fn put_count32(out: &mut BytesMut, count: usize) {
+    out.put_u32_le(u32::try_from(count).expect("at most 2^32 - 1 items behind a u32 count"));
+}
+
+/// Writes a bool as a byte.
+pub(crate) fn put_flag(out: &mut BytesMut, flag: bool) {
+    out.put_u8(u8::from(flag));
+}
