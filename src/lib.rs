@@ -5,3 +5,4 @@
 //! * [`journal`]: the segment log: knows bytes and positions only.
 
 pub mod base;
+pub mod journal;
