@@ -173,13 +173,7 @@ impl ShardState {
         }
     }
 
-    fn register_group(
-        &mut self,
-        group: GroupIndex,
-        queue: QueueId,
-        name: &str,
-        start: GroupStart,
-    ) {
+    fn register_group(&mut self, group: GroupIndex, queue: QueueId, name: &str, start: GroupStart) {
         if group as usize != self.groups.len() {
             return;
         }

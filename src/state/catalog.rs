@@ -206,7 +206,11 @@ impl CatalogShard {
                 }
                 value.to_vec()
             });
-            rows.push(RowChange { space: Space::Queues, key: rows::shard_key(shard, queue), value });
+            rows.push(RowChange {
+                space: Space::Queues,
+                key: rows::shard_key(shard, queue),
+                value,
+            });
         }
         let (trims, graves) = (Vec::new(), Vec::new());
         Checkpoint { shard, rows, trims, graves, position: self.position }
@@ -222,13 +226,13 @@ impl CatalogShard {
         let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
         state.read_meta(meta).map_err(|_| wrong(ROW))?;
         let mut failed = None;
-        kv.scan(Space::Queues, &rows::shard_key(shard, 0), &[], &mut |_, value| {
-            match state.read_row(Bytes::copy_from_slice(value)) {
-                Ok(()) => Scan::Continue,
-                Err(error) => {
-                    failed = Some(error);
-                    Scan::Stop
-                }
+        kv.scan(Space::Queues, &rows::shard_key(shard, 0), &[], &mut |_, value| match state
+            .read_row(Bytes::copy_from_slice(value))
+        {
+            Ok(()) => Scan::Continue,
+            Err(error) => {
+                failed = Some(error);
+                Scan::Stop
             }
         })?;
         failed.map_or(Ok(state), |error| Err(wrong(error)))

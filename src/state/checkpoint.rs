@@ -62,7 +62,8 @@ impl Checkpoint {
     /// [`KvError`] when rows cannot be read.
     pub fn resolve(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
         for trim in std::mem::take(&mut self.trims) {
-            let (from, to) = (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
+            let (from, to) =
+                (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
             let rows = &mut self.rows;
             kv.scan(Space::Runs, &from, &to, &mut |key, value| {
                 if rows::read_run(key, value).is_some_and(|run| run.end_seq() <= trim.to) {
@@ -281,9 +282,5 @@ fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {
 }
 
 fn read_meta(mut value: Bytes) -> Option<(u64, u64, u64)> {
-    Some((
-        value.try_get_u64_le().ok()?,
-        value.try_get_u64_le().ok()?,
-        value.try_get_u64_le().ok()?,
-    ))
+    Some((value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?))
 }

@@ -215,7 +215,8 @@ impl ShardState {
         let mut found = Vec::new();
         let memory_from = partition.runs.first().map_or(partition.next_seq, |run| run.first_seq);
         if from < memory_from {
-            let first = kv.last(Space::Runs, &rows::run_key(number, 0), &rows::run_key(number, from))?;
+            let first =
+                kv.last(Space::Runs, &rows::run_key(number, 0), &rows::run_key(number, from))?;
             let start = first.map_or_else(|| rows::run_key(number, from), |(key, _)| key.to_vec());
             let end = rows::run_key(number, to.min(memory_from));
             kv.scan(Space::Runs, &start, &end, &mut |key, value| {
@@ -265,11 +266,10 @@ pub(crate) fn single(
     seq: Sequence,
 ) -> Option<(RecordBatch, u64)> {
     let chunks = bodies.chunks(shard, run)?;
-    let holds = |chunk: &&Chunk| {
-        chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count)
-    };
+    let holds =
+        |chunk: &&Chunk| chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count);
     let chunk = chunks.iter().find(holds)?;
     let batch = RecordBatch::parse_trusted(chunk.batch.clone()).ok()?;
     let index = u32::try_from(seq - chunk.first_seq).ok()?;
-    Some((batch.slice(index, index + 1), chunk.time_ms))
+    Some((batch.slice(index, index + 1)?, chunk.time_ms))
 }

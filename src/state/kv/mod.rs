@@ -4,9 +4,6 @@
 //! synced on the hot path: after a crash the missing tail is applied again. [`memory`] serves tests,
 //! [`disk`] the server. Called by `state` (look-ups) and `shard` (checkpoints).
 
-pub mod disk;
-pub mod memory;
-
 use bytes::Bytes;
 
 /// One family of rows.
