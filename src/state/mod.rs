@@ -41,6 +41,9 @@ pub struct DeadPlace {
     pub len: u32,
 }
 
+/// Where dead letters lie, by partition, group and sequence.
+pub type DeadLetters = BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>;
+
 /// Partitions (local indexes) and groups that one token holds here.
 type Holders = smallvec::SmallVec<[(u32, GroupIndex); 2]>;
 
@@ -78,7 +81,7 @@ pub struct ShardState {
     /// Who holds what by fencing token.
     holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
     /// Dead letters that are not rows yet.
-    dead: BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>,
+    dead: DeadLetters,
     ledger: Ledger,
     changes: checkpoint::Changes,
 }
@@ -176,6 +179,18 @@ impl ShardState {
         all.into_iter()
     }
 
+    /// Whether anything of a queue is here.
+    #[must_use]
+    pub fn knows(&self, queue: QueueId) -> bool {
+        self.by_queue.contains_key(&queue) || self.by_queue_groups.contains_key(&queue)
+    }
+
+    /// Whether a token holds anything here.
+    #[must_use]
+    pub fn holds(&self, token: LeaseToken) -> bool {
+        self.holders.contains_key(&token)
+    }
+
     /// A group's index.
     #[must_use]
     pub fn group(&self, queue: QueueId, name: &str) -> Option<GroupIndex> {
@@ -230,11 +245,24 @@ impl ShardState {
         Ok(found)
     }
 
-    /// Dead letters that are not rows yet, in order of their key.
-    pub fn recent_dead(
-        &self,
-    ) -> impl Iterator<Item = ((PartitionNumber, GroupIndex, Sequence), DeadPlace)> {
-        self.dead.iter().map(|(key, place)| (*key, *place))
+    /// A partition's dead letters, by group and sequence.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn dead_of(&self, kv: &dyn Kv, number: PartitionNumber) -> Result<DeadLetters, KvError> {
+        let mut found = DeadLetters::new();
+        let (from, to) = (rows::dead_key(number, 0, 0), rows::dead_key(number, u32::MAX, u64::MAX));
+        kv.scan(Space::Dead, &from, &to, &mut |key, value| {
+            if let Some((key, (position, len))) =
+                rows::parts_of_dead_key(key).zip(rows::read_pair(value))
+            {
+                found.insert(key, DeadPlace { position, len: len as u32 });
+            }
+            Scan::Continue
+        })?;
+        let recent = self.dead.range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
+        found.extend(recent.map(|(key, place)| (*key, *place)));
+        Ok(found)
     }
 
     /// The transaction ids that this shard remembers.
