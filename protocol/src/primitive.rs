@@ -262,7 +262,8 @@ impl<'a> Reader<'a> {
     ) -> Result<T, DecodeError> {
         let count = usize::from(self.u8(field)?);
         let offset = self.at;
-        parse(self.bytes(field, count)?).map_err(|error| DecodeError::Name { offset, error })
+        parse(self.bytes(field, count)?)
+            .map_err(|error| DecodeError::Name { offset, error: error.at_field(field) })
     }
 
     /// Bytes behind a two-byte length, checked by `parse`.
@@ -273,7 +274,8 @@ impl<'a> Reader<'a> {
     ) -> Result<T, DecodeError> {
         let count = usize::from(self.u16(field)?);
         let offset = self.at;
-        parse(self.bytes(field, count)?).map_err(|error| DecodeError::Name { offset, error })
+        parse(self.bytes(field, count)?)
+            .map_err(|error| DecodeError::Name { offset, error: error.at_field(field) })
     }
 
     /// Bytes behind a four-byte length, sharing the body's memory.
