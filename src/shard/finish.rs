@@ -86,7 +86,9 @@ impl Lane {
 
     fn answer(&mut self, command: Command, outcome: Outcome) {
         match (command, outcome) {
-            (Command::Pop(pop), Outcome::Popped(claims, step)) => self.answer_pop(pop, claims, step),
+            (Command::Pop(pop), Outcome::Popped(claims, step)) => {
+                self.answer_pop(pop, claims, step)
+            }
             (command, Outcome::Again) => self.again.push(command),
             (command, Outcome::Failed(error)) => {
                 fail_command(command, &CommandError::Decide(error));
@@ -141,7 +143,7 @@ impl Lane {
     fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {
         let Claim { partition, ranges, runs, attempts, .. } = claim;
         let state = self.replica.shards.get(usize::from(shard))?.partition(partition)?;
-        let name = PartitionName::try_from(&*state.name).ok()?;
+        let name = state.name.parse::<PartitionName>().ok()?;
         let source = |run| self.hot.find(&run).map_or(Source::Cold(run), Source::Hot);
         let sources = runs.into_iter().map(source).collect();
         Some(Parcel { partition, name, ranges, attempts, sources })
@@ -176,7 +178,7 @@ impl Lane {
     fn wake_queue(&mut self, queue: QueueId) {
         let catalog = self.replica.catalog.catalog();
         let Some(definition) = catalog.get(queue) else { return };
-        let Ok(name) = QueueName::try_from(&*definition.name) else { return };
+        let Ok(name) = definition.name.parse::<QueueName>() else { return };
         for group in self.parked.groups(&name) {
             let known = catalog.group(queue, group.as_str()).is_some();
             let (replica, key) = (&self.replica, self.replica.key());

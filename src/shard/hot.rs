@@ -63,7 +63,13 @@ mod tests {
         for seq in 0..5 {
             hot.add(seq * 10_000, chunk(seq, 1_000));
         }
-        let run = |seq: u64| Run { first_seq: seq, position: seq * 10_000, time_ms: 0, len: 1_100, count: 1 };
+        let run = |seq: u64| Run {
+            first_seq: seq,
+            position: seq * 10_000,
+            time_ms: 0,
+            len: 1_100,
+            count: 1,
+        };
         assert_eq!(hot.find(&run(1)), None);
         assert_eq!(hot.find(&run(4)).unwrap()[0].first_seq, 4);
     }

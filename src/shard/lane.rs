@@ -77,8 +77,13 @@ impl Lane {
             self.buffers.bell().listen();
             let work = self.gather();
             let timers_due = self.timer_due();
-            if !work.is_empty() || timers_due {
+            let idle = work.is_empty() && !timers_due;
+            if !idle {
                 self.commit(work);
+            }
+            self.expire_parked();
+            self.begin_checkpoint();
+            if !idle {
                 continue;
             }
             if let Some(reply) = self.stopping.take() {
@@ -87,8 +92,6 @@ impl Lane {
                 let _ = reply.send(());
                 return;
             }
-            self.expire_parked();
-            self.begin_checkpoint();
             self.sleep();
         }
     }
@@ -219,7 +222,8 @@ impl Lane {
     /// Applies what others appended to a shard; returns whose entries they were.
     pub(super) fn follow(&mut self, shard: ShardId) -> Result<Vec<Origin>, AppendError> {
         const READ_BYTES: usize = 4 << 20;
-        let unavailable = |error: &dyn std::fmt::Display| AppendError::Unavailable(error.to_string());
+        let unavailable =
+            |error: &dyn std::fmt::Display| AppendError::Unavailable(error.to_string());
         let mut origins = Vec::new();
         loop {
             let from = self.replica.head(shard);

@@ -16,12 +16,12 @@ use crate::shard::command::{Ack, Command, Define, Pop};
 use crate::shard::replica::Replica;
 use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
-use crate::state::codec;
+use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::{Claim, PopAsk, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome};
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::{Effect, Entry, Origin};
+use crate::state::effect::{DeadLetter, Effect, Entry, Origin};
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
@@ -38,7 +38,9 @@ pub struct Work {
     /// Queues whose retention is to be looked at.
     pub retention: Vec<QueueId>,
     /// Batches to be written again.
-    pub relocations: Vec<(ShardId, u32, crate::state::model::Run, bytes::Bytes)>,
+    pub relocations: Vec<(ShardId, Chunk)>,
+    /// Dead letters to be written again.
+    pub reburials: Vec<(ShardId, DeadLetter)>,
 }
 
 impl Work {
@@ -50,6 +52,7 @@ impl Work {
             && self.chores.is_empty()
             && self.retention.is_empty()
             && self.relocations.is_empty()
+            && self.reburials.is_empty()
     }
 }
 
@@ -198,7 +201,11 @@ impl<'a> Round<'a> {
                 let until_ms = self.context.now_ms + extend.extend_ms;
                 let shards = 0..self.replica.count().get();
                 let ends = shards.filter_map(|shard| {
-                    self.replica.shards.get(usize::from(shard))?.holds(extend.token).then_some(())?;
+                    self.replica
+                        .shards
+                        .get(usize::from(shard))?
+                        .holds(extend.token)
+                        .then_some(())?;
                     self.draft(shard)?.extend(extend.token, until_ms)
                 });
                 Outcome::Extended(ends.min())
@@ -295,9 +302,14 @@ impl<'a> Round<'a> {
                 }
             }
         }
-        for (shard, partition, run, batch) in &work.relocations {
+        for (shard, chunk) in &work.relocations {
             if let Some(draft) = self.draft(*shard) {
-                draft.relocate(*partition, run, batch.clone());
+                draft.relocate(chunk);
+            }
+        }
+        for (shard, letter) in &work.reburials {
+            if let Some(draft) = self.draft(*shard) {
+                draft.bury_again(letter);
             }
         }
     }
@@ -396,7 +408,9 @@ impl<'a> Round<'a> {
         self.sync();
         let missing = |partition| Err(AckRefusal::NoPartition(partition));
         let pairs = results.into_iter().zip(&ack.items);
-        Outcome::Acked(pairs.map(|(it, (partition, _))| it.unwrap_or(missing(*partition))).collect())
+        Outcome::Acked(
+            pairs.map(|(it, (partition, _))| it.unwrap_or(missing(*partition))).collect(),
+        )
     }
 }
 

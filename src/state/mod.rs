@@ -65,8 +65,10 @@ pub struct ShardState {
     key: StoreKey,
     /// Entries applied: the head that the next decision expects.
     head: u64,
-    /// Log position behind the last entry applied.
+    /// Everything of this shard before this log position is applied.
     position: u64,
+    /// The same, as rows say; what they lack must stay in the log.
+    stored_position: u64,
     /// Time of the last entry.
     last_ms: u64,
     partitions: Vec<Partition>,
@@ -96,6 +98,7 @@ impl ShardState {
             key,
             head: 0,
             position: 0,
+            stored_position: 0,
             last_ms: 0,
             partitions: Vec::new(),
             names: HashTable::new(),
@@ -123,10 +126,21 @@ impl ShardState {
         self.head
     }
 
-    /// Log position behind the last entry applied.
+    /// Everything of this shard before this log position is applied.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Everything of this shard before this log position is in rows.
+    #[must_use]
+    pub fn stored_position(&self) -> u64 {
+        self.stored_position
+    }
+
+    /// Nothing of this shard stands between the last entry applied and `position`.
+    pub fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
     }
 
     /// Time of the last entry applied, unix milliseconds.
@@ -162,6 +176,11 @@ impl ShardState {
         locals.iter().filter_map(|local| {
             Some((self.shards.number(self.shard, *local)?, self.local(*local)?))
         })
+    }
+
+    /// The numbers of all live partitions.
+    pub fn partition_numbers(&self) -> impl Iterator<Item = PartitionNumber> + '_ {
+        self.names.iter().filter_map(|local| self.shards.number(self.shard, *local))
     }
 
     /// How many partitions live here.

@@ -106,6 +106,13 @@ pub(super) fn read_run(mut key: &[u8], mut value: &[u8]) -> Option<Run> {
     })
 }
 
+/// Reads a run's row with the partition that it belongs to.
+#[must_use]
+pub fn parse_run(key: &[u8], value: &[u8]) -> Option<(PartitionNumber, Run)> {
+    let mut partition = key;
+    Some((partition.try_get_u32().ok()?, read_run(key, value)?))
+}
+
 pub(super) fn group_value(group: &Group) -> Vec<u8> {
     let mut value = Vec::with_capacity(6 + group.name.len());
     value.put_u32_le(group.queue);
