@@ -1,6 +1,9 @@
 //! To come.
 pub mod base;
 pub mod buffer;
+pub mod catalog;
+pub mod delivery;
+pub mod ingest;
 pub mod journal;
 pub mod log;
 pub mod shard;

@@ -5,14 +5,15 @@ use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{
-    Command, CommandError, Describe, Description, Empty, ListDead, ListedDead, Parcel, Pop, Popped,
-    Source,
+    Ack, Command, CommandError, Describe, Description, Empty, ListDead, ListedDead, Parcel, Pop,
+    Popped, Source,
 };
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::round::{self, Outcome, Plan, Work};
 use crate::state::codec::{self, Chunk, ENTRY_HEADER};
+use crate::state::draft::ack::{AckItem, Verdict};
 use crate::state::draft::pop::{Claim, PopStep};
-use crate::state::effect::{Effect, Entry};
+use crate::state::effect::{Effect, Entry, LeaseToken};
 use crate::state::kv::KvError;
 use crate::state::{DeadPlace, ShardState};
 
@@ -136,8 +137,27 @@ impl Lane {
         let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
         let popped = Popped { empty: None, until_ms, parcels: parcels.collect() };
         self.telemetry.popped.add(messages);
-        // A consumer that hung up keeps its lease until it ends, like one that crashed.
-        let _ = pop.reply.send(Ok(popped));
+        let Pop { reply, group, token, auto_ack, .. } = *pop;
+        if let Err(Ok(popped)) = reply.send(Ok(popped))
+            && !auto_ack
+        {
+            self.take_back(group, token, &popped);
+        }
+    }
+
+    /// A consumer that hung up before its messages came must not keep them from the others.
+    fn take_back(&mut self, group: GroupName, token: LeaseToken, popped: &Popped) {
+        let of_parcel = |parcel: &Parcel| {
+            let partition = parcel.partition;
+            let ranges = parcel.ranges.clone().into_iter();
+            ranges.map(move |(from, to)| {
+                let (verdict, error) = (Verdict::Retry, Box::default());
+                (partition, AckItem { first: from, last: to - 1, verdict, error })
+            })
+        };
+        let items = popped.parcels.iter().flat_map(of_parcel).collect();
+        let (reply, _nobody) = tokio::sync::oneshot::channel();
+        self.again.push(Command::Ack(Box::new(Ack { group, token: Some(token), items, reply })));
     }
 
     fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {

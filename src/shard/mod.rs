@@ -167,10 +167,10 @@ impl Engine {
         &self.buffers
     }
 
-    /// The queues as of the last commit; swapped whole, never changed.
+    /// The queues as of the last commit; swapped whole, never changed. Hold it briefly.
     #[must_use]
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.view.load_full()
+    pub fn catalog_now(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.view.load()
     }
 
     /// How many shards there are.

@@ -288,7 +288,8 @@ impl ShardState {
         // A run of several batches moves batch by batch, in a row: its parts join again.
         if let Some(held) = partition.runs.iter_mut().find(|it| it.first_seq == run.first_seq) {
             *held = run;
-        } else if let Some(held) = partition.runs.iter_mut().find(|it| it.end_seq() == run.first_seq)
+        } else if let Some(held) =
+            partition.runs.iter_mut().find(|it| it.end_seq() == run.first_seq)
         {
             held.join(&run);
         }

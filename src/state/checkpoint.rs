@@ -116,9 +116,9 @@ impl Changes {
     }
 
     pub(super) fn relocate(&mut self, partition: PartitionNumber, run: Run) {
-        match self.relocated.last_mut() {
-            Some((before, held)) if *before == partition && held.join(&run) => {}
-            _ => self.relocated.push((partition, run)),
+        let before = self.relocated.last_mut().filter(|(before, _)| *before == partition);
+        if !before.is_some_and(|(_, held)| held.join(&run)) {
+            self.relocated.push((partition, run));
         }
     }
 
