@@ -1,1 +1,7 @@
-//! To come.
+//! Onrush, room by room.
+//!
+//! * `config`: every setting, decided once before anything starts.
+//! * `cli`: the command line as a shape.
+
+pub mod cli;
+pub mod config;
