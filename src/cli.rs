@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{FlagValue, Inputs, SETTINGS};
+use crate::config::{self, FlagValue, Inputs, SETTINGS};
 
 /// A message ingestion engine: ordered partitions, three promises, one log.
 #[derive(Debug, Parser)]
@@ -81,10 +81,10 @@ impl Args for SettingArgs {
             .action(ArgAction::Append)
             .value_parser(parse_pair)
             .help("Set any setting of the template; may be repeated");
-        let own = SETTINGS.iter().filter_map(|setting| {
+        let own = config::defaults().filter_map(|(setting, default)| {
             let flag = setting.flag?;
             let help = setting.docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-            let help = format!("{help} Allowed: {}.", setting.rule.allowed());
+            let help = format!("{help} Allowed: {}. Default: {default}.", setting.rule.allowed());
             // The first sentence is enough beside a flag; the whole text shows with --help.
             let short = help.split_inclusive(". ").next().unwrap_or_default().trim_end().to_owned();
             Some(Arg::new(flag).long(flag).value_name("VALUE").help(short).long_help(help))

@@ -40,6 +40,12 @@ pub use value::{Rule, Value};
 use source::Gathered;
 use table::{Field, Fields};
 
+/// The default of every setting as a person writes it, in the order of the table.
+pub fn defaults() -> impl Iterator<Item = (&'static Setting, String)> {
+    let values = Settings::default().values();
+    SETTINGS.iter().zip(values).map(|(setting, value)| (setting, setting.rule.show(&value)))
+}
+
 /// Settings that were accepted, with who gave each.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -138,14 +138,14 @@ settings! {
         pop_timeout_ms: u64 = 30_000, Rule::Millis { min: 0, max: HOUR },
             names ["DEFAULT_TIMEOUT"];
         /// Messages that a pop over HTTP gets, when it does not say.
-        pop_batch: u32 = 1, Rule::Count { min: 1, max: 100_000 }, names ["DEFAULT_BATCH_SIZE"];
+        pop_batch: u32 = 1, Rule::Count { min: 1, max: 10_000 }, names ["DEFAULT_BATCH_SIZE"];
         /// Where a group starts in a partition that is new to it, when it does not say.
         subscription_mode: SubscriptionMode = SubscriptionMode::Unset,
             Rule::Choice(SubscriptionMode::WORDS), names ["DEFAULT_SUBSCRIPTION_MODE"];
         /// Bytes of messages that one pop may return; one message always fits.
         pop_bytes_max: usize = 4 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: 16 * MIB };
-        /// Messages that one pop may ask for.
-        messages_max: u32 = 10_000, Rule::Count { min: 1, max: 100_000 };
+        /// Messages that one pop may ask for; the protocol itself allows no more than the default.
+        messages_max: u32 = 10_000, Rule::Count { min: 1, max: 10_000 };
     }
 }
 
