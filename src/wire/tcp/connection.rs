@@ -17,6 +17,7 @@ use onrush_protocol::code::Code;
 use onrush_protocol::frame::{self, Frame};
 use onrush_protocol::opcode::Opcode;
 use onrush_protocol::qos::Qos;
+use onrush_protocol::request::Token;
 use onrush_protocol::request::{Hello, Push, PushSection, Request};
 use onrush_protocol::response::{Failure, Response, SectionReceipt, Welcome};
 use onrush_protocol::text::ShortText;
@@ -276,13 +277,17 @@ impl Connection {
     }
 
     fn hello(&mut self, request_id: u64, hello: &Hello) -> Step {
-        let Some(version) = version::negotiate(hello.version_min, hello.version_max) else {
-            let failure = Failure::new(Code::UnsupportedVersion, "no version that both speak");
-            let limit = u64::from(version::PROTOCOL_VERSION);
-            self.fail(request_id, failure.blaming("version", limit));
-            return Step::Close;
+        let version = match version::negotiate(hello.version_min, hello.version_max) {
+            Ok(version) => version,
+            Err(error) => {
+                let failure = failure::plain(Code::UnsupportedVersion, &error);
+                let limit = u64::from(version::PROTOCOL_VERSION);
+                self.fail(request_id, failure.blaming("version", limit));
+                return Step::Close;
+            }
         };
-        if !token::matches(self.config.token.as_deref(), hello.token.as_deref()) {
+        if !token::matches(self.config.token.as_deref(), hello.token.as_ref().map(Token::as_bytes))
+        {
             let failure = Failure::new(Code::Unauthenticated, "the token is missing or wrong");
             self.fail(request_id, failure.blaming("token", 0));
             return Step::Close;
@@ -419,7 +424,9 @@ impl Connection {
         while !self.output.is_empty() {
             let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
                 self.output.iter().take(WRITE_PARTS_MAX).map(|part| IoSlice::new(part)).collect();
-            match self.stream.try_write_vectored(&parts) {
+            let result = self.stream.try_write_vectored(&parts);
+            drop(parts);
+            match result {
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return Err(()),

@@ -11,7 +11,7 @@ use onrush_protocol::request::{
 };
 use onrush_protocol::response::{
     Acked, AckedItem, Attempts, Configured, Deleted, Extended, Failure, MessagesWriter, Response,
-    Stats,
+    Stats, StatsEntry,
 };
 use onrush_protocol::text::ShortText;
 
@@ -195,6 +195,6 @@ fn stats(rooms: &Rooms) -> Response {
         ("log_end", bounds.end),
         ("log_synced", bounds.synced),
     ];
-    let entry = |(name, value): (&str, u64)| (ShortText::lossy(name), value);
+    let entry = |(name, value): (&str, u64)| StatsEntry { name: ShortText::lossy(name), value };
     Response::Stats(Stats { entries: figures.into_iter().map(entry).collect() })
 }

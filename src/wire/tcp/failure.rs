@@ -1,8 +1,8 @@
 //! Room errors as failures of the binary protocol: code, blamed field, limit, and when to retry.
 
+use onrush_protocol::DecodeError;
 use onrush_protocol::batch::BatchError;
 use onrush_protocol::code::Code;
-use onrush_protocol::decode_error::DecodeError;
 use onrush_protocol::frame::FrameError;
 use onrush_protocol::name::NameError;
 use onrush_protocol::qos::Qos;
