@@ -1,1 +1,5 @@
-//! To come.
+//! Onrush: a message ingestion engine.
+
+pub mod base;
+pub mod log;
+pub mod state;

@@ -1,0 +1,3 @@
+//! What every room may use.
+
+pub mod place;

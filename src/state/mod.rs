@@ -1,0 +1,3 @@
+//! State derived from the log.
+
+pub mod kv;
