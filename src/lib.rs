@@ -23,7 +23,7 @@
 //! | 7 | [`ingest`] | admission: the only way in |
 //! | 7 | [`delivery`] | pop, ack, extend |
 //! | 10 | [`wire`] | the two ports; the one place where errors become codes |
-//! | 11 | [`config`], [`cli`], [`server`] | settings, composition, start and shutdown |
+//! | 11 | [`config`], [`cli`], [`server`], [`run`] | settings, composition, start and shutdown |
 
 pub mod base;
 pub mod buffer;
@@ -34,6 +34,8 @@ pub mod delivery;
 pub mod ingest;
 pub mod journal;
 pub mod log;
+pub mod run;
+pub mod server;
 pub mod shard;
 pub mod state;
 pub mod telemetry;

@@ -34,6 +34,9 @@ settings! {
         /// ONRUSH_TOKEN_FILE, the path of a file that holds it: a flag shows in the list of processes.
         token: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
             names ["ONRUSH_TOKEN"];
+        /// Whether a push to a queue that does not exist makes it, with default settings. Off, such a
+        /// push is refused, so that a misspelt name does not become a queue.
+        auto_create_queues: bool = true, Rule::Switch;
         /// How much is logged.
         log_level: LogLevel = LogLevel::Info, Rule::Choice(LogLevel::WORDS),
             names ["ONRUSH_LOG_LEVEL", "LOG_LEVEL"], flag "log-level";
