@@ -47,7 +47,9 @@ pub fn serve(
 fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::Result<()> {
     let promise = match settings.store.durability {
         Durability::Sync => "sync: QoS 1 and 2 are answered when fdatasync has returned",
-        Durability::Os => "os: QoS 1 and 2 are answered BEFORE the disk has them; a power cut loses them",
+        Durability::Os => {
+            "os: QoS 1 and 2 are answered BEFORE the disk has them; a power cut loses them"
+        }
     };
     writeln!(
         out,
@@ -70,9 +72,5 @@ fn log_to_stderr(settings: &Settings, is_terminal: bool) {
         LogFormat::Json => false,
     };
     // An error means that a test harness has installed its own.
-    let _ = if as_text {
-        logs.with_ansi(is_terminal).try_init()
-    } else {
-        logs.json().try_init()
-    };
+    let _ = if as_text { logs.with_ansi(is_terminal).try_init() } else { logs.json().try_init() };
 }

@@ -25,15 +25,15 @@ use crate::catalog::{AutoCreate, Catalogs};
 use crate::config::{Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
 use crate::ingest::{self, Ingest};
-use crate::log::local::{Identity, LocalConfig, LocalLog};
-use crate::log::{self, Log};
+use crate::log::Log;
+use crate::log::local::{Applied, Identity, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::shard::replica::Replica;
 use crate::shard::{self, Engine, Parts};
 use crate::state::kv::Kv;
 use crate::state::kv::disk::{DiskKv, DiskKvConfig};
 use crate::state::ledger::DedupPolicy;
 use crate::telemetry::Telemetry;
-use crate::wire::{Rooms, http, tcp};
+use crate::wire::{Rooms, tcp};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,8 @@ pub struct Ground {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Keeps other processes out of the folder.
+    pub lock: Option<StoreLock>,
 }
 
 /// A running server.
@@ -82,6 +84,8 @@ pub struct Server {
     doors: JoinSet<()>,
     http_addr: SocketAddr,
     tcp_addr: SocketAddr,
+    /// Holds the folder's lock for as long as the server lives.
+    _ground: Ground,
 }
 
 impl Server {
@@ -97,28 +101,27 @@ impl Server {
         let owned = settings.clone();
         let opening = tokio::task::spawn_blocking(move || open_engine(&owned));
         let (engine, telemetry, ground) = opening.await.doing("opening the store")??;
-        Self::open_doors(settings, engine, telemetry, &ground, http, tcp)
+        Self::open_doors(settings, engine, telemetry, ground, http, tcp)
     }
 
     fn open_doors(
         settings: &Settings,
         engine: Arc<Engine>,
         telemetry: Arc<Telemetry>,
-        ground: &Ground,
+        ground: Ground,
         http_listener: TcpListener,
         tcp_listener: TcpListener,
     ) -> Result<Self, StartError> {
         let http_addr = http_listener.local_addr().doing("reading the HTTP address")?;
         let tcp_addr = tcp_listener.local_addr().doing("reading the TCP address")?;
-        let rooms = Arc::new(rooms(settings, engine, telemetry, ground));
+        let rooms = Arc::new(rooms(settings, engine, telemetry, &ground));
         let (stop, stopped) = watch::channel(false);
         let mut doors = JoinSet::new();
         let tcp_config = Arc::new(tcp_config(settings));
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        let http_config = http_config(settings);
-        doors.spawn(http::serve(http_listener, Arc::clone(&rooms), http_config, stopped));
-        Ok(Self { rooms, stop, doors, http_addr, tcp_addr })
+        drop(http_listener);
+        Ok(Self { rooms, stop, doors, http_addr, tcp_addr, _ground: ground })
     }
 
     /// Where HTTP is served.
@@ -158,13 +161,15 @@ fn open_engine(settings: &Settings) -> Result<(Arc<Engine>, Arc<Telemetry>, Grou
     let folder = &settings.server.data_dir;
     let what = || format!("opening the data folder {}", folder.display());
     std::fs::create_dir_all(folder).doing(what())?;
-    let files = DiskFiles::open(&folder.join("log")).doing(what())?;
+    let files = DiskFiles::open(folder.join("log")).doing(what())?;
+    let lock = StoreLock::take(&files, folder).doing(what())?;
     let kv = open_kv(&folder.join("state"), settings.store.cache_bytes)?;
     let ground = Ground {
         files: Arc::new(files),
         kv,
         clock: Arc::new(SystemClock::new()),
         random: Arc::new(SystemRandom),
+        lock: Some(lock),
     };
     let telemetry = Arc::new(Telemetry::default());
     let engine = start_engine(settings, &ground, Arc::clone(&telemetry))?;
@@ -201,27 +206,37 @@ pub fn start_engine(
 ) -> Result<Engine, StartError> {
     let asked = ShardCount::new(settings.store.shards as u16);
     let asked = asked.ok_or("out of range").doing("reading store.shards")?;
-    let identity = Identity::load_or_create(&*ground.files, &*ground.random, asked, &*ground.clock);
-    let identity = identity.doing("reading the store's identity")?;
+    let now_ms = ground.clock.now_ms();
+    let loaded = Identity::load_or_create(&*ground.files, &*ground.random, asked, now_ms);
+    let identity = loaded.doing("reading the store's identity")?.identity();
+    if identity.shards != asked {
+        tracing::warn!(
+            asked = asked.get(),
+            shards = identity.shards.get(),
+            "the number of shards was fixed when the store was made"
+        );
+    }
     let replica = Replica::load(identity.shards, identity.key, &*ground.kv);
     let mut replica = replica.doing("reading the state")?;
+    let applied = replica.applied().into_iter();
+    let applied: Vec<Applied> =
+        applied.map(|(next_index, position)| Applied { next_index, position }).collect();
     let mut damage = None;
-    let applied = replica.applied();
-    let log = LocalLog::open(
+    let opened = LocalLog::open(
         Arc::clone(&ground.files),
-        local_config(settings),
-        &identity,
+        &local_config(settings, &identity),
         &applied,
         &mut |stored| {
             if let Err(error) = replica.apply_stored(&stored) {
-                damage.get_or_insert((stored.position, error));
+                damage.get_or_insert(error);
             }
         },
     );
-    let log = log.doing("opening the log")?;
-    if let Some((position, error)) = damage {
-        return Err(error).doing(format!("applying the log at position {position}"));
+    let (log, report) = opened.doing("opening the log")?;
+    if let Some(error) = damage {
+        return Err(error).doing("applying the log");
     }
+    tracing::info!(entries = report.entries, "the state is up to date with the log");
     let buffers = Arc::new(Buffers::new(identity.shards.get(), buffer_config(settings)));
     let parts = Parts {
         log: Arc::new(log) as Arc<dyn Log>,
@@ -260,11 +275,7 @@ fn rooms(
             Arc::clone(&telemetry),
             admission,
         ),
-        delivery: Delivery::new(
-            Arc::clone(&engine),
-            catalogs.clone(),
-            Arc::clone(&ground.random),
-        ),
+        delivery: Delivery::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&ground.random)),
         catalogs,
         telemetry,
         engine,
@@ -297,14 +308,15 @@ fn tcp_config(settings: &Settings) -> tcp::Config {
     }
 }
 
-fn local_config(settings: &Settings) -> LocalConfig {
+fn local_config(settings: &Settings, identity: &Identity) -> LocalConfig {
     LocalConfig {
         segment_bytes: settings.store.segment_bytes,
-        durability: match settings.store.durability {
-            Durability::Sync => log::local::Promise::Sync,
-            Durability::Os => log::local::Promise::Os,
+        promise: match settings.store.durability {
+            Durability::Sync => Promise::Synced,
+            Durability::Os => Promise::Written,
         },
-        ..LocalConfig::default()
+        store: Some(identity.store),
+        ..LocalConfig::new(identity.shards)
     }
 }
 

@@ -121,8 +121,10 @@ impl Replica {
         if index > head {
             return Err(ReplayError::Missing { shard, head, index });
         }
-        let entry = codec::decode(stored.bytes.clone()).map_err(|error| {
-            ReplayError::Entry { shard, index, error }
+        let entry = codec::decode(stored.bytes.clone()).map_err(|error| ReplayError::Entry {
+            shard,
+            index,
+            error,
         })?;
         self.apply(shard, &entry, stored.position, stored.bytes.len() as u64);
         Ok(Some(entry))
