@@ -256,6 +256,15 @@ impl ShardState {
         } else {
             self.touch(local);
             self.refresh_ready(local);
+            self.take_turns(local, group);
+        }
+    }
+
+    /// A partition that was served without a lease and has more goes behind those that wait.
+    fn take_turns(&mut self, local: u32, group: GroupIndex) {
+        let Some(group) = self.groups.get_mut(group as usize) else { return };
+        if group.ready.front() == Some(&local) {
+            group.ready.rotate_left(1);
         }
     }
 

@@ -5,12 +5,12 @@
 //! them up, [`picture`] is what can be observed of a state, [`audit`] reads the log with eyes of its
 //! own. The properties stand in the other modules. Compiled for tests only.
 
-//mod audit;
-//mod bytes;
+mod audit;
+mod bytes;
 mod picture;
-//mod race;
-//mod ready;
-//mod reference;
+mod race;
+mod ready;
+mod reference;
 mod replay;
 mod steps;
 mod world;

@@ -46,7 +46,7 @@ fn crash(kv: &mut MemoryKv, kept: usize) {
 }
 
 proptest! {
-    #![proptest_config(super::cases(192))]
+    #![proptest_config(super::cases(96))]
 
     #[test]
     fn a_state_is_the_same_through_bytes_and_through_rows(moves in moves(1, 60), kept in any::<usize>()) {
