@@ -9,3 +9,4 @@ pub mod log;
 pub mod shard;
 pub mod state;
 pub mod telemetry;
+pub mod wire;
