@@ -58,6 +58,8 @@ pub(super) struct Lane {
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
     pub(super) held: Vec<(ShardId, Vec<Ring>)>,
+    /// The log failed for good.
+    pub(super) poisoned: bool,
     pub(super) stopping: Option<Reply<()>>,
 }
 
@@ -174,6 +176,13 @@ impl Lane {
                 }
             }
             Err(AppendError::OutcomeUnknown) => self.resolve(plan),
+            Err(AppendError::Poisoned(reason)) if !self.poisoned => {
+                // The sync that failed may have left the entries on disk, or not: only a restart
+                // can tell. What comes after it is surely not applied.
+                tracing::error!(reason, "the log failed; nothing more is accepted until a restart");
+                self.poisoned = true;
+                Attempt::Failed(AppendError::OutcomeUnknown)
+            }
             Err(error) => Attempt::Failed(error),
         }
     }
@@ -250,7 +259,7 @@ impl Lane {
     /// are held and tried again, unless the log is gone for good.
     fn fail(&mut self, work: Work, error: &AppendError) {
         self.telemetry.commit_failed.add(1);
-        let is_final = matches!(error, AppendError::Poisoned(_) | AppendError::TooLarge { .. });
+        let is_final = self.poisoned || matches!(error, AppendError::TooLarge { .. });
         let mut returned = 0;
         for (shard, rings) in work.rings {
             let mut held = Vec::new();

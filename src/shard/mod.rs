@@ -146,6 +146,7 @@ impl Engine {
             rotation: 0,
             again: Vec::new(),
             held: Vec::new(),
+            poisoned: false,
             stopping: None,
         };
         let thread =

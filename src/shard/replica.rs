@@ -12,6 +12,31 @@ use crate::state::codec::{self, EntryError};
 use crate::state::effect::Entry;
 use crate::state::kv::Kv;
 
+/// Why the log cannot be applied to the state.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReplayError {
+    /// The log begins behind what the state has: the state is older than the log's oldest part.
+    #[error("shard {shard} has {head} entries and the log goes on with entry {index}")]
+    Missing {
+        /// The shard.
+        shard: ShardId,
+        /// Entries applied.
+        head: u64,
+        /// The entry found.
+        index: u64,
+    },
+    /// An entry's bytes make no sense.
+    #[error("entry {index} of shard {shard}: {error}")]
+    Entry {
+        /// The shard.
+        shard: ShardId,
+        /// The entry.
+        index: u64,
+        /// What is wrong.
+        error: EntryError,
+    },
+}
+
 /// All state of an engine.
 #[derive(Debug)]
 pub struct Replica {
@@ -82,16 +107,26 @@ impl Replica {
     }
 
     /// Applies an entry that was read from the log; returns it decoded. One that is applied
-    /// already, or not yet due, is left alone.
+    /// already is left alone.
     ///
     /// # Errors
-    /// [`EntryError`] when the entry's bytes make no sense: this engine cannot go on.
-    pub fn apply_stored(&mut self, stored: &StoredEntry) -> Result<Option<Entry>, EntryError> {
-        if stored.index != self.head(stored.shard) {
+    /// [`ReplayError`] when the entry makes no sense or entries before it are missing: this engine
+    /// cannot go on.
+    pub fn apply_stored(&mut self, stored: &StoredEntry) -> Result<Option<Entry>, ReplayError> {
+        let (shard, index) = (stored.shard, stored.index);
+        let head = self.head(shard);
+        if index < head {
             return Ok(None);
         }
-        let entry = codec::decode(stored.bytes.clone())?;
-        self.apply(stored.shard, &entry, stored.position, stored.bytes.len() as u64);
+        if index > head {
+            return Err(ReplayError::Missing { shard, head, index });
+        }
+        let entry = codec::decode(stored.bytes.clone()).map_err(|error| ReplayError::Entry {
+            shard,
+            index,
+            error,
+        })?;
+        self.apply(shard, &entry, stored.position, stored.bytes.len() as u64);
         Ok(Some(entry))
     }
 

@@ -1,10 +1,12 @@
-//! The doors of the server: bytes and JSON come in, the rooms' answers go out.
+//! The porch: what comes in here, and in which shape it goes on.
 //!
-//! [`http`] speaks the HTTP API in its two dialects; [`codes`] is the one place where a room's error
-//! becomes a number that a peer may see. Decides nothing about messages.
+//! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
+//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes.
 
 pub mod codes;
 pub mod http;
+pub mod tcp;
+pub mod token;
 
 use std::sync::Arc;
 
@@ -15,17 +17,17 @@ use crate::ingest::Ingest;
 use crate::shard::Engine;
 use crate::telemetry::Telemetry;
 
-/// The rooms that a door opens into.
+/// The rooms that requests are taken to.
 pub struct Rooms {
-    /// The way in for messages.
+    /// Pushes.
     pub ingest: Ingest,
-    /// The way out for messages.
+    /// Pops, acks, extensions.
     pub delivery: Delivery,
     /// Queues.
     pub catalogs: Catalogs,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
-    /// The engine behind them, for its figures.
+    /// The engine, for its figures.
     pub engine: Arc<Engine>,
     /// Time.
     pub clock: Arc<dyn Clock>,
