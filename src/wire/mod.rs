@@ -32,3 +32,8 @@ pub struct Rooms {
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
+
+/// Reads any bytes as the body of an HTTP push; panics only if what it makes of them is wrong.
+pub fn fuzz_http_push(body: &[u8]) {
+    http::fuzz_push(body);
+}

@@ -244,8 +244,7 @@ mod tests {
 
     #[test]
     fn a_payload_over_its_limit_is_told_in_the_words_of_the_contract() {
-        let error =
-            BatchError::TooLarge { field: "payload", record: Some(0), bytes: 9, limit: 8 };
+        let error = BatchError::TooLarge { field: "payload", record: Some(0), bytes: 9, limit: 8 };
         let failure = Failure::batch(&error);
         assert_eq!(failure.message(), "Payload exceeds maximum size");
         assert_eq!(failure.status(), StatusCode::PAYLOAD_TOO_LARGE);

@@ -40,6 +40,11 @@ impl<'a> Query<'a> {
         found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
+    /// Whether a name is there at all.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
     /// Whether a switch is on: `true` or `1`.
     pub(super) fn is_on(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1"))
