@@ -95,7 +95,7 @@ async fn connection(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.max_header_size(config.header_bytes_max).pipeline_flush(true);
+    builder.max_header_size(config.header_bytes_max);
     // Our own pace tells a slow head from a resting connection; hyper's timer does not.
     builder.header_read_timeout(None);
     let connection = builder.serve_connection(io, service);

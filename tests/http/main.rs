@@ -1,0 +1,11 @@
+//! The HTTP door against a whole server on a real folder: what its clients see.
+//!
+//! Each test starts a server of its own on ports of its own; requests are written byte by byte, so
+//! that nothing between the test and the door makes them better than they are.
+
+mod ack;
+mod client;
+mod control;
+mod doors;
+mod pop;
+mod push;
