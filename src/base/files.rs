@@ -215,13 +215,7 @@ impl DiskFiles {
     /// The disk's error; `NotADirectory` when something else is there.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-            if let Some(parent) = path.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                fs::File::open(parent)?.sync_all()?;
-            }
-        }
+        create_durably(&path)?;
         let folder = fs::File::open(&path)?;
         if !folder.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -303,6 +297,22 @@ impl Files for DiskFiles {
         check_name(name)?;
         Ok(Arc::new(Self::open(self.path.join(name))?))
     }
+}
+
+/// Creates the folder and its missing parents, each durable before something is put into it.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_durably(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster; whether it is a folder is found out by opening it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::File::open(parent)?.sync_all()
 }
 
 /// The kernel gives the lock back when the file is closed, however the process ends.
