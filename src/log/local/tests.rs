@@ -17,6 +17,8 @@ fn config(threads: Threads) -> LocalConfig {
         segment_bytes: SEGMENT,
         threads,
         sync_interval_ms: 1,
+        // Not random, so that a seed repeats to the byte.
+        store: Some([3; 16]),
         ..LocalConfig::new(contract::shards())
     }
 }
@@ -330,6 +332,27 @@ fn a_state_that_needs_dropped_entries_is_refused_and_a_new_one_begins_where_the_
 }
 
 #[test]
+fn heads_outlive_their_entries_wherever_in_a_segment_the_log_ends() {
+    for appends in 20..70 {
+        let disk = SimDisk::new(1);
+        let log = open_fresh(disk.files(), Threads::None).unwrap();
+        append(&log, &[propose(1, 0, b"only"), propose(2, 0, b"only")], Durability::Written);
+        for n in 0..appends {
+            append(&log, &[propose(0, n, &[5; 1_000])], Durability::Written);
+        }
+        let floor = log.bounds().end;
+        for shard in 0..5 {
+            log.truncate_before(shard, floor).unwrap();
+        }
+        assert!(log.bounds().start > SEGMENT);
+        disk.crash_with(Survival::None);
+        let log = open_fresh(disk.files(), Threads::None).unwrap();
+        let heads = [0, 1, 2, 3, 4].map(|shard| block_on(log.head(shard)).unwrap());
+        assert_eq!(heads, [appends, 1, 1, 0, 0]);
+    }
+}
+
+#[test]
 fn a_log_of_another_store_is_refused() {
     let disk = SimDisk::new(1);
     let config = LocalConfig { store: Some([7; 16]), ..config(Threads::None) };
@@ -416,12 +439,13 @@ fn damage_to_what_was_durable_is_told_and_nothing_is_cut() {
     let disk = SimDisk::new(1);
     let log = open_fresh(disk.files(), Threads::None).unwrap();
     for n in 0..10 {
-        append(&log, &[propose(0, n, &[1; 100])], Durability::Synced);
+        append(&log, &[propose(0, n, &[0xAB; 100])], Durability::Synced);
     }
     drop(log);
     let name = disk.paths().into_iter().find(|path| path.ends_with(".seg")).unwrap();
     let before = disk.contents(&name).unwrap();
-    let at = before.iter().rposition(|byte| *byte == 1).unwrap() as u64;
+    let last_entry = before.windows(100).rposition(|bytes| bytes == [0xAB; 100]);
+    let at = last_entry.unwrap() as u64 + 50;
     assert!(disk.flip_bit(&name, at, 3));
     let damaged = disk.contents(&name).unwrap();
     let refused = open_fresh(disk.files(), Threads::None).map(|_| ());
