@@ -291,6 +291,37 @@ fn a_state_that_is_ahead_of_the_log_is_refused() {
 }
 
 #[test]
+fn a_lost_entry_is_missed_even_if_its_shard_has_no_other_in_the_part_that_is_read() {
+    let disk = SimDisk::new(1);
+    let log = open_fresh(disk.files(), Threads::None).unwrap();
+    append(&log, &[propose(2, 0, b"in the first segment")], Durability::Synced);
+    // Not far enough into the second segment for a record of heads.
+    for n in 0..17 {
+        append(&log, &[propose(0, n, &[1; 1_000])], Durability::Synced);
+    }
+    let synced = log.bounds().end;
+    append(&log, &[propose(2, 1, b"lost")], Durability::Written);
+    let mut applied = [Applied { next_index: 0, position: log.bounds().end }; 5];
+    applied[0].next_index = 17;
+    applied[2].next_index = 2;
+    disk.crash_with(Survival::None);
+    let open = |applied: &[Applied]| {
+        LocalLog::open(disk.files(), &config(Threads::None), applied, &mut |_| ())
+    };
+    let Err(refused) = open(&applied) else { panic!("a lost entry was not missed") };
+    assert!(matches!(refused, OpenError::StateAhead { .. }), "{refused}");
+
+    // The same rows from before the lost entry are good, and its number is given again.
+    let mut applied = [Applied { next_index: 0, position: synced }; 5];
+    applied[0].next_index = 17;
+    applied[2].next_index = 1;
+    let (log, report) = open(&applied).unwrap();
+    assert_eq!(report.first_index[2], None, "the part that is read has none of shard 2");
+    append(&log, &[propose(2, 1, b"again")], Durability::Synced);
+    assert_eq!(block_on(log.read(2, 0, 1_000)).unwrap().len(), 2);
+}
+
+#[test]
 fn a_state_that_needs_dropped_entries_is_refused_and_a_new_one_begins_where_the_log_does() {
     let disk = SimDisk::new(1);
     let log = open_fresh(disk.files(), Threads::None).unwrap();
