@@ -295,14 +295,15 @@ fn a_lost_entry_is_missed_even_if_its_shard_has_no_other_in_the_part_that_is_rea
     let disk = SimDisk::new(1);
     let log = open_fresh(disk.files(), Threads::None).unwrap();
     append(&log, &[propose(2, 0, b"in the first segment")], Durability::Synced);
-    // Not far enough into the second segment for a record of heads.
-    for n in 0..17 {
-        append(&log, &[propose(0, n, &[1; 1_000])], Durability::Synced);
+    // Heads are written at the end of the first segment and not again so soon in the second.
+    for (n, bytes) in [(0, 5_900), (1, 5_900), (2, 500)] {
+        append(&log, &[propose(0, n, &vec![1; bytes])], Durability::Synced);
     }
+    assert!(log.bounds().end > SEGMENT && log.hints.lock().heads_at < Some(SEGMENT));
     let synced = log.bounds().end;
     append(&log, &[propose(2, 1, b"lost")], Durability::Written);
     let mut applied = [Applied { next_index: 0, position: log.bounds().end }; 5];
-    applied[0].next_index = 17;
+    applied[0].next_index = 3;
     applied[2].next_index = 2;
     disk.crash_with(Survival::None);
     let open = |applied: &[Applied]| {
@@ -313,7 +314,7 @@ fn a_lost_entry_is_missed_even_if_its_shard_has_no_other_in_the_part_that_is_rea
 
     // The same rows from before the lost entry are good, and its number is given again.
     let mut applied = [Applied { next_index: 0, position: synced }; 5];
-    applied[0].next_index = 17;
+    applied[0].next_index = 3;
     applied[2].next_index = 1;
     let (log, report) = open(&applied).unwrap();
     assert_eq!(report.first_index[2], None, "the part that is read has none of shard 2");
