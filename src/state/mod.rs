@@ -1,3 +1,322 @@
-//! State derived from the log.
+//! Deterministic state: what the log's entries mean.
+//!
+//! `decide(state, commands, now) → effects or refusals` is [`draft::Draft`]; `apply(state, entry)` is
+//! [`ShardState::apply`]. Both are pure: no clock, no randomness, no I/O beyond reading rows and
+//! bodies that earlier entries put there. So two engines that applied the same entries are equal.
+//!
+//! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
+//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`ledger`] transaction ids,
+//! [`catalog`] queues.
 
+pub mod apply;
+pub mod catalog;
+pub mod checkpoint;
+pub mod codec;
+pub mod draft;
+pub mod effect;
 pub mod kv;
+pub mod ledger;
+pub mod model;
+pub mod progress;
+pub mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::{Equivalent, HashMap, HashTable};
+use onrush_protocol::batch::RecordBatch;
+
+use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
+use crate::state::codec::Chunk;
+use crate::state::effect::{GroupIndex, LeaseToken, Sequence};
+use crate::state::kv::{Kv, KvError, Scan, Space};
+use crate::state::ledger::Ledger;
+use crate::state::model::{Cursor, Group, Partition, Run};
+
+/// Where a dead letter lies in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DeadPlace {
+    /// Log position of its effect.
+    pub position: u64,
+    /// Bytes of the effect.
+    pub len: u32,
+}
+
+/// Where dead letters lie, by partition, group and sequence.
+pub type DeadLetters = BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>;
+
+/// Partitions (local indexes) and groups that one token holds here.
+type Holders = smallvec::SmallVec<[(u32, GroupIndex); 2]>;
+
+/// Looks a group up without owning its name; hashes as the owning key does.
+#[derive(Hash)]
+struct GroupKey<'a>(QueueId, &'a str);
+
+impl Equivalent<(QueueId, Box<str>)> for GroupKey<'_> {
+    fn equivalent(&self, key: &(QueueId, Box<str>)) -> bool {
+        self.0 == key.0 && *self.1 == *key.1
+    }
+}
+
+/// Everything one shard knows.
+#[derive(Debug)]
+pub struct ShardState {
+    shard: ShardId,
+    shards: ShardCount,
+    key: StoreKey,
+    /// Entries applied: the head that the next decision expects.
+    head: u64,
+    /// Everything of this shard before this log position is applied.
+    position: u64,
+    /// The same, as rows say; what they lack must stay in the log.
+    stored_position: u64,
+    /// Time of the last entry.
+    last_ms: u64,
+    partitions: Vec<Partition>,
+    /// Local indexes by (queue, name).
+    names: HashTable<u32>,
+    by_queue: HashMap<QueueId, Vec<u32>, foldhash::fast::RandomState>,
+    groups: Vec<Group>,
+    group_names: HashMap<(QueueId, Box<str>), GroupIndex>,
+    by_queue_groups: HashMap<QueueId, Vec<GroupIndex>, foldhash::fast::RandomState>,
+    /// Ends of leases: (until, local index, group).
+    timers: BTreeSet<(u64, u32, GroupIndex)>,
+    /// Who holds what by fencing token.
+    holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
+    /// Dead letters that are not rows yet.
+    dead: DeadLetters,
+    ledger: Ledger,
+    changes: checkpoint::Changes,
+}
+
+impl ShardState {
+    /// A shard without a history.
+    #[must_use]
+    pub fn new(shard: ShardId, shards: ShardCount, key: StoreKey) -> Self {
+        Self {
+            shard,
+            shards,
+            key,
+            head: 0,
+            position: 0,
+            stored_position: 0,
+            last_ms: 0,
+            partitions: Vec::new(),
+            names: HashTable::new(),
+            by_queue: HashMap::default(),
+            groups: Vec::new(),
+            group_names: HashMap::default(),
+            by_queue_groups: HashMap::default(),
+            timers: BTreeSet::new(),
+            holders: HashMap::default(),
+            dead: BTreeMap::new(),
+            ledger: Ledger::default(),
+            changes: checkpoint::Changes::default(),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Entries applied so far.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Everything of this shard before this log position is applied.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Everything of this shard before this log position is in rows.
+    #[must_use]
+    pub fn stored_position(&self) -> u64 {
+        self.stored_position
+    }
+
+    /// Nothing of this shard stands between the last entry applied and `position`.
+    pub fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
+    /// Time of the last entry applied, unix milliseconds.
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
+    /// A partition by its public number; `None` when it never was or its queue is gone.
+    #[must_use]
+    pub fn partition(&self, number: PartitionNumber) -> Option<&Partition> {
+        if self.shards.of_partition(number) != self.shard {
+            return None;
+        }
+        self.local(self.shards.local(number)).filter(|partition| partition.live)
+    }
+
+    /// The number of the partition called `name`; `hash` is [`StoreKey::place`] of both.
+    #[must_use]
+    pub fn find(&self, queue: QueueId, name: &str, hash: u64) -> Option<PartitionNumber> {
+        let local = self.names.find(hash, |local| {
+            self.local(*local).is_some_and(|it| it.queue == queue && *it.name == *name)
+        })?;
+        self.shards.number(self.shard, *local)
+    }
+
+    /// Live partitions of a queue, by number.
+    pub fn partitions_of(
+        &self,
+        queue: QueueId,
+    ) -> impl Iterator<Item = (PartitionNumber, &Partition)> {
+        let locals = self.by_queue.get(&queue).map_or(&[][..], Vec::as_slice);
+        locals.iter().filter_map(|local| {
+            Some((self.shards.number(self.shard, *local)?, self.local(*local)?))
+        })
+    }
+
+    /// The numbers of all live partitions.
+    pub fn partition_numbers(&self) -> impl Iterator<Item = PartitionNumber> + '_ {
+        self.names.iter().filter_map(|local| self.shards.number(self.shard, *local))
+    }
+
+    /// How many partitions live here.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Queues that have partitions or groups here.
+    pub fn queues(&self) -> impl Iterator<Item = QueueId> {
+        let with_groups = self.by_queue_groups.keys();
+        let mut all: Vec<QueueId> = self.by_queue.keys().chain(with_groups).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter()
+    }
+
+    /// Whether anything of a queue is here.
+    #[must_use]
+    pub fn knows(&self, queue: QueueId) -> bool {
+        self.by_queue.contains_key(&queue) || self.by_queue_groups.contains_key(&queue)
+    }
+
+    /// Whether a token holds anything here.
+    #[must_use]
+    pub fn holds(&self, token: LeaseToken) -> bool {
+        self.holders.contains_key(&token)
+    }
+
+    /// A group's index.
+    #[must_use]
+    pub fn group(&self, queue: QueueId, name: &str) -> Option<GroupIndex> {
+        self.group_names.get(&GroupKey(queue, name)).copied()
+    }
+
+    /// A group by its index.
+    #[must_use]
+    pub fn group_at(&self, group: GroupIndex) -> Option<&Group> {
+        self.groups.get(group as usize)
+    }
+
+    /// Groups of a queue, with whether any partition has work for them.
+    pub fn groups_of(&self, queue: QueueId) -> impl Iterator<Item = (GroupIndex, &Group)> {
+        let indexes = self.by_queue_groups.get(&queue).map_or(&[][..], Vec::as_slice);
+        indexes.iter().filter_map(|index| Some((*index, self.groups.get(*index as usize)?)))
+    }
+
+    /// When the next lease ends, unix milliseconds.
+    #[must_use]
+    pub fn next_timer_ms(&self) -> Option<u64> {
+        self.timers.first().map(|(until, ..)| *until)
+    }
+
+    /// Runs that hold `[from, to)`, ascending. Older ones are read from the rows.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn runs(
+        &self,
+        kv: &dyn Kv,
+        number: PartitionNumber,
+        from: Sequence,
+        to: Sequence,
+    ) -> Result<Vec<Run>, KvError> {
+        let Some(partition) = self.partition(number) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let memory_from = partition.runs.first().map_or(partition.next_seq, |run| run.first_seq);
+        if from < memory_from {
+            let first =
+                kv.last(Space::Runs, &rows::run_key(number, 0), &rows::run_key(number, from))?;
+            let start = first.map_or_else(|| rows::run_key(number, from), |(key, _)| key.to_vec());
+            let end = rows::run_key(number, to.min(memory_from));
+            kv.scan(Space::Runs, &start, &end, &mut |key, value| {
+                found.extend(rows::read_run(key, value).filter(|run| run.end_seq() > from));
+                Scan::Continue
+            })?;
+        }
+        let skip = partition.runs.partition_point(|run| run.end_seq() <= from);
+        let in_memory = partition.runs.iter().skip(skip).take_while(|run| run.first_seq < to);
+        found.extend(in_memory.copied());
+        Ok(found)
+    }
+
+    /// A partition's dead letters, by group and sequence.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn dead_of(&self, kv: &dyn Kv, number: PartitionNumber) -> Result<DeadLetters, KvError> {
+        let mut found = DeadLetters::new();
+        let (from, to) = (rows::dead_key(number, 0, 0), rows::dead_key(number, u32::MAX, u64::MAX));
+        kv.scan(Space::Dead, &from, &to, &mut |key, value| {
+            if let Some((key, (position, len))) =
+                rows::parts_of_dead_key(key).zip(rows::read_pair(value))
+            {
+                found.insert(key, DeadPlace { position, len: len as u32 });
+            }
+            Scan::Continue
+        })?;
+        let recent = self.dead.range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
+        found.extend(recent.map(|(key, place)| (*key, *place)));
+        Ok(found)
+    }
+
+    /// The transaction ids that this shard remembers.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn local(&self, local: u32) -> Option<&Partition> {
+        self.partitions.get(local as usize)
+    }
+
+    fn cursor(&self, number: PartitionNumber, group: GroupIndex) -> Option<&Cursor> {
+        self.partition(number)?.cursors.iter().find(|cursor| cursor.group == group)
+    }
+}
+
+/// Reads bodies that earlier entries put into the log.
+pub trait Bodies {
+    /// The batches of a run; `None` when they are gone or cannot be read.
+    fn chunks(&self, shard: ShardId, run: &Run) -> Option<Vec<Chunk>>;
+}
+
+/// The record batch of one message, and when it was pushed.
+pub(crate) fn single(
+    bodies: &dyn Bodies,
+    shard: ShardId,
+    run: &Run,
+    seq: Sequence,
+) -> Option<(RecordBatch, u64)> {
+    let chunks = bodies.chunks(shard, run)?;
+    let holds =
+        |chunk: &&Chunk| chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count);
+    let chunk = chunks.iter().find(holds)?;
+    let batch = RecordBatch::parse_trusted(chunk.batch.clone()).ok()?;
+    let index = u32::try_from(seq - chunk.first_seq).ok()?;
+    Some((batch.slice(index, index + 1)?, chunk.time_ms))
+}

@@ -14,17 +14,17 @@ use bytes::Bytes;
 /// One family of rows.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Space {
-    /// Per shard: what has been applied. Key: shard (2).
+    /// Per shard: what has been applied. Key: shard (4).
     Meta,
-    /// Partitions with their cursors. Key: shard (2), local index (4).
+    /// Partitions with their cursors. Key: shard (4), local index (4).
     Partitions,
-    /// Consumer groups. Key: shard (2), group index (4).
+    /// Consumer groups. Key: shard (4), group index (4).
     Groups,
     /// Where batches lie in the log. Key: partition (4), first sequence (8).
     Runs,
     /// Dead letters. Key: partition (4), group index (4), sequence (8).
     Dead,
-    /// Queues. Key: queue id (4).
+    /// Queues with their groups. Key: shard (4), queue id (4).
     Queues,
     /// Transaction ids of one time generation, dropped whole. Key: partition (4), fingerprint (16).
     Dedup(u32),

@@ -1,0 +1,100 @@
+//! The number of each request and answer. Numbers are forever: none is reused.
+//!
+//! In: the opcode byte of a frame. Out: [`Opcode`]. Requests are below 128; an answer has its
+//! request's number with the highest bit set; [`Opcode::Failure`] answers any request.
+
+/// What a frame's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(
+    missing_docs,
+    reason = "each variant is the struct of the same name in request or response"
+)]
+pub enum Opcode {
+    Hello = 1,
+    Ping = 2,
+    Push = 3,
+    Pop = 4,
+    Ack = 5,
+    Extend = 6,
+    Configure = 7,
+    DeleteQueue = 8,
+    Stats = 9,
+    Welcome = 129,
+    Pong = 130,
+    Receipts = 131,
+    Messages = 132,
+    Acked = 133,
+    Extended = 134,
+    Configured = 135,
+    Deleted = 136,
+    StatsAnswer = 137,
+    Failure = 255,
+}
+
+impl Opcode {
+    /// Every opcode there is, by number.
+    pub const ALL: [Self; 19] = [
+        Self::Hello,
+        Self::Ping,
+        Self::Push,
+        Self::Pop,
+        Self::Ack,
+        Self::Extend,
+        Self::Configure,
+        Self::DeleteQueue,
+        Self::Stats,
+        Self::Welcome,
+        Self::Pong,
+        Self::Receipts,
+        Self::Messages,
+        Self::Acked,
+        Self::Extended,
+        Self::Configured,
+        Self::Deleted,
+        Self::StatsAnswer,
+        Self::Failure,
+    ];
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The opcode with this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|opcode| opcode.number() == number)
+    }
+
+    /// Whether a client sends it.
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        self.number() < 128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_opcode_keeps_its_number() {
+        let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
+        let requests = 1..=9;
+        let answers = requests.clone().map(|request| request | 128);
+        assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
+        let of = |opcode: Opcode| opcode.number();
+        assert_eq!((of(Opcode::Push), of(Opcode::Receipts)), (3, 131));
+        assert_eq!((of(Opcode::Pop), of(Opcode::Messages)), (4, 132));
+        assert_eq!((of(Opcode::Ack), of(Opcode::Acked)), (5, 133));
+    }
+
+    #[test]
+    fn every_number_finds_its_opcode_or_none() {
+        let known = (0..=255).filter_map(Opcode::from_number);
+        assert_eq!(known.collect::<Vec<_>>(), Opcode::ALL);
+        assert!(Opcode::ALL.iter().all(|opcode| opcode.is_request() == (opcode.number() < 128)));
+    }
+}

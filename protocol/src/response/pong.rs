@@ -1,0 +1,26 @@
+//! Pong: the answer to a ping.
+//!
+//! The body is empty.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::decode_error::DecodeError;
+use crate::primitive::Reader;
+
+/// Answers a ping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pong {}
+
+impl Pong {
+    /// Appends the body, which is empty.
+    pub fn encode(&self, _: &mut BytesMut) {}
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError::Trailing`] when the body is not empty.
+    pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        Reader::new(&body).end()?;
+        Ok(Self {})
+    }
+}

@@ -1,0 +1,157 @@
+//! Where pushes wait for the next commit: rings per partition, locked by shard.
+//!
+//! In: checked batches with the wish when to flush. Out: everything that a shard has waiting, taken
+//! as a whole by the one lane that commits it. Every QoS walks this corridor; it decides only when
+//! the receipt is signed. Knows no log and no consumer.
+//!
+//! [`ring`] one partition, [`shelf`] one lock's worth of rings, [`flush`] when to commit, [`budget`]
+//! bytes over all rings, [`receipt`] the way back to the producer, [`doorbell`] waking the lane.
+
+pub mod budget;
+pub mod doorbell;
+pub mod flush;
+pub mod receipt;
+pub mod ring;
+pub mod shelf;
+
+use parking_lot::Mutex;
+
+use crate::base::place::ShardId;
+use crate::buffer::budget::Budget;
+use crate::buffer::doorbell::Doorbell;
+use crate::buffer::flush::DueAt;
+use crate::buffer::ring::{Placed, Ring, RingLimits};
+use crate::buffer::shelf::Shelf;
+
+/// How much may wait, and how long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Most that one partition's ring holds.
+    pub ring: RingLimits,
+    /// Most bytes in all rings together.
+    pub budget_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ring = RingLimits { messages_max: 65_536, bytes_max: 16 << 20 };
+        Self { ring, budget_bytes: 128 << 20 }
+    }
+}
+
+/// Why a push was not taken into its ring; nothing of it waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Full {
+    /// The partition's ring is full.
+    #[error("the partition's ring holds its limit of {messages_max} messages or {bytes_max} bytes")]
+    Ring {
+        /// Its limit of messages.
+        messages_max: u32,
+        /// Its limit of bytes.
+        bytes_max: u64,
+    },
+    /// All rings together are full.
+    #[error("all rings together hold their limit of {limit} bytes")]
+    Budget {
+        /// Their limit of bytes.
+        limit: u64,
+    },
+}
+
+/// All rings of an engine.
+#[derive(Debug)]
+pub struct Buffers {
+    shelves: Vec<Mutex<Shelf>>,
+    due: Vec<DueAt>,
+    limits: RingLimits,
+    budget: Budget,
+    bell: Doorbell,
+}
+
+impl Buffers {
+    /// Rings for `shards` shards, all empty.
+    #[must_use]
+    pub fn new(shards: u16, config: Config) -> Self {
+        Self {
+            shelves: (0..shards).map(|_| Mutex::default()).collect(),
+            due: (0..shards).map(|_| DueAt::default()).collect(),
+            limits: config.ring,
+            budget: Budget::new(config.budget_bytes),
+            bell: Doorbell::default(),
+        }
+    }
+
+    /// Puts a push into its partition's ring; never waits beyond the shard's lock.
+    ///
+    /// # Errors
+    /// [`Full`]: the push comes back untouched with the reason.
+    pub fn push(&self, shard: ShardId, push: Placed, now_us: u64) -> Result<(), (Placed, Full)> {
+        let (Some(shelf), Some(due)) =
+            (self.shelves.get(usize::from(shard)), self.due.get(usize::from(shard)))
+        else {
+            return Err((push, Full::Budget { limit: 0 }));
+        };
+        let bytes = push.bytes();
+        if !self.budget.take(bytes) {
+            return Err((push, Full::Budget { limit: self.budget.limit() }));
+        }
+        let wish = push.flush;
+        let count = {
+            let mut shelf = shelf.lock();
+            match shelf.push(push, self.limits) {
+                Ok(messages_waiting) => messages_waiting,
+                Err((push, full)) => {
+                    drop(shelf);
+                    self.budget.give_back(bytes);
+                    return Err((push, full));
+                }
+            }
+        };
+        if due.bring_forward(wish.due_us(count, now_us)) {
+            self.bell.ring();
+        }
+        Ok(())
+    }
+
+    /// Takes what waits in a shard, oldest partition first, up to about `bytes_max`. What does not
+    /// fit stays and is due at once. The bytes count against the budget until
+    /// [`Self::give_back`].
+    #[must_use]
+    pub fn drain(&self, shard: ShardId, bytes_max: u64) -> Vec<Ring> {
+        let (Some(shelf), Some(due)) =
+            (self.shelves.get(usize::from(shard)), self.due.get(usize::from(shard)))
+        else {
+            return Vec::new();
+        };
+        let mut shelf = shelf.lock();
+        due.clear();
+        let rings = shelf.drain(bytes_max);
+        if !shelf.is_empty() {
+            due.bring_forward(0);
+        }
+        rings
+    }
+
+    /// When a shard wants its next commit, in the clock's microseconds: 0 = now.
+    #[must_use]
+    pub fn due_us(&self, shard: ShardId) -> Option<u64> {
+        self.due.get(usize::from(shard)).and_then(DueAt::get)
+    }
+
+    /// Frees budget: the bytes are in the log, or refused.
+    pub fn give_back(&self, bytes: u64) {
+        self.budget.give_back(bytes);
+    }
+
+    /// The bytes over all rings.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// What wakes the lane.
+    #[must_use]
+    pub fn bell(&self) -> &Doorbell {
+        &self.bell
+    }
+}

@@ -1,0 +1,287 @@
+//! The catalog's state: which queues exist and what they ask for.
+//!
+//! Pure; changed only by `DefineQueue` and `ForgetQueue`. Read by decisions (retry limits, leases)
+//! and copied into the immutable view of the `catalog` room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use onrush_protocol::options::QueueOptions;
+
+use crate::base::place::{QueueId, ShardId};
+use crate::state::checkpoint::{Checkpoint, LoadError};
+use crate::state::codec::EntryError;
+use crate::state::effect::{Effect, Entry, GroupStart};
+use crate::state::kv::{Kv, RowChange, Scan, Space};
+use crate::state::rows;
+
+/// One queue's settings as the catalog's log holds them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueDefinition {
+    /// Its number, never used twice.
+    pub id: QueueId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Logical grouping.
+    pub namespace: Box<str>,
+    /// Task label.
+    pub task: Box<str>,
+    /// When it was first defined, unix milliseconds.
+    pub created_ms: u64,
+    /// The fifteen options.
+    pub options: QueueOptions,
+}
+
+/// All queues and their consumer groups.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    by_id: BTreeMap<QueueId, Arc<QueueDefinition>>,
+    by_name: BTreeMap<Box<str>, QueueId>,
+    groups: BTreeMap<QueueId, BTreeMap<Box<str>, GroupStart>>,
+    next_id: QueueId,
+}
+
+impl Catalog {
+    /// A queue by its number.
+    #[must_use]
+    pub fn get(&self, id: QueueId) -> Option<&Arc<QueueDefinition>> {
+        self.by_id.get(&id)
+    }
+
+    /// A queue by its name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<QueueDefinition>> {
+        self.by_id.get(self.by_name.get(name)?)
+    }
+
+    /// All queues in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<QueueDefinition>> {
+        self.by_id.values()
+    }
+
+    /// How many queues there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is no queue.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Where a queue's group begins, if the group is known.
+    #[must_use]
+    pub fn group(&self, queue: QueueId, name: &str) -> Option<GroupStart> {
+        self.groups.get(&queue)?.get(name).copied()
+    }
+
+    /// The groups of a queue.
+    pub fn groups(&self, queue: QueueId) -> impl Iterator<Item = (&str, GroupStart)> {
+        let groups = self.groups.get(&queue).into_iter().flatten();
+        groups.map(|(name, start)| (&**name, *start))
+    }
+
+    /// The number that the next new queue gets.
+    #[must_use]
+    pub fn next_id(&self) -> QueueId {
+        self.next_id
+    }
+
+    fn define(&mut self, definition: QueueDefinition) {
+        self.next_id = self.next_id.max(definition.id.saturating_add(1));
+        self.by_name.insert(definition.name.clone(), definition.id);
+        self.by_id.insert(definition.id, Arc::new(definition));
+    }
+
+    fn forget(&mut self, id: QueueId) {
+        if let Some(gone) = self.by_id.remove(&id) {
+            self.by_name.remove(&gone.name);
+        }
+        self.groups.remove(&id);
+    }
+}
+
+/// The catalog's shard: the catalog and how far its log is applied.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogShard {
+    catalog: Catalog,
+    head: u64,
+    position: u64,
+    last_ms: u64,
+    changed: BTreeSet<QueueId>,
+    stored_position: u64,
+    writing_position: u64,
+}
+
+/// What a catalog entry asks of the other shards.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CatalogChange {
+    /// Settings of a queue changed, or it is new.
+    Queue(QueueId),
+    /// A group of a queue is new.
+    Group(QueueId, Box<str>, GroupStart),
+    /// A queue is gone: its partitions are to be dropped.
+    Gone(QueueId),
+}
+
+impl CatalogShard {
+    /// The queues.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Entries applied.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Log position behind the last entry applied.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Time of the last entry applied, unix milliseconds.
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
+    /// Nothing of the catalog stands between the last entry applied and `position`.
+    pub fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
+    /// Everything of the catalog before this log position is in rows.
+    #[must_use]
+    pub fn stored_position(&self) -> u64 {
+        self.stored_position
+    }
+
+    /// The checkpoint under way is written.
+    pub fn end_checkpoint(&mut self) {
+        self.stored_position = self.writing_position;
+    }
+
+    /// Whether a checkpoint would write anything.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Applies the next entry; tells what the other shards have to do about it.
+    pub fn apply(&mut self, entry: &Entry, position: u64, len: u64) -> Vec<CatalogChange> {
+        let mut changes = Vec::new();
+        for effect in &entry.effects {
+            let (queue, change) = match effect {
+                Effect::DefineQueue(definition) => {
+                    self.catalog.define((**definition).clone());
+                    (definition.id, CatalogChange::Queue(definition.id))
+                }
+                Effect::ForgetQueue { queue } => {
+                    self.catalog.forget(*queue);
+                    (*queue, CatalogChange::Gone(*queue))
+                }
+                Effect::DefineGroup { queue, name, start } => {
+                    let groups = self.catalog.groups.entry(*queue).or_default();
+                    groups.entry(name.clone()).or_insert(*start);
+                    (*queue, CatalogChange::Group(*queue, name.clone(), *start))
+                }
+                _ => continue,
+            };
+            self.changed.insert(queue);
+            changes.push(change);
+        }
+        self.head += 1;
+        self.position = position + len;
+        self.last_ms = self.last_ms.max(entry.time_ms);
+        changes
+    }
+
+    /// Rows that bring the store up to this state.
+    #[must_use]
+    pub fn checkpoint(&mut self, shard: ShardId) -> Checkpoint {
+        self.writing_position = self.position;
+        let mut meta = Vec::with_capacity(28);
+        meta.put_u64_le(self.head);
+        meta.put_u64_le(self.position);
+        meta.put_u64_le(self.last_ms);
+        meta.put_u32_le(self.catalog.next_id);
+        let key = rows::meta_key(shard);
+        let mut rows = vec![RowChange { space: Space::Meta, key, value: Some(meta) }];
+        for queue in std::mem::take(&mut self.changed) {
+            let value = self.catalog.get(queue).map(|definition| {
+                let mut value = BytesMut::new();
+                rows::put_queue(&mut value, definition);
+                for (name, start) in self.catalog.groups(queue) {
+                    value.put_u8(u8::from(start == GroupStart::New));
+                    value.put_u16_le(name.len() as u16);
+                    value.put_slice(name.as_bytes());
+                }
+                value.to_vec()
+            });
+            rows.push(RowChange {
+                space: Space::Queues,
+                key: rows::shard_key(shard, queue),
+                value,
+            });
+        }
+        let (trims, graves) = (Vec::new(), Vec::new());
+        Checkpoint { shard, rows, trims, graves, position: self.position }
+    }
+
+    /// Reads the catalog from its rows; empty without any.
+    ///
+    /// # Errors
+    /// [`LoadError`] when rows cannot be read or hold something else.
+    pub fn load(shard: ShardId, kv: &dyn Kv) -> Result<Self, LoadError> {
+        let mut state = Self::default();
+        let wrong = |error| LoadError::Row { shard, error };
+        let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
+        state.read_meta(meta).map_err(|_| wrong(ROW))?;
+        let mut failed = None;
+        kv.scan(Space::Queues, &rows::shard_key(shard, 0), &[], &mut |_, value| match state
+            .read_row(Bytes::copy_from_slice(value))
+        {
+            Ok(()) => Scan::Continue,
+            Err(error) => {
+                failed = Some(error);
+                Scan::Stop
+            }
+        })?;
+        failed.map_or(Ok(state), |error| Err(wrong(error)))
+    }
+
+    fn read_meta(&mut self, mut value: Bytes) -> Result<(), bytes::TryGetError> {
+        self.head = value.try_get_u64_le()?;
+        self.position = value.try_get_u64_le()?;
+        self.last_ms = value.try_get_u64_le()?;
+        self.catalog.next_id = value.try_get_u32_le()?;
+        self.stored_position = self.position;
+        Ok(())
+    }
+
+    fn read_row(&mut self, mut value: Bytes) -> Result<(), EntryError> {
+        let definition = rows::read_queue(&mut value)?;
+        let queue = definition.id;
+        self.catalog.define(definition);
+        while value.has_remaining() {
+            let is_new = value.try_get_u8().map_err(|_| ROW)? != 0;
+            let len = value.try_get_u16_le().map_err(|_| ROW)? as usize;
+            if len > value.len() {
+                return Err(ROW);
+            }
+            let name = rows::rest_text(&mut value.split_to(len))?;
+            let start = if is_new { GroupStart::New } else { GroupStart::Beginning };
+            self.catalog.groups.entry(queue).or_default().insert(name, start);
+        }
+        Ok(())
+    }
+}
+
+const ROW: EntryError = EntryError { field: "queue row", problem: "cut off" };

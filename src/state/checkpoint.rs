@@ -1,0 +1,312 @@
+//! Checkpoints: a shard's changes as rows of the key-value seam, and the shard back from them.
+//!
+//! A checkpoint is begun (rows out, under no lock and without I/O), written by somebody else as one
+//! atomic batch, and ended. In between, everything that it carries can still be read from memory.
+//! Rows include what they have applied, so a start applies only what came later.
+
+use std::collections::BTreeSet;
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::base::place::{PartitionNumber, ShardCount, ShardId, StoreKey};
+use crate::state::codec::EntryError;
+use crate::state::effect::{GroupIndex, Sequence};
+use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
+use crate::state::ledger::DedupPolicy;
+use crate::state::model::Run;
+use crate::state::{ShardState, rows};
+
+/// What changed since the last checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    partitions: Vec<u32>,
+    groups: BTreeSet<GroupIndex>,
+    trims: Vec<Trim>,
+    relocated: Vec<(PartitionNumber, Run)>,
+    graves: Vec<PartitionNumber>,
+    /// Partitions of the checkpoint under way, with the sequence that their rows reach.
+    writing: Vec<(u32, Sequence)>,
+    writing_dead: Vec<(PartitionNumber, GroupIndex, Sequence)>,
+    writing_position: u64,
+}
+
+/// Run rows of one partition that are not needed any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Trim {
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// First sequence whose run may be gone.
+    pub from: Sequence,
+    /// First sequence that is kept.
+    pub to: Sequence,
+}
+
+/// Rows of one shard, to be written as one batch.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The shard.
+    pub shard: ShardId,
+    /// Rows to put or remove.
+    pub rows: Vec<RowChange>,
+    /// Run rows to remove; see [`Checkpoint::resolve`].
+    pub trims: Vec<Trim>,
+    /// Partitions whose dead letters are gone.
+    pub graves: Vec<PartitionNumber>,
+    /// Log position that the rows include: it must be durable in the log before they are written.
+    pub position: u64,
+}
+
+impl Checkpoint {
+    /// Turns ranges into removals of the rows that are there now.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn resolve(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
+        for trim in std::mem::take(&mut self.trims) {
+            let (from, to) =
+                (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
+            let rows = &mut self.rows;
+            kv.scan(Space::Runs, &from, &to, &mut |key, value| {
+                if rows::read_run(key, value).is_some_and(|run| run.end_seq() <= trim.to) {
+                    rows.push(RowChange { space: Space::Runs, key: key.to_vec(), value: None });
+                }
+                Scan::Continue
+            })?;
+        }
+        for partition in std::mem::take(&mut self.graves) {
+            let from = rows::dead_key(partition, 0, 0);
+            let to = rows::dead_key(partition, u32::MAX, u64::MAX);
+            let rows = &mut self.rows;
+            kv.scan(Space::Dead, &from, &to, &mut |key, _| {
+                rows.push(RowChange { space: Space::Dead, key: key.to_vec(), value: None });
+                Scan::Continue
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a shard could not be read from its rows. They are derived: rebuild them from the log.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store failed.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A row does not hold what it should.
+    #[error("a row of shard {shard} is damaged: {error}")]
+    Row {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        error: EntryError,
+    },
+}
+
+impl Changes {
+    pub(super) fn touch_partition(&mut self, local: u32) {
+        self.partitions.push(local);
+    }
+
+    pub(super) fn touch_group(&mut self, group: GroupIndex) {
+        self.groups.insert(group);
+    }
+
+    pub(super) fn trim(&mut self, partition: PartitionNumber, from: Sequence, to: Sequence) {
+        self.trims.push(Trim { partition, from, to });
+    }
+
+    pub(super) fn relocate(&mut self, partition: PartitionNumber, run: Run) {
+        let before = self.relocated.last_mut().filter(|(before, _)| *before == partition);
+        if !before.is_some_and(|(_, held)| held.join(&run)) {
+            self.relocated.push((partition, run));
+        }
+    }
+
+    pub(super) fn bury_partition(&mut self, partition: PartitionNumber) {
+        self.graves.push(partition);
+    }
+}
+
+impl ShardState {
+    /// Whether a run belongs to a partition that is there and keeps it.
+    #[must_use]
+    pub fn is_live(&self, number: PartitionNumber, run: &Run) -> bool {
+        self.partition(number).is_some_and(|partition| run.end_seq() > partition.base_seq)
+    }
+
+    /// Runs in memory that begin before a log position. Older ones are rows.
+    pub fn recent_runs_before(
+        &self,
+        end: u64,
+    ) -> impl Iterator<Item = (PartitionNumber, Run)> + '_ {
+        let live = self.partitions.iter().enumerate().filter(|(_, partition)| partition.live);
+        live.flat_map(move |(local, partition)| {
+            let number = self.shards.number(self.shard, local as u32);
+            let runs = partition.runs.iter().filter(move |run| run.position < end);
+            runs.filter_map(move |run| Some((number?, *run)))
+        })
+    }
+
+    /// How many rows a checkpoint would write, about.
+    #[must_use]
+    pub fn change_count(&self) -> usize {
+        self.changes.partitions.len() + self.ledger.recent_len() + self.dead.len()
+    }
+
+    /// Begins a checkpoint; exactly one may be under way.
+    #[must_use]
+    pub fn begin_checkpoint(&mut self, policy: DedupPolicy) -> Checkpoint {
+        let mut out = vec![self.meta_row()];
+        self.changes.writing_position = self.position;
+        for local in std::mem::take(&mut self.changes.partitions) {
+            self.partition_rows(local, &mut out);
+        }
+        for index in std::mem::take(&mut self.changes.groups) {
+            if let Some(group) = self.groups.get(index as usize) {
+                let (key, value) = (rows::shard_key(self.shard, index), rows::group_value(group));
+                out.push(RowChange { space: Space::Groups, key, value: Some(value) });
+            }
+        }
+        for (partition, run) in std::mem::take(&mut self.changes.relocated) {
+            out.push(run_row(partition, &run));
+        }
+        for ((partition, group, seq), place) in &self.dead {
+            let key = rows::dead_key(*partition, *group, *seq);
+            let value = Some(rows::pair_value(place.position, u64::from(place.len)));
+            out.push(RowChange { space: Space::Dead, key, value });
+            self.changes.writing_dead.push((*partition, *group, *seq));
+        }
+        self.ledger.begin_flush(policy, &mut out);
+        let trims = std::mem::take(&mut self.changes.trims);
+        let graves = std::mem::take(&mut self.changes.graves);
+        Checkpoint { shard: self.shard, rows: out, trims, graves, position: self.position }
+    }
+
+    /// Ends the checkpoint under way: its rows can be read, so memory lets go of them.
+    pub fn end_checkpoint(&mut self) {
+        for (local, stored_seq) in std::mem::take(&mut self.changes.writing) {
+            let Some(partition) = self.partitions.get_mut(local as usize) else { continue };
+            partition.stored_seq = stored_seq;
+            // The newest run stays: it costs nothing (it is inline) and most pops want it.
+            let stored = partition.runs.partition_point(|run| run.end_seq() <= stored_seq);
+            let surplus = stored.min(partition.runs.len().saturating_sub(1));
+            partition.runs.drain(..surplus);
+            partition.runs.shrink_to_fit();
+        }
+        for key in std::mem::take(&mut self.changes.writing_dead) {
+            self.dead.remove(&key);
+        }
+        self.stored_position = self.changes.writing_position;
+        self.ledger.end_flush();
+    }
+
+    fn meta_row(&self) -> RowChange {
+        let mut value = Vec::with_capacity(24);
+        value.put_u64_le(self.head);
+        value.put_u64_le(self.position);
+        value.put_u64_le(self.last_ms);
+        RowChange { space: Space::Meta, key: rows::meta_key(self.shard), value: Some(value) }
+    }
+
+    fn partition_rows(&mut self, local: u32, out: &mut Vec<RowChange>) {
+        let number = self.shards.number(self.shard, local);
+        let Some((number, partition)) = number.zip(self.partitions.get_mut(local as usize)) else {
+            return;
+        };
+        partition.dirty = false;
+        let fresh = partition.runs.partition_point(|run| run.first_seq < partition.stored_seq);
+        out.extend(partition.runs.iter().skip(fresh).map(|run| run_row(number, run)));
+        let key = rows::shard_key(self.shard, local);
+        let value = Some(rows::partition_value(partition));
+        out.push(RowChange { space: Space::Partitions, key, value });
+        self.changes.writing.push((local, partition.next_seq));
+    }
+
+    /// Reads a shard from its rows; without any, a shard without a history.
+    ///
+    /// # Errors
+    /// [`LoadError`] when rows cannot be read or hold something else.
+    pub fn load(
+        shard: ShardId,
+        shards: ShardCount,
+        key: StoreKey,
+        kv: &dyn Kv,
+    ) -> Result<Self, LoadError> {
+        let mut state = Self::new(shard, shards, key);
+        let wrong = |error| LoadError::Row { shard, error };
+        let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
+        (state.head, state.position, state.last_ms) =
+            read_meta(meta).ok_or(wrong(EntryError { field: "meta row", problem: "cut off" }))?;
+        state.stored_position = state.position;
+        state.load_rows(Space::Groups, kv, &mut |state, value| {
+            state.groups.push(rows::read_group(value)?);
+            Ok(state.groups.len())
+        })?;
+        state.load_rows(Space::Partitions, kv, &mut |state, value| {
+            state.partitions.push(rows::read_partition(value)?);
+            Ok(state.partitions.len())
+        })?;
+        state.partitions.shrink_to_fit();
+        for group in 0..state.groups.len() as u32 {
+            state.index_group(group);
+        }
+        for local in 0..state.partitions.len() as u32 {
+            state.index_loaded(local);
+        }
+        Ok(state)
+    }
+
+    fn load_rows(
+        &mut self,
+        space: Space,
+        kv: &dyn Kv,
+        read: &mut dyn FnMut(&mut Self, Bytes) -> Result<usize, EntryError>,
+    ) -> Result<(), LoadError> {
+        let shard = self.shard;
+        let (from, to) = (rows::shard_key(shard, 0), rows::shard_key(shard + 1, 0));
+        let (mut expected, mut failed) = (0, None);
+        kv.scan(space, &from, &to, &mut |key, value| {
+            // Indexes are dense: a row out of turn means that one is missing.
+            let in_turn = rows::index_of_key(key) == Some(expected);
+            let result = match in_turn {
+                true => read(self, Bytes::copy_from_slice(value)),
+                false => Err(EntryError { field: "row index", problem: "not dense" }),
+            };
+            expected += 1;
+            match result {
+                Ok(_) => Scan::Continue,
+                Err(error) => {
+                    failed = Some(error);
+                    Scan::Stop
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), |error| Err(LoadError::Row { shard, error }))
+    }
+
+    fn index_loaded(&mut self, local: u32) {
+        let Some(partition) = self.partitions.get(local as usize).filter(|it| it.live) else {
+            return;
+        };
+        let leases = partition.cursors.iter();
+        let leases: Vec<_> =
+            leases.filter_map(|it| Some((*it.lease.as_deref()?, it.group))).collect();
+        for (lease, group) in leases {
+            self.note_lease(&lease, local, group);
+        }
+        self.index_partition(local);
+        self.refresh_ready(local);
+    }
+}
+
+fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {
+    RowChange {
+        space: Space::Runs,
+        key: rows::run_key(partition, run.first_seq),
+        value: Some(rows::run_value(run)),
+    }
+}
+
+fn read_meta(mut value: Bytes) -> Option<(u64, u64, u64)> {
+    Some((value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?))
+}

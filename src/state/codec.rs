@@ -1,0 +1,427 @@
+//! The byte form of entries: what a log stores for a shard.
+//!
+//! In: an [`Entry`]; out: a rope in which batches stand as the slices that arrived. Back from bytes
+//! without copying them. Pure. Called by `shard` around every append and read.
+//!
+//! ```text
+//! entry   u64 time_ms | u64 engine | u64 append | u32 effects | u32 0           32 bytes
+//! effect  u8 tag | u8 flags | u16 0 | u32 body_len | body                      8 + body
+//! body of Append and Relocate
+//!         u32 partition | u32 count | u64 first_seq | u64 time_ms
+//!         [16 × count fingerprints, if flags bit 0] | record batch
+//! ```
+//!
+//! A batch's place in the log is its whole effect, so that sequence and time are read with it; a
+//! run's place is one such effect or several that stand in a row.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::base::place::PartitionNumber;
+use crate::state::effect::{
+    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Origin, Progress, Sequence,
+};
+use crate::state::rows;
+
+/// Bytes before an entry's first effect.
+pub const ENTRY_HEADER: usize = 32;
+const EFFECT_HEADER: usize = 8;
+const CHUNK_HEADER: usize = 24;
+
+/// Batches up to this size are copied behind their header: at 150 bytes a message, an I/O vector of
+/// its own costs the kernel more than the copy costs us (measured by `benches/state.rs`).
+const COPY_BYTES_MAX: usize = 1024;
+
+const TAG_CREATE_PARTITION: u8 = 1;
+const TAG_APPEND: u8 = 2;
+const TAG_RELOCATE: u8 = 3;
+const TAG_REGISTER_GROUP: u8 = 4;
+const TAG_LEASE: u8 = 5;
+const TAG_EXTEND: u8 = 6;
+const TAG_SETTLE: u8 = 7;
+const TAG_BURY: u8 = 8;
+const TAG_TRIM: u8 = 9;
+const TAG_DROP_QUEUE: u8 = 10;
+const TAG_DEFINE_QUEUE: u8 = 11;
+const TAG_FORGET_QUEUE: u8 = 12;
+const TAG_DEFINE_GROUP: u8 = 13;
+
+const FLAG_FINGERPRINTS: u8 = 1;
+
+/// Why bytes are no entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a valid entry: {field} is {problem}")]
+pub struct EntryError {
+    /// What was being read.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// A batch read back from its place in the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chunk {
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// Sequence of its first record.
+    pub first_seq: Sequence,
+    /// Its records.
+    pub count: u32,
+    /// When it was pushed, unix milliseconds.
+    pub time_ms: u64,
+    /// The batch.
+    pub batch: Bytes,
+}
+
+/// Bytes of an effect in the log.
+#[must_use]
+pub fn encoded_len(effect: &Effect) -> usize {
+    EFFECT_HEADER + body_len(effect)
+}
+
+fn body_len(effect: &Effect) -> usize {
+    match effect {
+        Effect::CreatePartition { name, .. } => 4 + 4 + name.len(),
+        Effect::Append { fingerprints, batch, .. } => {
+            CHUNK_HEADER + 16 * fingerprints.len() + batch.len()
+        }
+        Effect::Relocate { batch, .. } => CHUNK_HEADER + batch.len(),
+        Effect::RegisterGroup { name, .. } => 4 + 4 + 1 + name.len(),
+        Effect::DefineGroup { name, .. } => 4 + 1 + name.len(),
+        Effect::Lease { .. } => 4 + 4 + 16 + 8 + 8 + 8,
+        Effect::Extend { .. } => 4 + 4 + 8,
+        Effect::Settle { progress, .. } => 4 + 4 + 1 + rows::progress_len(progress),
+        Effect::Bury(dead) => 4 + 4 + 8 + 8 + 4 + 1 + 4 + dead.error.len() + dead.batch.len(),
+        Effect::Trim { .. } => 4 + 8,
+        Effect::DropQueue { .. } | Effect::ForgetQueue { .. } => 4,
+        Effect::DefineQueue(definition) => rows::queue_len(definition),
+    }
+}
+
+/// Encodes an entry as a rope.
+#[must_use]
+pub fn encode(entry: &Entry) -> Vec<Bytes> {
+    let mut rope = Rope { parts: Vec::new(), head: BytesMut::with_capacity(4096) };
+    rope.head.put_u64_le(entry.time_ms);
+    rope.head.put_u64_le(entry.origin.engine);
+    rope.head.put_u64_le(entry.origin.append);
+    rope.head.put_u32_le(entry.effects.len() as u32);
+    rope.head.put_u32_le(0);
+    for effect in &entry.effects {
+        rope.effect(effect, entry.time_ms);
+    }
+    rope.finish()
+}
+
+struct Rope {
+    parts: Vec<Bytes>,
+    head: BytesMut,
+}
+
+impl Rope {
+    fn header(&mut self, tag: u8, flags: u8, effect: &Effect) {
+        self.head.reserve(EFFECT_HEADER + 64);
+        self.head.put_u8(tag);
+        self.head.put_u8(flags);
+        self.head.put_u16_le(0);
+        self.head.put_u32_le(body_len(effect) as u32);
+    }
+
+    fn bytes(&mut self, bytes: &Bytes) {
+        if bytes.len() <= COPY_BYTES_MAX {
+            self.head.put_slice(bytes);
+        } else {
+            self.parts.push(self.head.split().freeze());
+            self.parts.push(bytes.clone());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.head.is_empty() {
+            self.parts.push(self.head.freeze());
+        }
+        self.parts
+    }
+
+    fn chunk(&mut self, partition: u32, count: u32, first_seq: u64, time_ms: u64) {
+        self.head.put_u32_le(partition);
+        self.head.put_u32_le(count);
+        self.head.put_u64_le(first_seq);
+        self.head.put_u64_le(time_ms);
+    }
+
+    fn effect(&mut self, effect: &Effect, now_ms: u64) {
+        match effect {
+            Effect::Append { partition, first_seq, count, fingerprints, batch } => {
+                let flags = if fingerprints.is_empty() { 0 } else { FLAG_FINGERPRINTS };
+                self.header(TAG_APPEND, flags, effect);
+                self.chunk(*partition, *count, *first_seq, now_ms);
+                for fingerprint in fingerprints {
+                    self.head.put_u128_le(*fingerprint);
+                }
+                self.bytes(batch);
+            }
+            Effect::Relocate { partition, first_seq, count, time_ms, batch } => {
+                self.header(TAG_RELOCATE, 0, effect);
+                self.chunk(*partition, *count, *first_seq, *time_ms);
+                self.bytes(batch);
+            }
+            Effect::Bury(dead) => {
+                self.header(TAG_BURY, 0, effect);
+                self.dead(dead);
+            }
+            _ => self.small(effect),
+        }
+    }
+
+    fn dead(&mut self, dead: &DeadLetter) {
+        self.head.put_u32_le(dead.partition);
+        self.head.put_u32_le(dead.group);
+        self.head.put_u64_le(dead.seq);
+        self.head.put_u64_le(dead.pushed_ms);
+        self.head.put_u32_le(dead.attempts);
+        self.head.put_u8(dead.reason as u8);
+        self.head.put_u32_le(dead.error.len() as u32);
+        self.head.put_slice(dead.error.as_bytes());
+        self.bytes(&dead.batch);
+    }
+
+    fn small(&mut self, effect: &Effect) {
+        match effect {
+            Effect::CreatePartition { number, queue, name } => {
+                self.header(TAG_CREATE_PARTITION, 0, effect);
+                self.head.put_u32_le(*number);
+                self.head.put_u32_le(*queue);
+                self.head.put_slice(name.as_bytes());
+            }
+            Effect::RegisterGroup { group, queue, name, start } => {
+                self.header(TAG_REGISTER_GROUP, 0, effect);
+                self.head.put_u32_le(*group);
+                self.head.put_u32_le(*queue);
+                self.head.put_u8(u8::from(*start == GroupStart::New));
+                self.head.put_slice(name.as_bytes());
+            }
+            Effect::DefineGroup { queue, name, start } => {
+                self.header(TAG_DEFINE_GROUP, 0, effect);
+                self.head.put_u32_le(*queue);
+                self.head.put_u8(u8::from(*start == GroupStart::New));
+                self.head.put_slice(name.as_bytes());
+            }
+            Effect::Lease { partition, group, token, until_ms, from, to } => {
+                self.header(TAG_LEASE, 0, effect);
+                self.head.put_u32_le(*partition);
+                self.head.put_u32_le(*group);
+                self.head.put_slice(token);
+                self.head.put_u64_le(*until_ms);
+                self.head.put_u64_le(*from);
+                self.head.put_u64_le(*to);
+            }
+            Effect::Extend { partition, group, until_ms } => {
+                self.header(TAG_EXTEND, 0, effect);
+                self.head.put_u32_le(*partition);
+                self.head.put_u32_le(*group);
+                self.head.put_u64_le(*until_ms);
+            }
+            Effect::Settle { partition, group, progress, release } => {
+                self.header(TAG_SETTLE, 0, effect);
+                self.head.put_u32_le(*partition);
+                self.head.put_u32_le(*group);
+                self.head.put_u8(u8::from(*release));
+                rows::put_progress(&mut self.head, progress);
+            }
+            Effect::Trim { partition, base_seq } => {
+                self.header(TAG_TRIM, 0, effect);
+                self.head.put_u32_le(*partition);
+                self.head.put_u64_le(*base_seq);
+            }
+            Effect::DropQueue { queue } => {
+                self.header(TAG_DROP_QUEUE, 0, effect);
+                self.head.put_u32_le(*queue);
+            }
+            Effect::ForgetQueue { queue } => {
+                self.header(TAG_FORGET_QUEUE, 0, effect);
+                self.head.put_u32_le(*queue);
+            }
+            Effect::DefineQueue(definition) => {
+                self.header(TAG_DEFINE_QUEUE, 0, effect);
+                rows::put_queue(&mut self.head, definition);
+            }
+            Effect::Append { .. } | Effect::Relocate { .. } | Effect::Bury(_) => {}
+        }
+    }
+}
+
+/// Decodes an entry; batches are slices of `bytes`.
+///
+/// # Errors
+/// [`EntryError`] where the bytes are not what [`encode`] writes.
+pub fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
+    let short = |_| EntryError { field: "entry header", problem: "cut off" };
+    let time_ms = bytes.try_get_u64_le().map_err(short)?;
+    let engine = bytes.try_get_u64_le().map_err(short)?;
+    let append = bytes.try_get_u64_le().map_err(short)?;
+    let count = bytes.try_get_u32_le().map_err(short)?;
+    bytes.try_get_u32_le().map_err(short)?;
+    // An effect has at least its header, so the bytes themselves bound the allocation.
+    let mut effects = Vec::with_capacity((count as usize).min(bytes.len() / EFFECT_HEADER));
+    for _ in 0..count {
+        effects.push(decode_effect(&mut bytes)?);
+    }
+    if bytes.has_remaining() {
+        return Err(EntryError { field: "entry", problem: "followed by more bytes" });
+    }
+    Ok(Entry { time_ms, origin: Origin { engine, append }, effects })
+}
+
+/// Decodes the effects at a run's place in the log: one batch or several in a row.
+///
+/// # Errors
+/// [`EntryError`] where there is anything but Append and Relocate.
+pub fn decode_chunks(mut place: Bytes) -> Result<Vec<Chunk>, EntryError> {
+    let mut chunks = Vec::with_capacity(1);
+    while place.has_remaining() {
+        let (tag, flags, mut body) = effect_parts(&mut place)?;
+        if tag != TAG_APPEND && tag != TAG_RELOCATE {
+            return Err(EntryError { field: "chunk", problem: "another effect" });
+        }
+        chunks.push(read_chunk(flags, &mut body)?.0);
+    }
+    Ok(chunks)
+}
+
+/// Decodes the effect at a dead letter's place in the log.
+///
+/// # Errors
+/// [`EntryError`] where there is no dead letter.
+pub fn decode_dead(mut place: Bytes) -> Result<DeadLetter, EntryError> {
+    let (tag, _, mut body) = effect_parts(&mut place)?;
+    if tag != TAG_BURY {
+        return Err(EntryError { field: "dead letter", problem: "another effect" });
+    }
+    read_dead(&mut body).map_err(|_| CUT_OFF)
+}
+
+const CUT_OFF: EntryError = EntryError { field: "effect body", problem: "cut off" };
+
+fn effect_parts(bytes: &mut Bytes) -> Result<(u8, u8, Bytes), EntryError> {
+    let short = |_| EntryError { field: "effect header", problem: "cut off" };
+    let tag = bytes.try_get_u8().map_err(short)?;
+    let flags = bytes.try_get_u8().map_err(short)?;
+    bytes.try_get_u16_le().map_err(short)?;
+    let len = bytes.try_get_u32_le().map_err(short)? as usize;
+    if len > bytes.len() {
+        return Err(EntryError { field: "effect length", problem: "past the entry's end" });
+    }
+    Ok((tag, flags, bytes.split_to(len)))
+}
+
+fn read_chunk(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryError> {
+    let short = |_| CUT_OFF;
+    let partition = body.try_get_u32_le().map_err(short)?;
+    let count = body.try_get_u32_le().map_err(short)?;
+    let first_seq = body.try_get_u64_le().map_err(short)?;
+    let time_ms = body.try_get_u64_le().map_err(short)?;
+    let mut fingerprints = Vec::new();
+    if flags & FLAG_FINGERPRINTS != 0 {
+        if (body.len() / 16) < count as usize {
+            return Err(CUT_OFF);
+        }
+        fingerprints.reserve_exact(count as usize);
+        for _ in 0..count {
+            fingerprints.push(body.try_get_u128_le().map_err(short)?);
+        }
+    }
+    let batch = std::mem::take(body);
+    Ok((Chunk { partition, first_seq, count, time_ms, batch }, fingerprints))
+}
+
+fn read_dead(body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetError> {
+    let partition = body.try_get_u32_le()?;
+    let group = body.try_get_u32_le()?;
+    let seq = body.try_get_u64_le()?;
+    let pushed_ms = body.try_get_u64_le()?;
+    let attempts = body.try_get_u32_le()?;
+    let reason = match body.try_get_u8()? {
+        1 => DeadReason::Asked,
+        2 => DeadReason::LeaseExpired,
+        _ => DeadReason::RetriesExhausted,
+    };
+    let error_len = (body.try_get_u32_le()? as usize).min(body.len());
+    let error = String::from_utf8_lossy(&body.split_to(error_len)).into();
+    let batch = std::mem::take(body);
+    Ok(DeadLetter { partition, group, seq, pushed_ms, attempts, reason, error, batch })
+}
+
+fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
+    let (tag, flags, mut body) = effect_parts(bytes)?;
+    let effect = match tag {
+        TAG_APPEND => {
+            let (chunk, fingerprints) = read_chunk(flags, &mut body)?;
+            let Chunk { partition, first_seq, count, batch, .. } = chunk;
+            Effect::Append { partition, first_seq, count, fingerprints, batch }
+        }
+        TAG_RELOCATE => {
+            let (chunk, _) = read_chunk(flags, &mut body)?;
+            let Chunk { partition, first_seq, count, time_ms, batch } = chunk;
+            Effect::Relocate { partition, first_seq, count, time_ms, batch }
+        }
+        TAG_BURY => Effect::Bury(read_dead(&mut body).map_err(|_| CUT_OFF)?),
+        TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(&mut body)?)),
+        _ => decode_small(tag, &mut body)?,
+    };
+    if body.has_remaining() {
+        return Err(EntryError { field: "effect body", problem: "longer than its effect" });
+    }
+    Ok(effect)
+}
+
+fn read_start(body: &mut Bytes) -> Result<GroupStart, EntryError> {
+    let is_new = body.try_get_u8().map_err(|_| CUT_OFF)? != 0;
+    Ok(if is_new { GroupStart::New } else { GroupStart::Beginning })
+}
+
+fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
+    let short = |_| CUT_OFF;
+    let first = body.try_get_u32_le().map_err(short)?;
+    Ok(match tag {
+        TAG_CREATE_PARTITION => {
+            let queue = body.try_get_u32_le().map_err(short)?;
+            Effect::CreatePartition { number: first, queue, name: rows::rest_text(body)? }
+        }
+        TAG_REGISTER_GROUP => {
+            let queue = body.try_get_u32_le().map_err(short)?;
+            let start = read_start(body)?;
+            Effect::RegisterGroup { group: first, queue, name: rows::rest_text(body)?, start }
+        }
+        TAG_DEFINE_GROUP => {
+            let start = read_start(body)?;
+            Effect::DefineGroup { queue: first, name: rows::rest_text(body)?, start }
+        }
+        TAG_LEASE => {
+            let group = body.try_get_u32_le().map_err(short)?;
+            let mut token = LeaseToken::default();
+            body.try_copy_to_slice(&mut token).map_err(short)?;
+            let until_ms = body.try_get_u64_le().map_err(short)?;
+            let from = body.try_get_u64_le().map_err(short)?;
+            let to = body.try_get_u64_le().map_err(short)?;
+            Effect::Lease { partition: first, group, token, until_ms, from, to }
+        }
+        TAG_EXTEND => {
+            let group = body.try_get_u32_le().map_err(short)?;
+            let until_ms = body.try_get_u64_le().map_err(short)?;
+            Effect::Extend { partition: first, group, until_ms }
+        }
+        TAG_SETTLE => {
+            let group = body.try_get_u32_le().map_err(short)?;
+            let release = body.try_get_u8().map_err(short)? != 0;
+            let progress: Progress = rows::read_progress(body)?;
+            Effect::Settle { partition: first, group, progress, release }
+        }
+        TAG_TRIM => {
+            let base_seq = body.try_get_u64_le().map_err(short)?;
+            Effect::Trim { partition: first, base_seq }
+        }
+        TAG_DROP_QUEUE => Effect::DropQueue { queue: first },
+        TAG_FORGET_QUEUE => Effect::ForgetQueue { queue: first },
+        _ => return Err(EntryError { field: "effect tag", problem: "unknown" }),
+    })
+}

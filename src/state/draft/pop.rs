@@ -1,0 +1,239 @@
+//! Deciding pops: which partitions, which messages, until when.
+//!
+//! Only what is applied can be popped, so nobody sees a message that is not yet in the log. Finding
+//! a partition with work is a look at the front of its group's ready list.
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::draft::{CursorDraft, DecideError, Draft};
+use crate::state::effect::{Effect, GroupIndex, GroupStart, LeaseToken, Sequence};
+use crate::state::model::{Lease, Run};
+
+/// What a consumer asks of one shard.
+#[derive(Clone, Debug)]
+pub struct PopAsk<'a> {
+    /// The queue.
+    pub queue: QueueId,
+    /// One partition by name and placing hash, or any.
+    pub partition: Option<(&'a str, u64)>,
+    /// The consumer group.
+    pub group: &'a str,
+    /// The fencing token that the leases get.
+    pub token: LeaseToken,
+    /// How long they last; 0 = as the queue says.
+    pub lease_ms: u64,
+    /// Settle at once instead of leasing.
+    pub auto_ack: bool,
+}
+
+/// What a pop may still take, over all shards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PopBudget {
+    /// Messages.
+    pub messages: u32,
+    /// Bytes of batches; the first batch goes out whatever its size.
+    pub bytes: u64,
+    /// Partitions.
+    pub partitions: u32,
+}
+
+impl PopBudget {
+    /// Whether nothing more fits.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.messages == 0 || self.partitions == 0 || self.bytes == 0
+    }
+}
+
+/// Messages of one partition that a pop got.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Claim {
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// Half-open ranges of sequences, ascending.
+    pub ranges: Vec<(Sequence, Sequence)>,
+    /// The runs that hold them.
+    pub runs: Vec<Run>,
+    /// Failed attempts of those that have any.
+    pub attempts: Vec<(Sequence, u32)>,
+    /// When the lease ends, unix milliseconds; 0 when there is none.
+    pub until_ms: u64,
+}
+
+/// How a shard answered a pop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PopStep {
+    /// Claims were added as far as there was work.
+    Done,
+    /// The shard does not know the group: nothing here has work for it.
+    UnknownGroup,
+    /// The one partition asked for does not exist.
+    NoPartition,
+    /// Another consumer of the group holds the one partition asked for.
+    LeaseHeld,
+}
+
+impl Draft<'_> {
+    /// Claims messages for a consumer until the budget is spent or no work is left.
+    ///
+    /// # Errors
+    /// [`DecideError::Kv`] when rows cannot be read: nothing of the failing partition is claimed.
+    pub fn pop(
+        &mut self,
+        ask: &PopAsk<'_>,
+        budget: &mut PopBudget,
+        claims: &mut Vec<Claim>,
+    ) -> Result<PopStep, DecideError> {
+        let Some(group) = self.state.group(ask.queue, ask.group) else {
+            return Ok(PopStep::UnknownGroup);
+        };
+        if let Some((name, hash)) = ask.partition {
+            let Some(number) = self.state.find(ask.queue, name, hash) else {
+                return Ok(PopStep::NoPartition);
+            };
+            return match self.claim(number, group, ask, budget, claims)? {
+                Claimed::Held => Ok(PopStep::LeaseHeld),
+                Claimed::Nothing | Claimed::Some => Ok(PopStep::Done),
+            };
+        }
+        while !budget.is_spent() {
+            let Some(number) = self.next_ready(group) else { break };
+            self.claim(number, group, ask, budget, claims)?;
+        }
+        Ok(PopStep::Done)
+    }
+
+    /// Makes a group known in this shard, with a cursor in every partition that its queue has here.
+    pub fn register(&mut self, queue: QueueId, name: &str, start: GroupStart) {
+        let key = (queue, Box::from(name));
+        if self.state.group(queue, name).is_none() && !self.new_groups.contains_key(&key) {
+            let group = (self.state.groups.len() + self.new_groups.len()) as GroupIndex;
+            self.effects.push(Effect::RegisterGroup { group, queue, name: name.into(), start });
+            self.new_groups.insert(key, group);
+        }
+    }
+
+    /// Makes the queue's groups known before its first partition here, so that none misses it.
+    pub(super) fn register_known_groups(&mut self, queue: QueueId) {
+        let catalog = self.context.catalog;
+        for (name, start) in catalog.groups(queue) {
+            self.register(queue, name, start);
+        }
+    }
+
+    /// The next partition of the ready list that this draft has not looked at.
+    fn next_ready(&mut self, group: GroupIndex) -> Option<PartitionNumber> {
+        let list = &self.state.group_at(group)?.ready;
+        let at = self.ready_at.entry(group).or_insert(0);
+        let local = *list.get(*at)?;
+        *at += 1;
+        self.state.shards.number(self.state.shard, local)
+    }
+
+    fn claim(
+        &mut self,
+        partition: PartitionNumber,
+        group: GroupIndex,
+        ask: &PopAsk<'_>,
+        budget: &mut PopBudget,
+        claims: &mut Vec<Claim>,
+    ) -> Result<Claimed, DecideError> {
+        let visible = self.state.partition(partition).map_or(0, |it| it.next_seq);
+        let Some(mut cursor) = self.cursor(partition, group) else { return Ok(Claimed::Nothing) };
+        if cursor.lease.is_some() {
+            return Ok(Claimed::Held);
+        }
+        let wanted = take(cursor.progress.open_ranges(0, visible), budget.messages);
+        let Some((from, to)) = span(&wanted) else { return Ok(Claimed::Nothing) };
+        let runs = self.state.runs(self.context.kv, partition, from, to)?;
+        let (runs, to) = within_bytes(runs, &wanted, budget, to);
+        let ranges: Vec<_> = wanted
+            .into_iter()
+            .filter_map(|(first, end)| (first < to).then_some((first, end.min(to))))
+            .collect();
+        let count: u64 = ranges.iter().map(|(first, end)| end - first).sum();
+        if count == 0 {
+            return Ok(Claimed::Nothing);
+        }
+        budget.messages = budget.messages.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        budget.partitions -= 1;
+        let in_claim = |seq: &Sequence| ranges.iter().any(|(a, b)| a <= seq && seq < b);
+        let attempts = cursor.progress.attempts.iter().copied();
+        let attempts = attempts.filter(|(seq, _)| in_claim(seq)).collect();
+        let until_ms = if ask.auto_ack { 0 } else { self.now_ms + self.lease_ms(ask) };
+        if ask.auto_ack {
+            for (first, end) in &ranges {
+                cursor.progress.settle(*first, end - 1);
+            }
+            self.settle(partition, group, cursor, false);
+        } else {
+            self.lease(partition, group, cursor, Lease { token: ask.token, until_ms, from, to });
+        }
+        claims.push(Claim { partition, ranges, runs, attempts, until_ms });
+        Ok(Claimed::Some)
+    }
+
+    fn lease(
+        &mut self,
+        partition: PartitionNumber,
+        group: GroupIndex,
+        cursor: CursorDraft,
+        lease: Lease,
+    ) {
+        let Lease { token, until_ms, from, to } = lease;
+        self.effects.push(Effect::Lease { partition, group, token, until_ms, from, to });
+        self.put_cursor(partition, group, CursorDraft { lease: Some(lease), ..cursor });
+    }
+
+    /// 60 s where neither the consumer nor the queue says anything else.
+    fn lease_ms(&self, ask: &PopAsk<'_>) -> u64 {
+        const DEFAULT_LEASE_MS: u64 = 60_000;
+        let queue = self.context.catalog.get(ask.queue);
+        let queue_ms = queue.map_or(0, |queue| u64::from(queue.options.lease_time_s) * 1000);
+        let wishes = [ask.lease_ms, queue_ms];
+        wishes.into_iter().find(|wish| *wish > 0).unwrap_or(DEFAULT_LEASE_MS)
+    }
+}
+
+enum Claimed {
+    Some,
+    Nothing,
+    Held,
+}
+
+/// The first `messages` of some ranges.
+fn take(ranges: Vec<(Sequence, Sequence)>, messages: u32) -> Vec<(Sequence, Sequence)> {
+    let mut left = u64::from(messages);
+    let taken = ranges.into_iter().map_while(|(from, to)| {
+        let end = to.min(from + left);
+        left -= end - from;
+        (end > from).then_some((from, end))
+    });
+    taken.collect()
+}
+
+fn span(ranges: &[(Sequence, Sequence)]) -> Option<(Sequence, Sequence)> {
+    Some((ranges.first()?.0, ranges.last()?.1))
+}
+
+/// The runs that are needed and fit, and where they end. At least one run is kept, so that a
+/// message larger than the budget still comes through.
+fn within_bytes(
+    runs: Vec<Run>,
+    wanted: &[(Sequence, Sequence)],
+    budget: &mut PopBudget,
+    to: Sequence,
+) -> (Vec<Run>, Sequence) {
+    let mut kept: Vec<Run> = Vec::with_capacity(runs.len());
+    let needed = |run: &Run| wanted.iter().any(|(a, b)| *a < run.end_seq() && run.first_seq < *b);
+    for run in runs.into_iter().filter(needed) {
+        let bytes = u64::from(run.len);
+        if bytes > budget.bytes && !kept.is_empty() {
+            budget.bytes = 0;
+            break;
+        }
+        budget.bytes = budget.bytes.saturating_sub(bytes);
+        kept.push(run);
+    }
+    let end = kept.last().map_or(0, Run::end_seq).min(to);
+    (kept, end)
+}

@@ -1,0 +1,147 @@
+//! Deciding what time brings: leases that lapse, messages that retention lets go, queues that go.
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::codec::Chunk;
+use crate::state::draft::ack::Failure;
+use crate::state::draft::{DecideError, Draft};
+use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
+use crate::state::model::{Lease, Partition, Run};
+
+/// Runs looked at for one partition in one round of retention; the next round goes on.
+const RUNS_PER_ROUND: usize = 4096;
+
+impl Draft<'_> {
+    /// Ends leases that are over, `most` at a time: an attempt for each message that they still
+    /// held, and a dead letter where that was one too many. Returns how many ended.
+    ///
+    /// # Errors
+    /// [`DecideError`] when a dead letter's body cannot be read; leases before it did end.
+    pub fn lapse(&mut self, most: usize) -> Result<usize, DecideError> {
+        let due = self.state.timers.iter().take_while(|(until, ..)| *until <= self.now_ms);
+        let due: Vec<_> = due.take(most).map(|(_, local, group)| (*local, *group)).collect();
+        let mut ended = 0;
+        for (local, group) in due {
+            let Some(number) = self.state.shards.number(self.state.shard, local) else { continue };
+            let Some(mut cursor) = self.cursor(number, group) else { continue };
+            let Some(lease) = cursor.lease else { continue };
+            let queue = self.state.partition(number).map(|it| it.queue);
+            let limit = queue.and_then(|queue| self.context.catalog.get(queue));
+            let failure = Failure {
+                reason: DeadReason::LeaseExpired,
+                error: "lease expired",
+                limit: Some(limit.map_or(0, |it| it.options.retry_limit)),
+            };
+            let open = cursor.progress.open_ranges(lease.from, lease.to);
+            self.fail(number, group, &mut cursor.progress, &open, &failure)?;
+            self.settle(number, group, cursor, true);
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Makes the leases with this token last until at least `until_ms`. Returns the earliest end
+    /// among them, or `None` when the token holds nothing here.
+    pub fn extend(&mut self, token: LeaseToken, until_ms: u64) -> Option<u64> {
+        let holders = self.state.holders.get(&token)?;
+        let mut earliest = None;
+        for (local, group) in holders {
+            let Some(number) = self.state.shards.number(self.state.shard, *local) else { continue };
+            let Some(cursor) = self.cursor(number, *group) else { continue };
+            let Some(lease) = cursor.lease.filter(|lease| lease.token == token) else { continue };
+            let until = lease.until_ms.max(until_ms);
+            if until > lease.until_ms {
+                let (partition, group, until_ms) = (number, *group, until);
+                self.effects.push(Effect::Extend { partition, group, until_ms });
+                let lease = Some(Lease { until_ms, ..lease });
+                self.put_cursor(number, group, super::CursorDraft { lease, ..cursor });
+            }
+            earliest = Some(earliest.map_or(until, |it: u64| it.min(until)));
+        }
+        earliest
+    }
+
+    /// Lets go what the queue's retention says, oldest first. Returns how many partitions changed.
+    ///
+    /// # Errors
+    /// [`DecideError::Kv`] when rows cannot be read.
+    pub fn retain(&mut self, queue: QueueId) -> Result<usize, DecideError> {
+        let Some(definition) = self.context.catalog.get(queue) else { return Ok(0) };
+        let options = &definition.options;
+        if !options.retention_enabled {
+            return Ok(0);
+        }
+        let age_ms = |seconds: u32| (seconds > 0).then_some(u64::from(seconds) * 1000);
+        let rule = Rule {
+            now_ms: self.now_ms,
+            any_ms: age_ms(options.retention_s),
+            completed_ms: age_ms(options.completed_retention_s),
+        };
+        let mut trims = Vec::new();
+        for (number, partition) in self.state.partitions_of(queue) {
+            if partition.base_seq == partition.next_seq {
+                continue;
+            }
+            let runs = self.oldest_runs(number, partition)?;
+            let base_seq = rule.base(partition, &runs);
+            if base_seq > partition.base_seq {
+                trims.push(Effect::Trim { partition: number, base_seq });
+            }
+        }
+        let changed = trims.len();
+        self.effects.extend(trims);
+        Ok(changed)
+    }
+
+    /// Forgets a queue's partitions, groups and dead letters in this shard.
+    pub fn drop_queue(&mut self, queue: QueueId) {
+        let known = self.state.by_queue.contains_key(&queue);
+        if known || self.state.by_queue_groups.contains_key(&queue) {
+            self.effects.push(Effect::DropQueue { queue });
+        }
+    }
+
+    /// Writes a batch again, so that the segment that holds it now can go.
+    pub fn relocate(&mut self, chunk: &Chunk) {
+        let Chunk { partition, first_seq, count, time_ms, batch } = chunk.clone();
+        self.effects.push(Effect::Relocate { partition, first_seq, count, time_ms, batch });
+    }
+
+    /// Writes a dead letter again, for the same reason.
+    pub fn bury_again(&mut self, letter: &DeadLetter) {
+        self.effects.push(Effect::Bury(letter.clone()));
+    }
+
+    fn oldest_runs(
+        &self,
+        number: PartitionNumber,
+        partition: &Partition,
+    ) -> Result<Vec<Run>, DecideError> {
+        let to = partition.base_seq + RUNS_PER_ROUND as u64;
+        let to = to.min(partition.next_seq);
+        Ok(self.state.runs(self.context.kv, number, partition.base_seq, to)?)
+    }
+}
+
+struct Rule {
+    now_ms: u64,
+    any_ms: Option<u64>,
+    completed_ms: Option<u64>,
+}
+
+impl Rule {
+    /// The first sequence to keep. Messages that a lease holds are kept until it ends.
+    fn base(&self, partition: &Partition, runs: &[Run]) -> Sequence {
+        let cursors = &partition.cursors;
+        let consumed = cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
+        let leased = cursors.iter().filter_map(|it| it.lease.as_ref().map(|lease| lease.from));
+        let held = leased.min().unwrap_or(Sequence::MAX);
+        let is_older = |run: &Run, age: Option<u64>| {
+            age.is_some_and(|age| run.time_ms.saturating_add(age) <= self.now_ms)
+        };
+        let gone = runs.iter().take_while(|run| {
+            let completed = run.end_seq() <= consumed && is_older(run, self.completed_ms);
+            run.end_seq() <= held && (completed || is_older(run, self.any_ms))
+        });
+        gone.last().map_or(partition.base_seq, Run::end_seq)
+    }
+}

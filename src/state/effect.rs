@@ -1,0 +1,208 @@
+//! The vocabulary of change: an entry is a list of effects that were already decided.
+//!
+//! Effects say what is, never what to compute: applying them needs no clock, no settings and no
+//! look-up. The byte form is in [`super::codec`]. Made by `draft`, consumed by `apply`.
+
+use bytes::Bytes;
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::catalog::QueueDefinition;
+
+/// Index of a consumer group inside its shard.
+pub type GroupIndex = u32;
+
+/// Sequence number of a message in its partition, dense from 0.
+pub type Sequence = u64;
+
+/// A lease's fencing token, shared by all partitions of one pop.
+pub type LeaseToken = [u8; 16];
+
+/// One shard's step: effects that stand together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Time of the decision, unix milliseconds; never lower than the shard's entry before.
+    pub time_ms: u64,
+    /// Who decided, and which of its appends this is: tells an engine its own entry when the
+    /// answer to an append was lost.
+    pub origin: Origin,
+    /// In the order in which they were decided.
+    pub effects: Vec<Effect>,
+}
+
+/// The engine that decided an entry and its running number there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Origin {
+    /// Random number of the engine's start.
+    pub engine: u64,
+    /// Counts that engine's appends.
+    pub append: u64,
+}
+
+/// Where a group begins in partitions that it has not touched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GroupStart {
+    /// With the oldest message that is kept.
+    Beginning,
+    /// With the first message pushed after the group was first seen.
+    New,
+}
+
+/// Why a message became a dead letter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum DeadReason {
+    /// Failed more often than the queue's retry limit allows.
+    RetriesExhausted = 0,
+    /// Its consumer asked for it.
+    Asked = 1,
+    /// Its lease ran out more often than the retry limit allows.
+    LeaseExpired = 2,
+}
+
+/// What a consumer group has done in one partition, apart from its lease.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Progress {
+    /// Everything below is settled.
+    pub next: Sequence,
+    /// Settled ranges beyond `next`: first and last, inclusive, ascending, never touching.
+    pub settled: Vec<(Sequence, Sequence)>,
+    /// Failed attempts of messages that are not settled; only those above zero, ascending.
+    pub attempts: Vec<(Sequence, u32)>,
+}
+
+/// A message that left the ordinary walk, with its payload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// The group that could not settle it.
+    pub group: GroupIndex,
+    /// Its sequence in the partition.
+    pub seq: Sequence,
+    /// When it was pushed, unix milliseconds.
+    pub pushed_ms: u64,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// Why.
+    pub reason: DeadReason,
+    /// What the consumer said, possibly nothing.
+    pub error: Box<str>,
+    /// The message itself, as a record batch of one.
+    pub batch: Bytes,
+}
+
+/// One decided change of a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// The shard's next partition exists.
+    CreatePartition {
+        /// Its number; its local index is the shard's count of partitions so far.
+        number: PartitionNumber,
+        /// Its queue.
+        queue: QueueId,
+        /// Its name in the queue.
+        name: Box<str>,
+    },
+    /// A record batch stands at the end of a partition.
+    Append {
+        /// The partition.
+        partition: PartitionNumber,
+        /// Sequence of its first record: the partition's head so far.
+        first_seq: Sequence,
+        /// Its records.
+        count: u32,
+        /// One fingerprint per record, 0 where it has no transaction id; empty when none has.
+        fingerprints: Vec<u128>,
+        /// The batch as the producer encoded it.
+        batch: Bytes,
+    },
+    /// A batch that already stands was written again, so that its old place can be freed.
+    Relocate {
+        /// The partition.
+        partition: PartitionNumber,
+        /// Sequence of its first record.
+        first_seq: Sequence,
+        /// Its records.
+        count: u32,
+        /// When it was pushed, unix milliseconds.
+        time_ms: u64,
+        /// The batch.
+        batch: Bytes,
+    },
+    /// A consumer group is known in this shard.
+    RegisterGroup {
+        /// Its index: the shard's count of groups so far.
+        group: GroupIndex,
+        /// Its queue.
+        queue: QueueId,
+        /// Its name.
+        name: Box<str>,
+        /// Where it begins in the partitions that exist now.
+        start: GroupStart,
+    },
+    /// A group holds `[from, to)` of a partition.
+    Lease {
+        /// The partition.
+        partition: PartitionNumber,
+        /// The group.
+        group: GroupIndex,
+        /// Its fencing token.
+        token: LeaseToken,
+        /// When it ends, unix milliseconds.
+        until_ms: u64,
+        /// First sequence that is held.
+        from: Sequence,
+        /// Behind the last sequence that is held.
+        to: Sequence,
+    },
+    /// A lease ends later.
+    Extend {
+        /// The partition.
+        partition: PartitionNumber,
+        /// The group.
+        group: GroupIndex,
+        /// Its new end, unix milliseconds.
+        until_ms: u64,
+    },
+    /// A group's progress in a partition, whole.
+    Settle {
+        /// The partition.
+        partition: PartitionNumber,
+        /// The group.
+        group: GroupIndex,
+        /// Its new progress.
+        progress: Progress,
+        /// Whether its lease ends with it.
+        release: bool,
+    },
+    /// A dead letter was written.
+    Bury(DeadLetter),
+    /// Everything below `base_seq` may be forgotten.
+    Trim {
+        /// The partition.
+        partition: PartitionNumber,
+        /// The first sequence that is kept.
+        base_seq: Sequence,
+    },
+    /// All of a queue's partitions, groups and dead letters in this shard are gone.
+    DropQueue {
+        /// The queue.
+        queue: QueueId,
+    },
+    /// Catalog: a queue exists with these settings.
+    DefineQueue(Box<QueueDefinition>),
+    /// Catalog: a consumer group of a queue is known.
+    DefineGroup {
+        /// The queue.
+        queue: QueueId,
+        /// Its name.
+        name: Box<str>,
+        /// Where it begins.
+        start: GroupStart,
+    },
+    /// Catalog: a queue is gone.
+    ForgetQueue {
+        /// The queue.
+        queue: QueueId,
+    },
+}

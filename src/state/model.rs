@@ -1,0 +1,151 @@
+//! What a shard knows in memory: partitions, cursors, leases, groups.
+//!
+//! Sizes matter here: a server with a million partitions holds a million [`Partition`]s. Plain data;
+//! changed by `apply` only, read by `draft`.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use crate::base::place::QueueId;
+use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Progress, Sequence};
+
+/// Where consecutive records of a partition lie in the log: one effect that holds a batch, or
+/// several that stand in a row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// Sequence of its first record.
+    pub first_seq: Sequence,
+    /// Log position of the first effect.
+    pub position: u64,
+    /// When it was pushed, unix milliseconds.
+    pub time_ms: u64,
+    /// Bytes of its effects.
+    pub len: u32,
+    /// Its records.
+    pub count: u32,
+}
+
+impl Run {
+    /// Bytes up to which runs are joined: small pops should not touch much more than they return.
+    const JOINED_BYTES_MAX: u32 = 256 * 1024;
+
+    /// Joins `next` to this run if it stands right behind it in the log, and in the partition.
+    pub(super) fn join(&mut self, next: &Run) -> bool {
+        let in_a_row = self.position + u64::from(self.len) == next.position
+            && self.end_seq() == next.first_seq
+            && self.time_ms == next.time_ms;
+        let len = self.len.saturating_add(next.len);
+        if !in_a_row || len > Self::JOINED_BYTES_MAX {
+            return false;
+        }
+        (self.len, self.count) = (len, self.count.saturating_add(next.count));
+        true
+    }
+
+    /// Behind its last sequence.
+    #[must_use]
+    pub fn end_seq(&self) -> Sequence {
+        self.first_seq + u64::from(self.count)
+    }
+}
+
+/// One partition.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// Its name in its queue.
+    pub name: Box<str>,
+    /// Sequence that the next message gets.
+    pub next_seq: Sequence,
+    /// First sequence that is kept.
+    pub base_seq: Sequence,
+    /// Runs before this sequence are rows of the key-value store and perhaps not in `runs`.
+    pub stored_seq: Sequence,
+    /// The newest runs, ascending, without a gap to `next_seq`.
+    pub runs: SmallVec<[Run; 1]>,
+    /// One cursor for each group of the queue that this shard knows.
+    pub cursors: SmallVec<[Cursor; 1]>,
+    /// Its queue.
+    pub queue: QueueId,
+    /// False when its queue was deleted; its number is never used again.
+    pub live: bool,
+    /// Changed since the last checkpoint.
+    pub dirty: bool,
+}
+
+/// One group's place in one partition.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    /// Everything below is settled.
+    pub next: Sequence,
+    /// The group.
+    pub group: GroupIndex,
+    /// In the group's list of partitions with work.
+    pub ready: bool,
+    /// Who holds messages now.
+    pub lease: Option<Box<Lease>>,
+    /// What lies beyond `next`, where there is anything.
+    pub beyond: Option<Box<Beyond>>,
+}
+
+/// Settled ranges and failed attempts beyond a cursor.
+#[derive(Clone, Debug, Default)]
+pub struct Beyond {
+    /// As in [`Progress::settled`].
+    pub settled: Vec<(Sequence, Sequence)>,
+    /// As in [`Progress::attempts`].
+    pub attempts: Vec<(Sequence, u32)>,
+}
+
+/// Messages held by one consumer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lease {
+    /// Its fencing token.
+    pub token: LeaseToken,
+    /// When it ends, unix milliseconds.
+    pub until_ms: u64,
+    /// First sequence that is held.
+    pub from: Sequence,
+    /// Behind the last sequence that is held.
+    pub to: Sequence,
+}
+
+impl Cursor {
+    /// The cursor's progress, whole.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match &self.beyond {
+            None => Progress { next: self.next, ..Progress::default() },
+            Some(beyond) => Progress {
+                next: self.next,
+                settled: beyond.settled.clone(),
+                attempts: beyond.attempts.clone(),
+            },
+        }
+    }
+
+    pub(super) fn set_progress(&mut self, progress: Progress) {
+        self.next = progress.next;
+        let Progress { settled, attempts, .. } = progress;
+        self.beyond = (!settled.is_empty() || !attempts.is_empty())
+            .then(|| Box::new(Beyond { settled, attempts }));
+    }
+}
+
+/// One consumer group of one queue, as far as this shard is concerned.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Where it began.
+    pub start: GroupStart,
+    /// Local indexes of partitions with work, in turn. May hold stale ones: a cursor's `ready`
+    /// decides.
+    pub ready: VecDeque<u32>,
+    /// How many partitions really have work.
+    pub ready_count: usize,
+    /// False when its queue was deleted.
+    pub live: bool,
+}

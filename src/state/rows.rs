@@ -1,0 +1,334 @@
+//! Byte forms of state: rows of the key-value store, and the parts that entries share with them.
+//!
+//! Keys are big-endian so that their byte order is their number order; values little-endian. Pure.
+//! Called by `codec` (shared parts) and `checkpoint` (rows out and in).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use onrush_protocol::options::QueueOptions;
+
+use crate::base::place::{PartitionNumber, ShardId};
+use crate::state::catalog::QueueDefinition;
+use crate::state::codec::EntryError;
+use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Progress, Sequence};
+use crate::state::model::{Cursor, Group, Lease, Partition, Run};
+
+const CUT_OFF: EntryError = EntryError { field: "row", problem: "cut off" };
+const OPTION_COUNT: usize = 15;
+
+fn short(_: bytes::TryGetError) -> EntryError {
+    CUT_OFF
+}
+
+// Big-endian bytes are denied elsewhere so that nothing on disk or wire is written so by accident;
+// keys are the one place where their order is the point.
+#[expect(clippy::big_endian_bytes, reason = "byte order of keys must be number order")]
+fn key_u32(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+#[expect(clippy::big_endian_bytes, reason = "byte order of keys must be number order")]
+fn key_u64(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// Key of a shard's row of what has been applied.
+#[must_use]
+pub fn meta_key(shard: ShardId) -> Vec<u8> {
+    key_u32(u32::from(shard)).to_vec()
+}
+
+/// Key of the row at `index` of a shard's partitions or groups.
+#[must_use]
+pub fn shard_key(shard: ShardId, index: u32) -> Vec<u8> {
+    [key_u32(u32::from(shard)), key_u32(index)].concat()
+}
+
+/// The index in a key of [`shard_key`].
+pub(super) fn index_of_key(mut key: &[u8]) -> Option<u32> {
+    key.try_get_u32().ok()?;
+    key.try_get_u32().ok()
+}
+
+/// Key of a run.
+#[must_use]
+pub fn run_key(partition: PartitionNumber, first_seq: Sequence) -> Vec<u8> {
+    [key_u32(partition).as_slice(), &key_u64(first_seq)].concat()
+}
+
+/// Key of a dead letter.
+#[must_use]
+pub fn dead_key(partition: PartitionNumber, group: GroupIndex, seq: Sequence) -> Vec<u8> {
+    [key_u32(partition).as_slice(), &key_u32(group), &key_u64(seq)].concat()
+}
+
+/// The parts of a key of [`dead_key`].
+pub(super) fn parts_of_dead_key(mut key: &[u8]) -> Option<(PartitionNumber, GroupIndex, Sequence)> {
+    Some((key.try_get_u32().ok()?, key.try_get_u32().ok()?, key.try_get_u64().ok()?))
+}
+
+/// Key of a transaction id in its generation.
+#[must_use]
+pub fn dedup_key(partition: PartitionNumber, fingerprint: u128) -> [u8; 20] {
+    let mut key = [0; 20];
+    let (head, tail) = key.split_at_mut(4);
+    head.copy_from_slice(&key_u32(partition));
+    tail.copy_from_slice(&fingerprint.to_le_bytes());
+    key
+}
+
+/// Two numbers as a value: a dedup row's (sequence, time), a dead letter's (position, length).
+pub(super) fn pair_value(first: u64, second: u64) -> Vec<u8> {
+    [first.to_le_bytes(), second.to_le_bytes()].concat()
+}
+
+/// Reads [`pair_value`].
+pub(super) fn read_pair(mut value: &[u8]) -> Option<(u64, u64)> {
+    Some((value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?))
+}
+
+pub(super) fn run_value(run: &Run) -> Vec<u8> {
+    let mut value = Vec::with_capacity(24);
+    value.put_u64_le(run.position);
+    value.put_u64_le(run.time_ms);
+    value.put_u32_le(run.len);
+    value.put_u32_le(run.count);
+    value
+}
+
+pub(super) fn read_run(mut key: &[u8], mut value: &[u8]) -> Option<Run> {
+    key.try_get_u32().ok()?;
+    Some(Run {
+        first_seq: key.try_get_u64().ok()?,
+        position: value.try_get_u64_le().ok()?,
+        time_ms: value.try_get_u64_le().ok()?,
+        len: value.try_get_u32_le().ok()?,
+        count: value.try_get_u32_le().ok()?,
+    })
+}
+
+/// Reads a run's row with the partition that it belongs to.
+#[must_use]
+pub fn parse_run(key: &[u8], value: &[u8]) -> Option<(PartitionNumber, Run)> {
+    let mut partition = key;
+    Some((partition.try_get_u32().ok()?, read_run(key, value)?))
+}
+
+pub(super) fn group_value(group: &Group) -> Vec<u8> {
+    let mut value = Vec::with_capacity(6 + group.name.len());
+    value.put_u32_le(group.queue);
+    value.put_u8(u8::from(group.start == GroupStart::New));
+    value.put_u8(u8::from(group.live));
+    value.put_slice(group.name.as_bytes());
+    value
+}
+
+pub(super) fn read_group(mut value: Bytes) -> Result<Group, EntryError> {
+    let queue = value.try_get_u32_le().map_err(short)?;
+    let start = match value.try_get_u8().map_err(short)? {
+        0 => GroupStart::Beginning,
+        _ => GroupStart::New,
+    };
+    let live = value.try_get_u8().map_err(short)? != 0;
+    let name = rest_text(&mut value)?;
+    Ok(Group { queue, name, start, live, ready: Default::default(), ready_count: 0 })
+}
+
+pub(super) fn partition_value(partition: &Partition) -> Vec<u8> {
+    let mut value = BytesMut::with_capacity(64);
+    value.put_u32_le(partition.queue);
+    value.put_u8(u8::from(partition.live));
+    value.put_u64_le(partition.next_seq);
+    value.put_u64_le(partition.base_seq);
+    value.put_u32_le(partition.cursors.len() as u32);
+    for cursor in &partition.cursors {
+        value.put_u32_le(cursor.group);
+        put_progress(&mut value, &cursor.progress());
+        value.put_u8(u8::from(cursor.lease.is_some()));
+        if let Some(lease) = &cursor.lease {
+            value.put_slice(&lease.token);
+            value.put_u64_le(lease.until_ms);
+            value.put_u64_le(lease.from);
+            value.put_u64_le(lease.to);
+        }
+    }
+    value.put_slice(partition.name.as_bytes());
+    value.to_vec()
+}
+
+pub(super) fn read_partition(mut value: Bytes) -> Result<Partition, EntryError> {
+    let queue = value.try_get_u32_le().map_err(short)?;
+    let live = value.try_get_u8().map_err(short)? != 0;
+    let next_seq = value.try_get_u64_le().map_err(short)?;
+    let base_seq = value.try_get_u64_le().map_err(short)?;
+    let mut cursors = smallvec::SmallVec::new();
+    for _ in 0..value.try_get_u32_le().map_err(short)? {
+        let group = value.try_get_u32_le().map_err(short)?;
+        let progress = read_progress(&mut value)?;
+        let lease = match value.try_get_u8().map_err(short)? {
+            0 => None,
+            _ => Some(Box::new(read_lease(&mut value).map_err(short)?)),
+        };
+        let mut cursor = Cursor { next: 0, group, ready: false, lease, beyond: None };
+        cursor.set_progress(progress);
+        cursors.push(cursor);
+    }
+    let name = rest_text(&mut value)?;
+    let (runs, stored_seq) = (smallvec::SmallVec::new(), next_seq);
+    Ok(Partition { name, next_seq, base_seq, stored_seq, runs, cursors, queue, live, dirty: false })
+}
+
+fn read_lease(value: &mut Bytes) -> Result<Lease, bytes::TryGetError> {
+    let mut token = LeaseToken::default();
+    value.try_copy_to_slice(&mut token)?;
+    Ok(Lease {
+        token,
+        until_ms: value.try_get_u64_le()?,
+        from: value.try_get_u64_le()?,
+        to: value.try_get_u64_le()?,
+    })
+}
+
+pub(super) fn progress_len(progress: &Progress) -> usize {
+    8 + 4 + 16 * progress.settled.len() + 4 + 12 * progress.attempts.len()
+}
+
+pub(super) fn put_progress(out: &mut BytesMut, progress: &Progress) {
+    out.put_u64_le(progress.next);
+    out.put_u32_le(progress.settled.len() as u32);
+    for (first, last) in &progress.settled {
+        out.put_u64_le(*first);
+        out.put_u64_le(*last);
+    }
+    out.put_u32_le(progress.attempts.len() as u32);
+    for (seq, attempts) in &progress.attempts {
+        out.put_u64_le(*seq);
+        out.put_u32_le(*attempts);
+    }
+}
+
+pub(super) fn read_progress(bytes: &mut Bytes) -> Result<Progress, EntryError> {
+    let next = bytes.try_get_u64_le().map_err(short)?;
+    let settled_count = bytes.try_get_u32_le().map_err(short)? as usize;
+    let mut settled = Vec::with_capacity(settled_count.min(bytes.len() / 16));
+    for _ in 0..settled_count {
+        let first = bytes.try_get_u64_le().map_err(short)?;
+        settled.push((first, bytes.try_get_u64_le().map_err(short)?));
+    }
+    let attempts_count = bytes.try_get_u32_le().map_err(short)? as usize;
+    let mut attempts = Vec::with_capacity(attempts_count.min(bytes.len() / 12));
+    for _ in 0..attempts_count {
+        let seq = bytes.try_get_u64_le().map_err(short)?;
+        attempts.push((seq, bytes.try_get_u32_le().map_err(short)?));
+    }
+    Ok(Progress { next, settled, attempts })
+}
+
+pub(super) fn queue_len(queue: &QueueDefinition) -> usize {
+    4 + 8
+        + 1
+        + 8 * OPTION_COUNT
+        + 3 * 2
+        + queue.name.len()
+        + queue.namespace.len()
+        + queue.task.len()
+}
+
+pub(super) fn put_queue(out: &mut BytesMut, queue: &QueueDefinition) {
+    out.put_u32_le(queue.id);
+    out.put_u64_le(queue.created_ms);
+    out.put_u8(OPTION_COUNT as u8);
+    for option in option_values(&queue.options) {
+        out.put_u64_le(option);
+    }
+    for text in [&queue.name, &queue.namespace, &queue.task] {
+        out.put_u16_le(text.len() as u16);
+        out.put_slice(text.as_bytes());
+    }
+}
+
+pub(super) fn read_queue(bytes: &mut Bytes) -> Result<QueueDefinition, EntryError> {
+    let id = bytes.try_get_u32_le().map_err(short)?;
+    let created_ms = bytes.try_get_u64_le().map_err(short)?;
+    let mut values = [0_u64; OPTION_COUNT];
+    let count = bytes.try_get_u8().map_err(short)? as usize;
+    if count != OPTION_COUNT {
+        return Err(EntryError { field: "queue options", problem: "of another count" });
+    }
+    for value in &mut values {
+        *value = bytes.try_get_u64_le().map_err(short)?;
+    }
+    let mut texts: [Box<str>; 3] = Default::default();
+    for text in &mut texts {
+        let len = bytes.try_get_u16_le().map_err(short)? as usize;
+        if len > bytes.len() {
+            return Err(CUT_OFF);
+        }
+        *text = rest_text(&mut bytes.split_to(len))?;
+    }
+    let [name, namespace, task] = texts;
+    Ok(QueueDefinition { id, name, namespace, task, created_ms, options: options_from(values) })
+}
+
+fn option_values(options: &QueueOptions) -> [u64; OPTION_COUNT] {
+    [
+        u64::from(options.lease_time_s),
+        options.max_size,
+        u64::from(options.ttl_s),
+        u64::from(options.retry_limit),
+        u64::from(options.retry_delay_ms),
+        u64::from(options.dead_letter_queue),
+        u64::from(options.dlq_after_max_retries),
+        i64::from(options.priority) as u64,
+        u64::from(options.delayed_processing_s),
+        u64::from(options.window_buffer_s),
+        u64::from(options.retention_s),
+        u64::from(options.completed_retention_s),
+        u64::from(options.retention_enabled),
+        u64::from(options.encryption_enabled),
+        u64::from(options.max_wait_time_s),
+    ]
+}
+
+fn options_from(values: [u64; OPTION_COUNT]) -> QueueOptions {
+    let [
+        lease,
+        max_size,
+        ttl,
+        limit,
+        delay,
+        dlq,
+        dlq_after,
+        priority,
+        delayed,
+        window,
+        retention,
+        completed,
+        enabled,
+        encryption,
+        max_wait,
+    ] = values;
+    QueueOptions {
+        lease_time_s: lease as u32,
+        max_size,
+        ttl_s: ttl as u32,
+        retry_limit: limit as u32,
+        retry_delay_ms: delay as u32,
+        dead_letter_queue: dlq != 0,
+        dlq_after_max_retries: dlq_after != 0,
+        priority: priority as i64 as i32,
+        delayed_processing_s: delayed as u32,
+        window_buffer_s: window as u32,
+        retention_s: retention as u32,
+        completed_retention_s: completed as u32,
+        retention_enabled: enabled != 0,
+        encryption_enabled: encryption != 0,
+        max_wait_time_s: max_wait as u32,
+    }
+}
+
+/// The rest of `bytes` as text.
+pub(super) fn rest_text(bytes: &mut Bytes) -> Result<Box<str>, EntryError> {
+    let rest = bytes.split_off(0);
+    let text = std::str::from_utf8(&rest);
+    text.map(Into::into).map_err(|_| EntryError { field: "text", problem: "not UTF-8" })
+}
