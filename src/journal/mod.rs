@@ -27,6 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 pub use self::error::{
     AppendError, CloseError, Damage, DropError, ReadError, RecoverError, SyncError,
@@ -125,6 +126,8 @@ pub struct Journal {
     store: StoreId,
     segments: Arc<Segments>,
     writer: Arc<Writer>,
+    /// Held while segments are dropped: two droppers would want the same file.
+    dropping: Mutex<()>,
     // Fields are dropped in this order: the thread ends before the folder is given back.
     helper: Option<Helper>,
     _lock: Box<dyn FolderLock>,
@@ -183,7 +186,8 @@ impl Journal {
                 Some(started.map_err(failed)?)
             }
         };
-        let journal = Self { files, store: found.store, segments, writer, helper, _lock: lock };
+        let (store, dropping) = (found.store, Mutex::new(()));
+        let journal = Self { files, store, segments, writer, dropping, helper, _lock: lock };
         Ok((journal, found.report))
     }
 
@@ -273,6 +277,7 @@ impl Journal {
     /// # Errors
     /// [`DropError`]: that segment and later ones are still there.
     pub fn drop_before(&self, position: u64) -> Result<usize, DropError> {
+        let _one_at_a_time = self.dropping.lock();
         let active_base = self.writer.active_base();
         retention::drop_before(&*self.files, &self.segments, active_base, position)
     }

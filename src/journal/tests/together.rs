@@ -72,6 +72,21 @@ fn all_who_wait_while_a_sync_runs_share_the_next_one() {
     assert_eq!((stats.appends, stats.syncs), (9, 2));
 }
 
+#[test]
+fn droppers_at_the_same_time_drop_each_segment_once() {
+    for seed in 0..20 {
+        let (journal, _, _) = open(SimDisk::new(seed).files()).unwrap();
+        fill(&journal, 0, 40, 900);
+        let sealed = journal.segments().len() - 1;
+        let dropped: usize = thread::scope(|scope| {
+            let droppers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| journal.drop_before(u64::MAX).unwrap())).collect();
+            droppers.into_iter().map(|dropper| dropper.join().unwrap()).sum()
+        });
+        assert_eq!((dropped, journal.segments().len()), (sealed, 1));
+    }
+}
+
 /// Holds syncs back while closed.
 #[derive(Default)]
 struct Gate {
