@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn opening_random_bytes_never_panics() {
-        for seed in 0..3_000 {
+        let seeds = std::env::var("ONRUSH_FUZZ_SEEDS").ok().and_then(|text| text.parse().ok());
+        for seed in 0..seeds.unwrap_or(3_000) {
             let random = SeededRandom::new(seed);
             let mut data = vec![0; random.below(9_000) as usize];
             random.fill(&mut data);
