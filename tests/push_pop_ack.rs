@@ -41,9 +41,8 @@ async fn a_transaction_id_is_stored_once_and_names_the_first_message() {
     let server = TestServer::start().await;
     let client = server.client().await;
     let payments = client.queue("payments");
-    let push = |id: &str| {
-        payments.push([Message::json(&1).transaction_id(id)]).qos(Qos::ExactlyOnce)
-    };
+    let push =
+        |id: &str| payments.push([Message::json(&1).transaction_id(id)]).qos(Qos::ExactlyOnce);
     let first = push("payment-1").await.unwrap();
     let again = push("payment-1").await.unwrap();
     let other = push("payment-2").await.unwrap();

@@ -8,13 +8,13 @@ use std::sync::Mutex;
 use onrush_client::{Client, ReceivedMessage};
 
 /// The queue of the run.
-pub const QUEUE: &str = "crash";
+pub(crate) const QUEUE: &str = "crash";
 
 /// A message as its producer numbered it.
 type Number = (u32, u64);
 
 #[derive(Default)]
-pub struct Checker(Mutex<Seen>);
+pub(crate) struct Checker(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
@@ -26,19 +26,19 @@ struct Seen {
 
 /// The verdict.
 #[derive(Debug)]
-pub struct Report {
-    pub acknowledged: u64,
-    pub acks_confirmed: u64,
-    pub problems: Vec<String>,
+pub(crate) struct Report {
+    pub(crate) acknowledged: u64,
+    pub(crate) acks_confirmed: u64,
+    pub(crate) problems: Vec<String>,
 }
 
 impl Checker {
-    pub fn acknowledged(&self, producer: u32, numbers: Range<u64>) {
+    pub(crate) fn acknowledged(&self, producer: u32, numbers: Range<u64>) {
         let mut seen = self.0.lock().unwrap();
         seen.acknowledged.extend(numbers.map(|number| (producer, number)));
     }
 
-    pub fn delivered_live(&self, message: &ReceivedMessage) {
+    pub(crate) fn delivered_live(&self, message: &ReceivedMessage) {
         let mut seen = self.0.lock().unwrap();
         let place = (message.partition(), message.seq);
         if seen.confirmed.contains(&place) {
@@ -46,13 +46,13 @@ impl Checker {
         }
     }
 
-    pub fn ack_confirmed(&self, messages: &[ReceivedMessage]) {
+    pub(crate) fn ack_confirmed(&self, messages: &[ReceivedMessage]) {
         let mut seen = self.0.lock().unwrap();
         seen.confirmed.extend(messages.iter().map(|message| (message.partition(), message.seq)));
     }
 
     /// Reads everything back with a group of its own and compares.
-    pub async fn audit(&self, addr: SocketAddr) {
+    pub(crate) async fn audit(&self, addr: SocketAddr) {
         let client = Client::connect(&addr.to_string()).await.unwrap();
         let mut stored: BTreeMap<u32, Vec<(u64, Number)>> = BTreeMap::new();
         loop {
@@ -76,7 +76,9 @@ impl Checker {
             let mut highest: HashMap<u32, u64> = HashMap::new();
             for (at, (seq, (producer, number))) in (0..).zip(messages) {
                 if *seq != at {
-                    seen.problem(format!("partition {partition}: sequence {seq} where {at} is due"));
+                    seen.problem(format!(
+                        "partition {partition}: sequence {seq} where {at} is due"
+                    ));
                 }
                 let is_first = *copies.entry((*producer, *number)).or_insert(0) == 0;
                 *copies.entry((*producer, *number)).or_default() += 1;
@@ -99,7 +101,7 @@ impl Checker {
         }
     }
 
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let seen = self.0.lock().unwrap();
         Report {
             acknowledged: seen.acknowledged.len() as u64,

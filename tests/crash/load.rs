@@ -18,7 +18,7 @@ const BATCH: u64 = 5;
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// The load of one run.
-pub struct Load {
+pub(crate) struct Load {
     addr: watch::Sender<Option<SocketAddr>>,
     producing: Arc<AtomicBool>,
     producers: JoinSet<()>,
@@ -26,7 +26,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(checker: Arc<Checker>) -> Self {
+    pub(crate) fn start(checker: Arc<Checker>) -> Self {
         let (addr, watching) = watch::channel(None);
         let producing = Arc::new(AtomicBool::new(true));
         let mut producers = JoinSet::new();
@@ -47,12 +47,12 @@ impl Load {
     }
 
     /// Where the server is now.
-    pub fn point_at(&self, addr: Option<SocketAddr>) {
+    pub(crate) fn point_at(&self, addr: Option<SocketAddr>) {
         self.addr.send_replace(addr);
     }
 
     /// Lets producers finish what they began, and ends the consumers.
-    pub async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.producing.store(false, Ordering::Release);
         let done = async { while self.producers.join_next().await.is_some() {} };
         tokio::time::timeout(Duration::from_secs(60), done).await.expect("producers still wait");

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A running server; killed when dropped.
-pub struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
 }
 
 impl ServerProcess {
     /// Starts the binary under test on `folder`, on ports that the system chooses.
-    pub fn spawn(folder: &Path) -> Self {
+    pub(crate) fn spawn(folder: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_onrush"))
             .args(["--http-addr", "127.0.0.1:0", "--tcp-addr", "127.0.0.1:0"])
             .arg("--data-dir")
@@ -29,7 +29,7 @@ impl ServerProcess {
     }
 
     /// Waits for its greeting; returns where the binary protocol is served.
-    pub async fn listening(&mut self) -> SocketAddr {
+    pub(crate) async fn listening(&mut self) -> SocketAddr {
         let mut output = self.output.take().unwrap();
         let line = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
@@ -48,7 +48,7 @@ impl ServerProcess {
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
