@@ -1,8 +1,42 @@
-//! Onrush: a message ingestion engine. The rooms, from the cellar up; a room names only rooms above
-//! it in this list.
+//! Onrush: a message ingestion engine.
 //!
-//! * [`base`]: the seams to the outside world (clock, randomness, files) and their simulated twins.
-//! * [`journal`]: the segment log: knows bytes and positions only.
+//! Producers push messages into queues of strictly ordered partitions; consumers pop and
+//! acknowledge. This page is the house plan: a message enters by one door, crosses each room once,
+//! and leaves by another. A room names only rooms above it in this list (`tests/tidy.rs` is the
+//! law).
+//!
+//! ```text
+//! push:  wire ─► ingest ─► buffer ─► shard (decide ─► log ─► apply) ─► receipt
+//! pop:   wire ─► delivery ─► shard (decide ─► log ─► apply) ─► hot tail or log body ─► wire
+//! ```
+//!
+//! | floor | room | holds |
+//! |---|---|---|
+//! | 0 | [`base`] | clock, randomness, files, and where a partition lives |
+//! | 1 | [`telemetry`] | counters and latencies, handed to rooms at start |
+//! | 2 | [`journal`] | the segment log: knows bytes and positions only |
+//! | 3 | [`log`] | the log seam: conditional, atomic appends over several shards |
+//! | 3 | [`state`] | pure: effects, decide, apply; the key-value seam |
+//! | 4 | [`buffer`] | rings, flush policy, receipts, byte budget |
+//! | 5 | [`shard`] | the running shards: commits, hot tail, parked consumers, checkpoints |
+//! | 6 | [`catalog`] | queues and their settings as an immutable view |
+//! | 7 | [`ingest`] | admission: the only way in |
+//! | 7 | [`delivery`] | pop, ack, extend |
+//! | 10 | [`wire`] | the two ports; the one place where errors become codes |
+//! | 11 | [`config`], [`cli`], [`server`], [`run`] | settings, composition, start and shutdown |
 
 pub mod base;
+pub mod buffer;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod delivery;
+pub mod ingest;
 pub mod journal;
+pub mod log;
+pub mod run;
+pub mod server;
+pub mod shard;
+pub mod state;
+pub mod telemetry;
+pub mod wire;

@@ -164,3 +164,79 @@ impl std::fmt::Display for Code {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_keeps_its_number_and_name() {
+        let pinned: &[(u16, &str)] = &[
+            (101, "bad_frame"),
+            (102, "frame_too_large"),
+            (103, "unknown_opcode"),
+            (104, "unsupported_version"),
+            (105, "malformed_request"),
+            (106, "hello_required"),
+            (107, "unauthenticated"),
+            (108, "forbidden"),
+            (201, "bad_name"),
+            (202, "batch_invalid"),
+            (203, "batch_too_large"),
+            (204, "message_too_large"),
+            (205, "too_many_records"),
+            (206, "bad_checksum"),
+            (207, "unsupported_encoding"),
+            (208, "bad_option"),
+            (209, "bad_value"),
+            (301, "queue_not_found"),
+            (302, "partition_not_found"),
+            (303, "queue_deleted"),
+            (304, "lease_not_found"),
+            (305, "lease_expired"),
+            (306, "message_not_found"),
+            (307, "encryption_key_missing"),
+            (308, "subscription_conflict"),
+            (401, "ring_full"),
+            (402, "busy"),
+            (403, "too_many_in_flight"),
+            (404, "disk_full"),
+            (405, "quota_exceeded"),
+            (501, "unavailable"),
+            (502, "outcome_unknown"),
+            (503, "poisoned"),
+            (504, "shutting_down"),
+            (505, "timed_out"),
+            (506, "internal"),
+        ];
+        let found: Vec<(u16, &str)> =
+            Code::ALL.iter().map(|code| (code.number(), code.name())).collect();
+        assert_eq!(found, pinned);
+    }
+
+    #[test]
+    fn every_number_finds_its_code_or_none() {
+        let known = (0..=u16::MAX).filter_map(Code::from_number);
+        assert_eq!(known.collect::<Vec<_>>(), Code::ALL);
+        assert_eq!(Code::from_number(0), None, "0 stands for done");
+    }
+
+    #[test]
+    fn only_capacity_the_server_and_a_damaged_batch_may_be_tried_again() {
+        for code in Code::ALL {
+            let by_hundreds = match code.number() / 100 {
+                4 => true,
+                5 => !matches!(code, Code::Poisoned | Code::Internal),
+                _ => *code == Code::BadChecksum,
+            };
+            assert_eq!(code.is_retryable(), by_hundreds, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_outcome_is_unknown_only_where_an_answer_was_lost() {
+        let unknown = Code::ALL.iter().filter(|code| code.outcome() == Outcome::Unknown);
+        let wanted = [Code::OutcomeUnknown, Code::TimedOut, Code::Internal];
+        assert_eq!(unknown.copied().collect::<Vec<_>>(), wanted);
+    }
+}

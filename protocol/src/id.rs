@@ -221,3 +221,83 @@ fn parse_text(text: &str) -> Option<u128> {
     }
     Some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_the_version_and_variant_of_a_uuid_v7() {
+        for (time_ms, partition, seq) in
+            [(0, 0, 0), (TIME_MS_MAX, u32::MAX, SEQUENCE_MAX), (1, 2, 3)]
+        {
+            let text = MessageId::new(time_ms, partition, seq).unwrap().to_string();
+            assert_eq!(text.len(), 36);
+            assert_eq!(&text[14..15], "7", "{text}");
+            assert!("89ab".contains(&text[19..20]), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_beyond_its_bits_has_no_id() {
+        let time_ms = TIME_MS_MAX + 1;
+        assert_eq!(MessageId::new(time_ms, 0, 0), Err(IdError::Time { time_ms }));
+        let seq = SEQUENCE_MAX + 1;
+        assert_eq!(MessageId::new(0, 0, seq), Err(IdError::Sequence { seq }));
+    }
+
+    #[test]
+    fn ids_of_a_partition_order_as_time_and_sequence_do() {
+        let id = |time_ms, seq| MessageId::new(time_ms, 9, seq).unwrap();
+        assert!(id(1, SEQUENCE_MAX) < id(2, 0));
+        assert!(id(2, 0) < id(2, 1));
+        assert!(id(2, 1).to_string() < id(2, 2).to_string());
+        assert!(id(2, (1 << 20) - 1) < id(2, 1 << 20));
+    }
+
+    #[test]
+    fn uuids_that_are_not_ours_are_told_from_text_that_is_none() {
+        let ours = MessageId::new(5, 6, 7).unwrap();
+        assert_eq!(ours.to_string().to_uppercase().parse(), Ok(ours));
+        let v4 = "018bcfe5-6800-4000-8000-a800000003e8";
+        assert_eq!(MessageId::parse(v4), Err(IdError::Foreign));
+        let variant = "018bcfe5-6800-7000-c000-a800000003e8";
+        assert_eq!(MessageId::parse(variant), Err(IdError::Foreign));
+        for text in [
+            "",
+            "018bcfe568007000 8000a800000003e8",
+            "018bcfe5-6800-7000-8000-a800000003e",
+            "018bcfe5-6800-7000-8000-a800000003e80",
+            "018bcfe5_6800-7000-8000-a800000003e8",
+            "018bcfe5-6800-7000-8000-a800000003eg",
+            "+18bcfe5-6800-7000-8000-a800000003e8",
+            "é8bcfe5-6800-7000-8000-a800000003e8",
+        ] {
+            assert_eq!(MessageId::parse(text), Err(IdError::Text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_partition_id_gives_its_number_back_and_no_other_uuid_does() {
+        for number in [0, 1, 42, u32::MAX] {
+            assert_eq!(partition_from_uuid(partition_uuid(number)), Some(number));
+        }
+        for byte in 0..12 {
+            for bit in 0..8 {
+                let mut uuid = partition_uuid(42);
+                uuid[byte] ^= 1 << bit;
+                assert_eq!(partition_from_uuid(uuid), None, "byte {byte}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_uuid_is_its_text_and_back() {
+        let uuid = std::array::from_fn(|index| index as u8 * 17);
+        let text = uuid_text(uuid);
+        let text = std::str::from_utf8(&text).unwrap();
+        assert_eq!(text, "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(uuid_parse(text), Some(uuid));
+        assert_eq!(uuid_parse("00112233"), None);
+    }
+}

@@ -26,6 +26,7 @@
 
 pub mod batch;
 pub mod code;
+mod decode_error;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzz_bodies;
@@ -43,12 +44,12 @@ pub mod version;
 
 pub use batch::{BatchBuilder, BatchError, BatchLimits, NewRecord, Record, RecordBatch};
 pub use code::{Code, Outcome};
+pub use decode_error::DecodeError;
 pub use frame::{Frame, FrameError};
 pub use id::MessageId;
 pub use name::{GroupName, NameError, PartitionName, QueueName};
 pub use opcode::Opcode;
 pub use options::QueueOptions;
-pub use primitive::DecodeError;
 pub use qos::Qos;
 pub use request::Request;
 pub use response::Response;

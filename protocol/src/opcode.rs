@@ -74,3 +74,27 @@ impl Opcode {
         self.number() < 128
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_opcode_keeps_its_number() {
+        let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
+        let requests = 1..=9;
+        let answers = requests.clone().map(|request| request | 128);
+        assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
+        let of = |opcode: Opcode| opcode.number();
+        assert_eq!((of(Opcode::Push), of(Opcode::Receipts)), (3, 131));
+        assert_eq!((of(Opcode::Pop), of(Opcode::Messages)), (4, 132));
+        assert_eq!((of(Opcode::Ack), of(Opcode::Acked)), (5, 133));
+    }
+
+    #[test]
+    fn every_number_finds_its_opcode_or_none() {
+        let known = (0..=255).filter_map(Opcode::from_number);
+        assert_eq!(known.collect::<Vec<_>>(), Opcode::ALL);
+        assert!(Opcode::ALL.iter().all(|opcode| opcode.is_request() == (opcode.number() < 128)));
+    }
+}

@@ -7,7 +7,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::primitive::{DecodeError, Reader, put_count16};
+use crate::decode_error::DecodeError;
+use crate::primitive::{Reader, put_count16};
 
 /// Bytes of one option on the wire: its number and its value.
 const OPTION_BYTES: usize = 9;

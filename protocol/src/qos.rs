@@ -43,3 +43,19 @@ impl Qos {
         self != Self::Buffered
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_promises_are_0_1_and_2() {
+        for (number, qos) in [Qos::Buffered, Qos::AtLeastOnce, Qos::ExactlyOnce].iter().enumerate()
+        {
+            assert_eq!(usize::from(qos.number()), number);
+            assert_eq!(Qos::from_number(qos.number()), Some(*qos));
+            assert_eq!(qos.is_durable(), number > 0);
+        }
+        assert!((3..=255).all(|number| Qos::from_number(number).is_none()));
+    }
+}

@@ -173,3 +173,36 @@ impl Default for LongText {
 fn cut(raw: &str, bytes_max: usize) -> &str {
     raw.get(..raw.floor_char_boundary(bytes_max)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lossy_text_is_cut_between_characters() {
+        let long = "é".repeat(200);
+        assert_eq!(ShortText::lossy(&long).as_bytes().len(), 254);
+        assert_eq!(ShortText::lossy("fits").as_str(), "fits");
+        let longer = "x".repeat(4095) + "é";
+        assert_eq!(LongText::lossy(&longer).as_str(), "x".repeat(4095));
+        assert_eq!(LongText::lossy(&"x".repeat(5000)).as_bytes().len(), 4096);
+    }
+
+    #[test]
+    fn a_lossy_text_is_one_that_would_have_been_parsed() {
+        let lossy = ShortText::lossy("two\nlines\u{7f}");
+        assert_eq!(lossy.as_str(), "two lines ");
+        assert_eq!(lossy.as_str().parse(), Ok(lossy));
+        let lossy = LongText::lossy("two\nlines");
+        assert_eq!(lossy.as_str(), "two\nlines");
+    }
+
+    #[test]
+    fn texts_beyond_their_limits_are_refused() {
+        assert_eq!("x".repeat(256).parse::<ShortText>().unwrap_err().limit(), 255);
+        assert_eq!("x".repeat(4097).parse::<LongText>().unwrap_err().limit(), 4096);
+        assert!("x".repeat(4096).parse::<LongText>().is_ok());
+        assert!("a\tb".parse::<ShortText>().is_err());
+        assert!("a\tb".parse::<LongText>().is_ok());
+    }
+}

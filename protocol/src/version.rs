@@ -45,3 +45,26 @@ impl std::fmt::Display for VersionError {
 }
 
 impl std::error::Error for VersionError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_is_taken() {
+        assert_eq!(negotiate(1, 1), Ok(1));
+        assert_eq!(negotiate(0, 1), Ok(1));
+        assert_eq!(negotiate(1, u16::MAX), Ok(1));
+        assert_eq!(negotiate(0, u16::MAX), Ok(1));
+    }
+
+    #[test]
+    fn ranges_that_do_not_meet_or_are_none_are_refused_with_both_named() {
+        for (min, max) in [(0, 0), (2, 2), (2, u16::MAX), (1, 0)] {
+            let refused = negotiate(min, max).unwrap_err();
+            assert_eq!(refused, VersionError { peer_min: min, peer_max: max });
+        }
+        let text = negotiate(3, 4).unwrap_err().to_string();
+        assert_eq!(text, "the peer speaks versions 3 to 4; we speak 1 to 1");
+    }
+}

@@ -6,5 +6,6 @@
 
 pub mod clock;
 pub mod files;
+pub mod place;
 pub mod random;
 pub mod sim;

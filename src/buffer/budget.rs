@@ -17,12 +17,7 @@ impl Budget {
     /// A budget of `limit` bytes, none used.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self {
-            used: AtomicU64::new(0),
-            limit,
-            waiting: AtomicUsize::new(0),
-            room: Notify::new(),
-        }
+        Self { used: AtomicU64::new(0), limit, waiting: AtomicUsize::new(0), room: Notify::new() }
     }
 
     /// Its limit in bytes.

@@ -55,8 +55,7 @@ impl DueAt {
     pub fn bring_forward(&self, at_us: u64) -> bool {
         // A load first: under load a shard is due already, and a read does not take the line away
         // from the other producers.
-        self.0.load(Ordering::Acquire) > at_us
-            && self.0.fetch_min(at_us, Ordering::AcqRel) > at_us
+        self.0.load(Ordering::Acquire) > at_us && self.0.fetch_min(at_us, Ordering::AcqRel) > at_us
     }
 
     /// Nothing waits any more.

@@ -6,8 +6,6 @@
 //! In: payloads as ropes, and positions. Out: positions, durability, and slices without a copy.
 //! Knows bytes and positions only: what a record means is its caller's matter. Called by `log`.
 
-#[cfg(test)]
-mod crash_tests;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

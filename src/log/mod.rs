@@ -7,6 +7,8 @@
 //! In: ropes of bytes per shard. Out: positions, or why not. A log knows no effect and no message.
 //! Called by `shard`; implemented by [`local`] on the journal and [`simulated`] for tests.
 
+#[cfg(test)]
+mod contract;
 pub mod local;
 pub mod simulated;
 

@@ -173,13 +173,7 @@ impl ShardState {
         }
     }
 
-    fn register_group(
-        &mut self,
-        group: GroupIndex,
-        queue: QueueId,
-        name: &str,
-        start: GroupStart,
-    ) {
+    fn register_group(&mut self, group: GroupIndex, queue: QueueId, name: &str, start: GroupStart) {
         if group as usize != self.groups.len() {
             return;
         }
@@ -291,8 +285,13 @@ impl ShardState {
         if run.end_seq() <= partition.base_seq {
             return;
         }
+        // A run of several batches moves batch by batch, in a row: its parts join again.
         if let Some(held) = partition.runs.iter_mut().find(|it| it.first_seq == run.first_seq) {
             *held = run;
+        } else if let Some(held) =
+            partition.runs.iter_mut().find(|it| it.end_seq() == run.first_seq)
+        {
+            held.join(&run);
         }
         self.changes.relocate(number, run);
         self.touch(local);

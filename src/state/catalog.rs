@@ -112,6 +112,8 @@ pub struct CatalogShard {
     position: u64,
     last_ms: u64,
     changed: BTreeSet<QueueId>,
+    stored_position: u64,
+    writing_position: u64,
 }
 
 /// What a catalog entry asks of the other shards.
@@ -148,6 +150,22 @@ impl CatalogShard {
     #[must_use]
     pub fn last_ms(&self) -> u64 {
         self.last_ms
+    }
+
+    /// Nothing of the catalog stands between the last entry applied and `position`.
+    pub fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
+    /// Everything of the catalog before this log position is in rows.
+    #[must_use]
+    pub fn stored_position(&self) -> u64 {
+        self.stored_position
+    }
+
+    /// The checkpoint under way is written.
+    pub fn end_checkpoint(&mut self) {
+        self.stored_position = self.writing_position;
     }
 
     /// Whether a checkpoint would write anything.
@@ -188,6 +206,7 @@ impl CatalogShard {
     /// Rows that bring the store up to this state.
     #[must_use]
     pub fn checkpoint(&mut self, shard: ShardId) -> Checkpoint {
+        self.writing_position = self.position;
         let mut meta = Vec::with_capacity(28);
         meta.put_u64_le(self.head);
         meta.put_u64_le(self.position);
@@ -206,7 +225,11 @@ impl CatalogShard {
                 }
                 value.to_vec()
             });
-            rows.push(RowChange { space: Space::Queues, key: rows::shard_key(shard, queue), value });
+            rows.push(RowChange {
+                space: Space::Queues,
+                key: rows::shard_key(shard, queue),
+                value,
+            });
         }
         let (trims, graves) = (Vec::new(), Vec::new());
         Checkpoint { shard, rows, trims, graves, position: self.position }
@@ -222,13 +245,13 @@ impl CatalogShard {
         let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
         state.read_meta(meta).map_err(|_| wrong(ROW))?;
         let mut failed = None;
-        kv.scan(Space::Queues, &rows::shard_key(shard, 0), &[], &mut |_, value| {
-            match state.read_row(Bytes::copy_from_slice(value)) {
-                Ok(()) => Scan::Continue,
-                Err(error) => {
-                    failed = Some(error);
-                    Scan::Stop
-                }
+        kv.scan(Space::Queues, &rows::shard_key(shard, 0), &[], &mut |_, value| match state
+            .read_row(Bytes::copy_from_slice(value))
+        {
+            Ok(()) => Scan::Continue,
+            Err(error) => {
+                failed = Some(error);
+                Scan::Stop
             }
         })?;
         failed.map_or(Ok(state), |error| Err(wrong(error)))
@@ -239,6 +262,7 @@ impl CatalogShard {
         self.position = value.try_get_u64_le()?;
         self.last_ms = value.try_get_u64_le()?;
         self.catalog.next_id = value.try_get_u32_le()?;
+        self.stored_position = self.position;
         Ok(())
     }
 

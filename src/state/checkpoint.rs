@@ -27,6 +27,7 @@ pub(super) struct Changes {
     /// Partitions of the checkpoint under way, with the sequence that their rows reach.
     writing: Vec<(u32, Sequence)>,
     writing_dead: Vec<(PartitionNumber, GroupIndex, Sequence)>,
+    writing_position: u64,
 }
 
 /// Run rows of one partition that are not needed any more.
@@ -62,7 +63,8 @@ impl Checkpoint {
     /// [`KvError`] when rows cannot be read.
     pub fn resolve(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
         for trim in std::mem::take(&mut self.trims) {
-            let (from, to) = (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
+            let (from, to) =
+                (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
             let rows = &mut self.rows;
             kv.scan(Space::Runs, &from, &to, &mut |key, value| {
                 if rows::read_run(key, value).is_some_and(|run| run.end_seq() <= trim.to) {
@@ -114,7 +116,10 @@ impl Changes {
     }
 
     pub(super) fn relocate(&mut self, partition: PartitionNumber, run: Run) {
-        self.relocated.push((partition, run));
+        let before = self.relocated.last_mut().filter(|(before, _)| *before == partition);
+        if !before.is_some_and(|(_, held)| held.join(&run)) {
+            self.relocated.push((partition, run));
+        }
     }
 
     pub(super) fn bury_partition(&mut self, partition: PartitionNumber) {
@@ -123,6 +128,25 @@ impl Changes {
 }
 
 impl ShardState {
+    /// Whether a run belongs to a partition that is there and keeps it.
+    #[must_use]
+    pub fn is_live(&self, number: PartitionNumber, run: &Run) -> bool {
+        self.partition(number).is_some_and(|partition| run.end_seq() > partition.base_seq)
+    }
+
+    /// Runs in memory that begin before a log position. Older ones are rows.
+    pub fn recent_runs_before(
+        &self,
+        end: u64,
+    ) -> impl Iterator<Item = (PartitionNumber, Run)> + '_ {
+        let live = self.partitions.iter().enumerate().filter(|(_, partition)| partition.live);
+        live.flat_map(move |(local, partition)| {
+            let number = self.shards.number(self.shard, local as u32);
+            let runs = partition.runs.iter().filter(move |run| run.position < end);
+            runs.filter_map(move |run| Some((number?, *run)))
+        })
+    }
+
     /// How many rows a checkpoint would write, about.
     #[must_use]
     pub fn change_count(&self) -> usize {
@@ -133,6 +157,7 @@ impl ShardState {
     #[must_use]
     pub fn begin_checkpoint(&mut self, policy: DedupPolicy) -> Checkpoint {
         let mut out = vec![self.meta_row()];
+        self.changes.writing_position = self.position;
         for local in std::mem::take(&mut self.changes.partitions) {
             self.partition_rows(local, &mut out);
         }
@@ -171,6 +196,7 @@ impl ShardState {
         for key in std::mem::take(&mut self.changes.writing_dead) {
             self.dead.remove(&key);
         }
+        self.stored_position = self.changes.writing_position;
         self.ledger.end_flush();
     }
 
@@ -211,6 +237,7 @@ impl ShardState {
         let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
         (state.head, state.position, state.last_ms) =
             read_meta(meta).ok_or(wrong(EntryError { field: "meta row", problem: "cut off" }))?;
+        state.stored_position = state.position;
         state.load_rows(Space::Groups, kv, &mut |state, value| {
             state.groups.push(rows::read_group(value)?);
             Ok(state.groups.len())
@@ -281,9 +308,5 @@ fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {
 }
 
 fn read_meta(mut value: Bytes) -> Option<(u64, u64, u64)> {
-    Some((
-        value.try_get_u64_le().ok()?,
-        value.try_get_u64_le().ok()?,
-        value.try_get_u64_le().ok()?,
-    ))
+    Some((value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?))
 }

@@ -41,6 +41,9 @@ pub struct DeadPlace {
     pub len: u32,
 }
 
+/// Where dead letters lie, by partition, group and sequence.
+pub type DeadLetters = BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>;
+
 /// Partitions (local indexes) and groups that one token holds here.
 type Holders = smallvec::SmallVec<[(u32, GroupIndex); 2]>;
 
@@ -62,8 +65,10 @@ pub struct ShardState {
     key: StoreKey,
     /// Entries applied: the head that the next decision expects.
     head: u64,
-    /// Log position behind the last entry applied.
+    /// Everything of this shard before this log position is applied.
     position: u64,
+    /// The same, as rows say; what they lack must stay in the log.
+    stored_position: u64,
     /// Time of the last entry.
     last_ms: u64,
     partitions: Vec<Partition>,
@@ -78,7 +83,7 @@ pub struct ShardState {
     /// Who holds what by fencing token.
     holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
     /// Dead letters that are not rows yet.
-    dead: BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>,
+    dead: DeadLetters,
     ledger: Ledger,
     changes: checkpoint::Changes,
 }
@@ -93,6 +98,7 @@ impl ShardState {
             key,
             head: 0,
             position: 0,
+            stored_position: 0,
             last_ms: 0,
             partitions: Vec::new(),
             names: HashTable::new(),
@@ -120,10 +126,21 @@ impl ShardState {
         self.head
     }
 
-    /// Log position behind the last entry applied.
+    /// Everything of this shard before this log position is applied.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Everything of this shard before this log position is in rows.
+    #[must_use]
+    pub fn stored_position(&self) -> u64 {
+        self.stored_position
+    }
+
+    /// Nothing of this shard stands between the last entry applied and `position`.
+    pub fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
     }
 
     /// Time of the last entry applied, unix milliseconds.
@@ -161,6 +178,11 @@ impl ShardState {
         })
     }
 
+    /// The numbers of all live partitions.
+    pub fn partition_numbers(&self) -> impl Iterator<Item = PartitionNumber> + '_ {
+        self.names.iter().filter_map(|local| self.shards.number(self.shard, *local))
+    }
+
     /// How many partitions live here.
     #[must_use]
     pub fn partition_count(&self) -> usize {
@@ -174,6 +196,18 @@ impl ShardState {
         all.sort_unstable();
         all.dedup();
         all.into_iter()
+    }
+
+    /// Whether anything of a queue is here.
+    #[must_use]
+    pub fn knows(&self, queue: QueueId) -> bool {
+        self.by_queue.contains_key(&queue) || self.by_queue_groups.contains_key(&queue)
+    }
+
+    /// Whether a token holds anything here.
+    #[must_use]
+    pub fn holds(&self, token: LeaseToken) -> bool {
+        self.holders.contains_key(&token)
     }
 
     /// A group's index.
@@ -215,7 +249,8 @@ impl ShardState {
         let mut found = Vec::new();
         let memory_from = partition.runs.first().map_or(partition.next_seq, |run| run.first_seq);
         if from < memory_from {
-            let first = kv.last(Space::Runs, &rows::run_key(number, 0), &rows::run_key(number, from))?;
+            let first =
+                kv.last(Space::Runs, &rows::run_key(number, 0), &rows::run_key(number, from))?;
             let start = first.map_or_else(|| rows::run_key(number, from), |(key, _)| key.to_vec());
             let end = rows::run_key(number, to.min(memory_from));
             kv.scan(Space::Runs, &start, &end, &mut |key, value| {
@@ -229,11 +264,24 @@ impl ShardState {
         Ok(found)
     }
 
-    /// Dead letters that are not rows yet, in order of their key.
-    pub fn recent_dead(
-        &self,
-    ) -> impl Iterator<Item = ((PartitionNumber, GroupIndex, Sequence), DeadPlace)> {
-        self.dead.iter().map(|(key, place)| (*key, *place))
+    /// A partition's dead letters, by group and sequence.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn dead_of(&self, kv: &dyn Kv, number: PartitionNumber) -> Result<DeadLetters, KvError> {
+        let mut found = DeadLetters::new();
+        let (from, to) = (rows::dead_key(number, 0, 0), rows::dead_key(number, u32::MAX, u64::MAX));
+        kv.scan(Space::Dead, &from, &to, &mut |key, value| {
+            if let Some((key, (position, len))) =
+                rows::parts_of_dead_key(key).zip(rows::read_pair(value))
+            {
+                found.insert(key, DeadPlace { position, len: len as u32 });
+            }
+            Scan::Continue
+        })?;
+        let recent = self.dead.range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
+        found.extend(recent.map(|(key, place)| (*key, *place)));
+        Ok(found)
     }
 
     /// The transaction ids that this shard remembers.
@@ -265,11 +313,10 @@ pub(crate) fn single(
     seq: Sequence,
 ) -> Option<(RecordBatch, u64)> {
     let chunks = bodies.chunks(shard, run)?;
-    let holds = |chunk: &&Chunk| {
-        chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count)
-    };
+    let holds =
+        |chunk: &&Chunk| chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count);
     let chunk = chunks.iter().find(holds)?;
     let batch = RecordBatch::parse_trusted(chunk.batch.clone()).ok()?;
     let index = u32::try_from(seq - chunk.first_seq).ok()?;
-    Some((batch.slice(index, index + 1), chunk.time_ms))
+    Some((batch.slice(index, index + 1)?, chunk.time_ms))
 }

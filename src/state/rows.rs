@@ -106,6 +106,13 @@ pub(super) fn read_run(mut key: &[u8], mut value: &[u8]) -> Option<Run> {
     })
 }
 
+/// Reads a run's row with the partition that it belongs to.
+#[must_use]
+pub fn parse_run(key: &[u8], value: &[u8]) -> Option<(PartitionNumber, Run)> {
+    let mut partition = key;
+    Some((partition.try_get_u32().ok()?, read_run(key, value)?))
+}
+
 pub(super) fn group_value(group: &Group) -> Vec<u8> {
     let mut value = Vec::with_capacity(6 + group.name.len());
     value.put_u32_le(group.queue);
@@ -167,17 +174,7 @@ pub(super) fn read_partition(mut value: Bytes) -> Result<Partition, EntryError> 
     }
     let name = rest_text(&mut value)?;
     let (runs, stored_seq) = (smallvec::SmallVec::new(), next_seq);
-    Ok(Partition {
-        name,
-        next_seq,
-        base_seq,
-        stored_seq,
-        runs,
-        cursors,
-        queue,
-        live,
-        dirty: false,
-    })
+    Ok(Partition { name, next_seq, base_seq, stored_seq, runs, cursors, queue, live, dirty: false })
 }
 
 fn read_lease(value: &mut Bytes) -> Result<Lease, bytes::TryGetError> {
@@ -227,7 +224,13 @@ pub(super) fn read_progress(bytes: &mut Bytes) -> Result<Progress, EntryError> {
 }
 
 pub(super) fn queue_len(queue: &QueueDefinition) -> usize {
-    4 + 8 + 1 + 8 * OPTION_COUNT + 3 * 2 + queue.name.len() + queue.namespace.len() + queue.task.len()
+    4 + 8
+        + 1
+        + 8 * OPTION_COUNT
+        + 3 * 2
+        + queue.name.len()
+        + queue.namespace.len()
+        + queue.task.len()
 }
 
 pub(super) fn put_queue(out: &mut BytesMut, queue: &QueueDefinition) {
@@ -287,8 +290,23 @@ fn option_values(options: &QueueOptions) -> [u64; OPTION_COUNT] {
 }
 
 fn options_from(values: [u64; OPTION_COUNT]) -> QueueOptions {
-    let [lease, max_size, ttl, limit, delay, dlq, dlq_after, priority, delayed, window, retention, completed, enabled, encryption, max_wait] =
-        values;
+    let [
+        lease,
+        max_size,
+        ttl,
+        limit,
+        delay,
+        dlq,
+        dlq_after,
+        priority,
+        delayed,
+        window,
+        retention,
+        completed,
+        enabled,
+        encryption,
+        max_wait,
+    ] = values;
     QueueOptions {
         lease_time_s: lease as u32,
         max_size,

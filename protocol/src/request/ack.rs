@@ -18,9 +18,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::LeaseToken;
+use crate::decode_error::DecodeError;
 use crate::limits::ACK_ITEMS_MAX;
 use crate::name::GroupName;
-use crate::primitive::{DecodeError, Reader, in_range, put_count32, put_long, put_short};
+use crate::primitive::{Reader, in_range, put_count32, put_long, put_short};
 use crate::text::LongText;
 
 /// Fewest bytes of an item: all but the error's text.

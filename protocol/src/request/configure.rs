@@ -15,9 +15,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::name::QueueName;
 use crate::options::QueueOptions;
-use crate::primitive::{DecodeError, Reader, put_short};
+use crate::primitive::{Reader, put_short};
 use crate::text::ShortText;
 
 /// Sets a queue up.

@@ -8,8 +8,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::name::QueueName;
-use crate::primitive::{DecodeError, Reader, put_short};
+use crate::primitive::{Reader, put_short};
 
 /// Removes a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::LeaseToken;
-use crate::primitive::{DecodeError, Reader};
+use crate::decode_error::DecodeError;
+use crate::primitive::Reader;
 
 /// Holds a lease for longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

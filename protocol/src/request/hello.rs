@@ -11,9 +11,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::name::NameError;
-use crate::primitive::{DecodeError, Reader, put_long, put_short};
+use crate::primitive::{Reader, put_long, put_short};
 use crate::text::ShortText;
 
 /// Opens a connection.

@@ -26,9 +26,9 @@ pub use pop::{Pop, SubscriptionStart};
 pub use push::{Push, PushSection, PushSections, PushTerms};
 pub use stats::Stats;
 
+use crate::decode_error::DecodeError;
 use crate::frame;
 use crate::opcode::Opcode;
-use crate::primitive::DecodeError;
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader};
+use crate::decode_error::DecodeError;
+use crate::primitive::Reader;
 
 /// Keeps a connection alive and measures it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,9 +19,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::limits::POP_MESSAGES_MAX;
 use crate::name::{GroupName, PartitionName, QueueName};
-use crate::primitive::{DecodeError, Reader, in_range, put_flag, put_short};
+use crate::primitive::{Reader, in_range, put_flag, put_short};
 
 /// Takes messages out, under a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,11 +20,12 @@ use std::iter::FusedIterator;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::frame;
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::name::{NameError, PartitionName, QueueName};
 use crate::opcode::Opcode;
-use crate::primitive::{DecodeError, Reader, in_range, put_blob, put_count32, put_short};
+use crate::primitive::{Reader, in_range, put_blob, put_count32, put_short};
 use crate::qos::Qos;
 
 /// Fewest bytes of a section: three length fields around nothing.

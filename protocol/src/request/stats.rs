@@ -4,7 +4,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader};
+use crate::decode_error::DecodeError;
+use crate::primitive::Reader;
 
 /// Asks for the server's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

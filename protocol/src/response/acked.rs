@@ -11,8 +11,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::limits::ACK_ITEMS_MAX;
-use crate::primitive::{DecodeError, Reader, put_count32, put_flag};
+use crate::primitive::{Reader, put_count32, put_flag};
 
 const ITEM_BYTES: usize = 2 + 4 + 4 + 1;
 

@@ -7,8 +7,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode_error::DecodeError;
 use crate::options::QueueOptions;
-use crate::primitive::{DecodeError, Reader};
+use crate::primitive::Reader;
 
 /// Says how a queue now behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader, put_flag};
+use crate::decode_error::DecodeError;
+use crate::primitive::{Reader, put_flag};
 
 /// Says that the queue does not exist any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader};
+use crate::decode_error::DecodeError;
+use crate::primitive::Reader;
 
 /// Says how long the lease now holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::code::Code;
-use crate::primitive::{DecodeError, Reader, put_long, put_short};
+use crate::decode_error::DecodeError;
+use crate::primitive::{Reader, put_long, put_short};
 use crate::text::{LongText, ShortText};
 
 /// Says no, and why.

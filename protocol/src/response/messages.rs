@@ -18,8 +18,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::LeaseToken;
+use crate::decode_error::DecodeError;
 use crate::name::{PartitionName, QueueName};
-use crate::primitive::{DecodeError, Reader, put_blob, put_count16, put_count32, put_short};
+use crate::primitive::{Reader, put_blob, put_count16, put_count32, put_short};
 
 /// Fewest bytes of a section: its numbers and length fields.
 const SECTION_BYTES_MIN: usize = 1 + 4 + 2 + 4 + 4;

@@ -29,9 +29,9 @@ pub use receipts::{PushOutcome, PushStatus, Receipts, SectionReceipt};
 pub use stats::{Stats, StatsEntry};
 pub use welcome::Welcome;
 
+use crate::decode_error::DecodeError;
 use crate::frame;
 use crate::opcode::Opcode;
-use crate::primitive::DecodeError;
 
 /// One answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,8 +13,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Failure;
+use crate::decode_error::DecodeError;
 use crate::limits::RECORDS_MAX;
-use crate::primitive::{DecodeError, Reader, in_range, put_count16, put_count32};
+use crate::primitive::{Reader, in_range, put_count16, put_count32};
 
 const FLAG_BUFFERED: u8 = 1 << 0;
 const FLAG_STORE_HEALTHY: u8 = 1 << 1;

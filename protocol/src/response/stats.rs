@@ -6,7 +6,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader, put_count16, put_short};
+use crate::decode_error::DecodeError;
+use crate::primitive::{Reader, put_count16, put_short};
 use crate::text::ShortText;
 
 /// Fewest bytes of an entry: an empty name and its value.

@@ -13,7 +13,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, Reader, put_short};
+use crate::decode_error::DecodeError;
+use crate::primitive::{Reader, put_short};
 use crate::text::ShortText;
 
 /// Accepts a connection.

@@ -95,13 +95,11 @@ impl Draft<'_> {
         };
         let limit = self.context.catalog.get(queue).map_or(0, |it| it.options.retry_limit);
         let mut work = Work { partition, group, limit, end, release: false, changed: false };
-        let mut results: Vec<Result<Acked, AckRefusal>> = items
-            .iter()
-            .map(|item| self.ack_item(&mut work, &mut cursor, token, item))
-            .collect();
-        let done = cursor.lease.is_some_and(|lease| {
-            cursor.progress.open_ranges(lease.from, lease.to).is_empty()
-        });
+        let mut results: Vec<Result<Acked, AckRefusal>> =
+            items.iter().map(|item| self.ack_item(&mut work, &mut cursor, token, item)).collect();
+        let done = cursor
+            .lease
+            .is_some_and(|lease| cursor.progress.open_ranges(lease.from, lease.to).is_empty());
         let release = (work.release || done) && cursor.lease.is_some();
         for acked in results.iter_mut().flatten() {
             acked.released = release;

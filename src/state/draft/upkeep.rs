@@ -1,9 +1,10 @@
 //! Deciding what time brings: leases that lapse, messages that retention lets go, queues that go.
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::codec::Chunk;
 use crate::state::draft::ack::Failure;
 use crate::state::draft::{DecideError, Draft};
-use crate::state::effect::{DeadReason, Effect, LeaseToken, Sequence};
+use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
 use crate::state::model::{Lease, Partition, Run};
 
 /// Runs looked at for one partition in one round of retention; the next round goes on.
@@ -100,9 +101,14 @@ impl Draft<'_> {
     }
 
     /// Writes a batch again, so that the segment that holds it now can go.
-    pub fn relocate(&mut self, partition: PartitionNumber, run: &Run, batch: bytes::Bytes) {
-        let Run { first_seq, count, time_ms, .. } = *run;
+    pub fn relocate(&mut self, chunk: &Chunk) {
+        let Chunk { partition, first_seq, count, time_ms, batch } = chunk.clone();
         self.effects.push(Effect::Relocate { partition, first_seq, count, time_ms, batch });
+    }
+
+    /// Writes a dead letter again, for the same reason.
+    pub fn bury_again(&mut self, letter: &DeadLetter) {
+        self.effects.push(Effect::Bury(letter.clone()));
     }
 
     fn oldest_runs(

@@ -4,6 +4,8 @@
 //! synced on the hot path: after a crash the missing tail is applied again. [`memory`] serves tests,
 //! [`disk`] the server. Called by `state` (look-ups) and `shard` (checkpoints).
 
+#[cfg(test)]
+mod contract;
 pub mod disk;
 pub mod memory;
 
@@ -54,6 +56,20 @@ pub enum Scan {
     Stop,
 }
 
+/// Most bytes of a key.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+
+/// Refuses keys that some store could not keep, so that all stores refuse the same.
+fn check_key(key: &[u8]) -> Result<(), KvError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(KvError(format!(
+            "a key of {} bytes is outside 1..={KEY_BYTES_MAX}",
+            key.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Ordered rows with atomic batches.
 pub trait Kv: Send + Sync + 'static {
     /// One row.
@@ -73,7 +89,7 @@ pub trait Kv: Send + Sync + 'static {
     -> Result<Option<(Bytes, Bytes)>, KvError>;
 
     /// Writes all changes or none; readable when it returns; survives the process, not yet the
-    /// machine.
+    /// machine. A key has 1 to [`KEY_BYTES_MAX`] bytes; a batch with another one is refused.
     fn write(&self, changes: &[RowChange]) -> Result<(), KvError>;
 
     /// Makes everything written so far survive the machine.

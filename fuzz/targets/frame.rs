@@ -1,0 +1,9 @@
+//! Finds frames in a stream: the first thing that a stranger's bytes meet.
+//!
+//! In: any bytes. Out: nothing; a panic, a hang or memory beyond the limit is the finding.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| onrush_protocol::fuzz_bodies::frame(input));

@@ -1,0 +1,254 @@
+//! One example of each message, the same that the README dumps.
+//!
+//! Out: names, request ids and messages. Called by the tests that hold the README, truncation and
+//! hostile bytes against every message.
+
+use bytes::{Bytes, BytesMut};
+use onrush_protocol::request::{
+    Ack, AckItem, AckOutcome, Configure, DeleteQueue, Extend, Hello, Ping, Pop, Push, PushSection,
+    PushSections, PushTerms, Stats as AskStats, SubscriptionStart, Token,
+};
+use onrush_protocol::response::{
+    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, Messages,
+    MessagesSection, Pong, PushOutcome, PushStatus, Receipts, SectionReceipt, Stats, StatsEntry,
+    Welcome,
+};
+use onrush_protocol::{
+    BatchBuilder, Code, GroupName, LeaseToken, LongText, NewRecord, PartitionName, Qos, QueueName,
+    QueueOptions, RecordBatch, Request, Response, ShortText,
+};
+
+/// The time of every example.
+pub(crate) const TIME_MS: u64 = 1_700_000_000_000;
+
+/// A message of either direction.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Example {
+    Ask(Request),
+    Answer(Response),
+}
+
+impl Example {
+    pub(crate) fn frame(&self, request_id: u64) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            Self::Ask(request) => request.encode_frame(request_id, &mut out),
+            Self::Answer(response) => response.encode_frame(request_id, &mut out),
+        }
+        out.freeze()
+    }
+
+    pub(crate) fn body(&self) -> Bytes {
+        self.frame(0).slice(16..)
+    }
+
+    pub(crate) fn opcode(&self) -> u8 {
+        match self {
+            Self::Ask(request) => request.opcode().number(),
+            Self::Answer(response) => response.opcode().number(),
+        }
+    }
+
+    /// Decodes `body` as a message of this example's kind.
+    pub(crate) fn decode(&self, body: Bytes) -> Result<Self, onrush_protocol::DecodeError> {
+        match self {
+            Self::Ask(_) => Request::decode(self.opcode(), body).map(Self::Ask),
+            Self::Answer(_) => Response::decode(self.opcode(), body).map(Self::Answer),
+        }
+    }
+}
+
+/// The batch that the README dumps by itself.
+pub(crate) fn batch() -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    let first = NewRecord {
+        transaction_id: Some("order-1"),
+        is_json: true,
+        payload: br#"{"n":1}"#,
+        ..NewRecord::default()
+    };
+    let second = NewRecord {
+        trace_id: Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+        headers: &[("k", b"v")],
+        payload: &[1, 2, 3],
+        ..NewRecord::default()
+    };
+    builder.push(&first).unwrap();
+    builder.push(&second).unwrap();
+    builder.finish().unwrap()
+}
+
+/// A batch of the one record «hi».
+pub(crate) fn small_batch() -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord { payload: b"hi", ..NewRecord::default() }).unwrap();
+    builder.finish().unwrap()
+}
+
+/// Every message: the name of its dump, its request id, itself.
+pub(crate) fn all() -> Vec<(&'static str, u64, Example)> {
+    let mut all: Vec<_> = requests().into_iter().map(|(n, i, r)| (n, i, Example::Ask(r))).collect();
+    all.extend(responses().into_iter().map(|(n, i, r)| (n, i, Example::Answer(r))));
+    all
+}
+
+fn lease() -> LeaseToken {
+    std::array::from_fn(|index| 0x10 + index as u8)
+}
+
+fn queue() -> QueueName {
+    "orders".parse().unwrap()
+}
+
+fn group() -> GroupName {
+    "billing".parse().unwrap()
+}
+
+fn short(text: &str) -> ShortText {
+    text.parse().unwrap()
+}
+
+fn long(text: &str) -> LongText {
+    text.parse().unwrap()
+}
+
+fn options() -> QueueOptions {
+    QueueOptions {
+        lease_time_s: 60,
+        dead_letter_queue: true,
+        priority: -2,
+        ..QueueOptions::default()
+    }
+}
+
+fn requests() -> Vec<(&'static str, u64, Request)> {
+    let section = PushSection {
+        queue: queue(),
+        partition: PartitionName::default(),
+        batch: small_batch().bytes().clone(),
+    };
+    let push = Push {
+        terms: PushTerms { qos: Qos::AtLeastOnce, timeout_ms: 5000, ..PushTerms::default() },
+        sections: PushSections::collect([&section]).unwrap(),
+    };
+    let pop = Pop {
+        queue: queue(),
+        partition: None,
+        group: group(),
+        messages_max: 100,
+        bytes_max: 0,
+        partitions_max: 4,
+        wait_ms: 30_000,
+        lease_ms: 0,
+        auto_ack: false,
+        start: SubscriptionStart::Time(TIME_MS as i64),
+    };
+    let item = |first_seq, last_seq, outcome, error| AckItem {
+        partition: 42,
+        first_seq,
+        last_seq,
+        outcome,
+        error: long(error),
+    };
+    let ack = Ack {
+        group: group(),
+        lease: lease(),
+        items: vec![
+            item(1000, 1004, AckOutcome::Completed, ""),
+            item(1005, 1005, AckOutcome::Failed, "no card"),
+        ],
+    };
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        client: short("app/1.0"),
+        token: Some(Token::parse(Bytes::from_static(b"secret")).unwrap()),
+    };
+    let configure =
+        Configure { queue: queue(), namespace: short("shop"), task: short(""), options: options() };
+    vec![
+        ("hello", 1, Request::Hello(hello)),
+        ("ping", 2, Request::Ping(Ping {})),
+        ("push", 3, Request::Push(push)),
+        ("pop", 4, Request::Pop(pop)),
+        ("ack", 5, Request::Ack(ack)),
+        ("extend", 6, Request::Extend(Extend { lease: lease(), extend_ms: 60_000 })),
+        ("configure", 7, Request::Configure(configure)),
+        ("delete_queue", 8, Request::DeleteQueue(DeleteQueue { queue: queue() })),
+        ("stats", 9, Request::Stats(AskStats {})),
+    ]
+}
+
+/// The example of a `messages` answer.
+pub(crate) fn messages() -> Messages {
+    let section = MessagesSection {
+        queue: queue(),
+        partition: 42,
+        partition_name: PartitionName::default(),
+        chunks: vec![Chunk {
+            first_seq: 1000,
+            time_ms: TIME_MS,
+            batch: small_batch().bytes().clone(),
+        }],
+        attempts: vec![Attempts { seq: 1000, attempts: 2 }],
+    };
+    Messages { lease: lease(), lease_until_ms: TIME_MS + 300_000, sections: vec![section] }
+}
+
+fn receipts() -> Receipts {
+    let outcome = |status, seq, time_ms| PushOutcome { status, seq, time_ms };
+    Receipts {
+        buffered: false,
+        store_healthy: true,
+        sections: vec![
+            SectionReceipt::Pushed { partition: 42, first_seq: 1000, time_ms: TIME_MS, count: 3 },
+            SectionReceipt::Mixed {
+                partition: 43,
+                outcomes: vec![
+                    outcome(PushStatus::Pushed, 8, TIME_MS),
+                    outcome(PushStatus::Duplicate, 5, TIME_MS - 1000),
+                ],
+            },
+            SectionReceipt::Buffered { count: 9 },
+            SectionReceipt::Failed(Failure::new(Code::RingFull, "ring full").retry_after(250)),
+        ],
+    }
+}
+
+fn responses() -> Vec<(&'static str, u64, Response)> {
+    let welcome = Welcome {
+        version: 1,
+        server: short("onrush/0.1.0"),
+        frame_bytes_max: 16 << 20,
+        batch_bytes_max: 8 << 20,
+        message_bytes_max: 1 << 20,
+        in_flight_max: 256,
+        store: short("embedded"),
+        durability: short("sync"),
+    };
+    let acked = Acked {
+        items: vec![
+            AckedItem { acked: 5, ..AckedItem::default() },
+            AckedItem {
+                code: Code::LeaseExpired.number(),
+                lease_released: true,
+                ..AckedItem::default()
+            },
+        ],
+    };
+    let entry = StatsEntry { name: short("pushed_messages"), value: 123_456 };
+    let failure =
+        Failure::new(Code::MessageTooLarge, "record 3 is too large").blaming("payload", 1 << 20);
+    vec![
+        ("welcome", 1, Response::Welcome(welcome)),
+        ("pong", 2, Response::Pong(Pong {})),
+        ("receipts", 3, Response::Receipts(receipts())),
+        ("messages", 4, Response::Messages(messages())),
+        ("acked", 5, Response::Acked(acked)),
+        ("extended", 6, Response::Extended(Extended { until_ms: TIME_MS + 60_000 })),
+        ("configured", 7, Response::Configured(Configured { queue_id: 12, options: options() })),
+        ("deleted", 8, Response::Deleted(Deleted { existed: true })),
+        ("stats_answer", 9, Response::Stats(Stats { entries: vec![entry] })),
+        ("failure", 72_623_859_790_382_856, Response::Failure(failure)),
+    ]
+}

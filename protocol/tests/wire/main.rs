@@ -1,0 +1,16 @@
+//! The wire, seen from outside: the README's dumps, every message's truncations, hostile counts,
+//! random bytes, and properties of frames and record batches.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
+)]
+
+mod batches;
+mod examples;
+mod frames;
+mod hostile;
+mod properties;
+mod readme;
+mod ropes;

@@ -1,0 +1,174 @@
+//! Which queues exist and what they allow: the control plane.
+//!
+//! In: names and settings. Out: queues as an immutable view that the message path reads without a
+//! lock, and changes that answer when they are durable. Knows no message.
+
+use std::sync::Arc;
+
+use onrush_protocol::name::QueueName;
+use onrush_protocol::options::QueueOptions;
+use tokio::sync::oneshot;
+
+use crate::shard::Engine;
+use crate::shard::command::{Command, CommandError, Define, Delete, Describe, Description};
+use crate::state::catalog::QueueDefinition;
+
+/// What happens to a push to a queue that does not exist.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AutoCreate {
+    /// The queue is created with default settings.
+    #[default]
+    Yes,
+    /// The push is refused.
+    No,
+}
+
+/// Why a queue could not be looked up, made, changed or deleted.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CatalogError {
+    /// There is no such queue, and none is made by itself.
+    #[error("Queue '{0}' does not exist")]
+    NotFound(QueueName),
+    /// A setting has a value that it cannot have.
+    #[error("{field} is {value}, over its limit of {limit}")]
+    Option {
+        /// The setting.
+        field: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// Its largest value.
+        limit: u64,
+    },
+    /// Encryption was asked for and the server has no key. Nothing is ever stored in clear instead.
+    #[error("the queue asks for encryption and this server has no key")]
+    NoEncryptionKey,
+    /// It was not carried out.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// The queues of an engine.
+#[derive(Clone)]
+pub struct Catalogs {
+    engine: Arc<Engine>,
+    auto_create: AutoCreate,
+}
+
+impl Catalogs {
+    /// The queues of `engine`.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, auto_create: AutoCreate) -> Self {
+        Self { engine, auto_create }
+    }
+
+    /// A queue by name, as of the last commit. Never waits.
+    #[must_use]
+    pub fn find(&self, name: &QueueName) -> Option<Arc<QueueDefinition>> {
+        self.engine.catalog_now().find(name.as_str()).cloned()
+    }
+
+    /// All queues, in the order in which they were made.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<QueueDefinition>> {
+        self.engine.catalog_now().iter().cloned().collect()
+    }
+
+    /// A queue by name, made with default settings where that is allowed. Waits for one commit when
+    /// it is made; dropping the future does not unmake it.
+    ///
+    /// # Errors
+    /// [`CatalogError::NotFound`]; [`CatalogError::Command`] when it could not be made.
+    pub async fn find_or_create(
+        &self,
+        name: &QueueName,
+    ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        if let Some(found) = self.find(name) {
+            return Ok(found);
+        }
+        if self.auto_create == AutoCreate::No {
+            return Err(CatalogError::NotFound(name.detach()));
+        }
+        // As the dotted names of the system that we replace: namespace.task.
+        let mut parts = name.as_str().split('.');
+        let namespace = parts.next().unwrap_or_default();
+        let task = parts.next().unwrap_or_default();
+        self.define(name, namespace, task, None).await
+    }
+
+    /// Makes a queue, or replaces all settings of one that exists. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`CatalogError::Option`] and [`CatalogError::NoEncryptionKey`]: nothing was changed.
+    pub async fn configure(
+        &self,
+        name: &QueueName,
+        namespace: &str,
+        task: &str,
+        options: QueueOptions,
+    ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        check(&options)?;
+        self.define(name, namespace, task, Some(options)).await
+    }
+
+    /// Deletes a queue with all it holds; tells whether there was one. Answers when that is
+    /// durable; its space comes back later.
+    ///
+    /// # Errors
+    /// [`CatalogError::Command`] when it was not carried out.
+    pub async fn delete(&self, name: &QueueName) -> Result<bool, CatalogError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.submit(Command::Delete(Delete { name: name.detach(), reply }));
+        Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
+    }
+
+    /// A queue in numbers.
+    ///
+    /// # Errors
+    /// [`CatalogError::NotFound`].
+    pub async fn describe(&self, name: &QueueName) -> Result<Description, CatalogError> {
+        let found = self.find(name).ok_or_else(|| CatalogError::NotFound(name.detach()))?;
+        let (reply, answer) = oneshot::channel();
+        self.engine.submit(Command::Describe(Describe { queue: found.id, reply }));
+        answer.await.map_err(|_| CommandError::ShuttingDown.into())
+    }
+
+    async fn define(
+        &self,
+        name: &QueueName,
+        namespace: &str,
+        task: &str,
+        options: Option<QueueOptions>,
+    ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        let (reply, answer) = oneshot::channel();
+        let (namespace, task) = (namespace.into(), task.into());
+        let name = name.detach();
+        let define = Define { name, namespace, task, options, reply };
+        self.engine.submit(Command::Define(Box::new(define)));
+        Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
+    }
+}
+
+/// Longest time that a setting in seconds may ask for: a hundred years, so that no sum overflows.
+const SECONDS_MAX: u64 = 100 * 366 * 24 * 60 * 60;
+
+fn check(options: &QueueOptions) -> Result<(), CatalogError> {
+    let seconds = [
+        ("leaseTime", options.lease_time_s),
+        ("ttl", options.ttl_s),
+        ("delayedProcessing", options.delayed_processing_s),
+        ("windowBuffer", options.window_buffer_s),
+        ("retentionSeconds", options.retention_s),
+        ("completedRetentionSeconds", options.completed_retention_s),
+        ("maxWaitTimeSeconds", options.max_wait_time_s),
+    ];
+    for (field, value) in seconds {
+        let (value, limit) = (u64::from(value), SECONDS_MAX);
+        if value > limit {
+            return Err(CatalogError::Option { field, value, limit });
+        }
+    }
+    if options.encryption_enabled {
+        return Err(CatalogError::NoEncryptionKey);
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The table of all settings: the only place where one is declared.
+//!
+//! In: nothing. Out: [`Settings`], a struct per section, and [`SETTINGS`], the rows that variables,
+//! flags, the template and error texts are made of. To add a setting is to add a row here: its doc
+//! says the unit and the reason, its default and limits stand beside it. Limits *between* settings
+//! stand in `config::check`. Read by every file of `config`, by `cli`, and by whoever starts a room.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choice::{Dialect, Durability, LogFormat, LogLevel, Secret, SubscriptionMode};
+use super::table::settings;
+use super::value::{DAY, GIB, HOUR, KIB, MIB, MINUTE, Rule, SECOND};
+
+settings! {
+    /// Where the server listens, where it keeps its data, who may enter, and what it tells.
+    server: Server {
+        /// Address of the HTTP API and the dashboard. Loopback unless a token is set, since whoever
+        /// reaches it may read and write. The variables HOST and PORT each replace their half of it.
+        http_addr: SocketAddr = loopback(6632), Rule::Address,
+            names ["ONRUSH_HTTP_ADDR"], flag "http-addr";
+        /// Address of the binary protocol. Loopback for the same reason.
+        tcp_addr: SocketAddr = loopback(6631), Rule::Address,
+            names ["ONRUSH_TCP_ADDR"], flag "tcp-addr";
+        /// Folder of the store; made when it is missing. One server at a time may own it.
+        data_dir: PathBuf = PathBuf::from("./onrush-data"), Rule::Path,
+            names ["ONRUSH_DATA_DIR"], flag "data-dir";
+        /// Allows an address that other machines reach although there is no token. Off, because
+        /// a queue that is open to a network should be a decision and not an accident.
+        allow_insecure_bind: bool = false, Rule::Switch,
+            names ["ONRUSH_ALLOW_INSECURE_BIND"];
+        /// What every client must present; empty asks nobody. Better given by the variable
+        /// ONRUSH_TOKEN_FILE, the path of a file that holds it: a flag shows in the list of processes.
+        token: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
+            names ["ONRUSH_TOKEN"];
+        /// Whether a push to a queue that does not exist makes it, with default settings. Off, such a
+        /// push is refused, so that a misspelt name does not become a queue.
+        auto_create_queues: bool = true, Rule::Switch;
+        /// How much is logged.
+        log_level: LogLevel = LogLevel::Info, Rule::Choice(LogLevel::WORDS),
+            names ["ONRUSH_LOG_LEVEL", "LOG_LEVEL"], flag "log-level";
+        /// How a line of the log looks: text on a terminal and JSON elsewhere, or always one of them.
+        log_format: LogFormat = LogFormat::Auto, Rule::Choice(LogFormat::WORDS),
+            names ["ONRUSH_LOG_FORMAT"];
+        /// Threads that serve connections; 0 means one per core.
+        worker_threads: usize = 0, Rule::Count { min: 0, max: 1024 },
+            names ["ONRUSH_WORKER_THREADS"];
+    }
+
+    /// The HTTP API.
+    http: Http {
+        /// How the API answers at the root: in its own way, or as clients of Queen expect it.
+        /// Under /queen it always answers as those clients expect.
+        dialect: Dialect = Dialect::Onrush, Rule::Choice(Dialect::WORDS), flag "http-dialect";
+        /// The largest body of a request, in bytes. Clients push lists of thousands of messages in
+        /// one body, so it is much larger than a message.
+        body_bytes_max: usize = 64 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: GIB };
+        /// How long a client may take to send the head of a request. A slow head holds a connection.
+        header_timeout_ms: u64 = 10_000, Rule::Millis { min: 100, max: 10 * MINUTE };
+        /// How long a connection may rest between two requests. Longer than the 60 s after which
+        /// usual proxies give up, so that it is never us who closes under a request on its way.
+        idle_timeout_ms: u64 = 75_000, Rule::Millis { min: SECOND, max: HOUR };
+    }
+
+    /// The binary protocol.
+    wire: Wire {
+        /// The largest frame, in bytes. It is refused as soon as its length is read, before memory
+        /// is taken for it.
+        frame_bytes_max: usize = 16 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: 16 * MIB };
+        /// The largest record batch, in bytes; the format itself allows no more than the default.
+        batch_bytes_max: usize = 8 * 1024 * 1024, Rule::Bytes { min: 16 * KIB, max: 8 * MIB };
+        /// The size at which a larger push is split into batches, in bytes. Larger batches no longer
+        /// make the log faster, but hold a commit up.
+        batch_target_bytes: usize = 4 * 1024 * 1024, Rule::Bytes { min: 16 * KIB, max: 8 * MIB };
+        /// The largest payload of one message, in bytes.
+        message_bytes_max: usize = 1024 * 1024, Rule::Bytes { min: KIB, max: 8 * MIB };
+        /// Requests of one connection that may be unanswered at a time; the reader waits beyond it.
+        in_flight_max: u32 = 1024, Rule::Count { min: 1, max: 65_536 };
+        /// Connections at a time, of both protocols together. Each one costs some kilobytes and a
+        /// file handle.
+        connections_max: usize = 20_000, Rule::Count { min: 1, max: 1_000_000 };
+        /// How long a new connection may take to say hello. Until then nobody knows who it is.
+        hello_timeout_ms: u64 = 5_000, Rule::Millis { min: 100, max: MINUTE };
+        /// How long a frame that has begun may take to be complete. A half frame holds memory.
+        frame_timeout_ms: u64 = 30_000, Rule::Millis { min: 100, max: 10 * MINUTE };
+    }
+
+    /// Rings in memory, where messages wait for their batch.
+    buffer: Buffer {
+        /// How long a QoS 0 message may wait for its batch, when the push does not say. It is also
+        /// how much a crash can take of what QoS 0 was answered for.
+        buffer_ms: u64 = 100, Rule::Millis { min: 1, max: MINUTE };
+        /// How many messages of a partition end that wait early, when the push does not say.
+        buffer_max: usize = 100, Rule::Count { min: 1, max: 1_000_000 };
+        /// Messages that one ring may hold. A full ring refuses QoS 0 and makes QoS 1 and 2 wait.
+        ring_messages_max: usize = 65_536, Rule::Count { min: 1, max: 16_777_216 };
+        /// Bytes that one ring may hold, so that one partition cannot take the whole budget.
+        ring_bytes_max: usize = 16 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: 4 * GIB };
+        /// Bytes that all rings together may hold: the ceiling of memory for messages on their way.
+        budget_bytes: usize = 128 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
+        /// How long a QoS 1 or 2 push may wait for its commit, when the push does not say. After it
+        /// the answer is that the outcome is not known.
+        append_timeout_ms: u64 = 30_000, Rule::Millis { min: 100, max: 10 * MINUTE };
+    }
+
+    /// The log on disk and what is kept beside it.
+    store: Store {
+        /// When QoS 1 and 2 are answered. "sync": the disk has it. "os": only the system has it,
+        /// and loss of power may take messages that were answered for.
+        durability: Durability = Durability::Sync, Rule::Choice(Durability::WORDS),
+            flag "durability";
+        /// Shards of a new store. Counts only when the store is made: a partition's shard follows
+        /// from its number, so it can never change afterwards.
+        shards: u32 = 64, Rule::Count { min: 1, max: 1024 };
+        /// Size of a file of the log, in bytes. Space comes back in these pieces.
+        segment_bytes: u64 = 128 * 1024 * 1024, Rule::Bytes { min: MIB, max: GIB };
+        /// Newest messages of all partitions that stay in memory, in bytes, so that consumers that
+        /// keep up read nothing back from disk.
+        hot_tail_bytes: usize = 32 * 1024 * 1024, Rule::Bytes { min: 0, max: 256 * GIB };
+        /// How often the state beside the log is written. A start applies what came after it.
+        checkpoint_interval_ms: u64 = 5_000, Rule::Millis { min: 100, max: HOUR };
+        /// How long a transaction id is remembered: QoS 2 promises no duplicate within it.
+        dedup_horizon: Duration = days(7), Rule::Span { min: MINUTE, max: 365 * DAY };
+        /// Transaction ids are forgotten in pieces of this length, so they are remembered for up to
+        /// one piece longer.
+        dedup_generation: Duration = days(1), Rule::Span { min: 10 * SECOND, max: 365 * DAY };
+        /// How often messages that outlived their queue's retention are looked for.
+        retention_interval_ms: u64 = 300_000, Rule::Millis { min: SECOND, max: DAY },
+            names ["RETENTION_INTERVAL"];
+        /// A file of the log is rewritten when less than this share of it is live. With a quarter,
+        /// each live byte is rewritten rarely and space stays bounded.
+        compaction_live_ratio: f64 = 0.25, Rule::Ratio { min: 0.0, max: 0.9 };
+        /// Memory for the index of state on disk, in bytes.
+        cache_bytes: u64 = 8 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
+    }
+
+    /// What consumers get when they do not say.
+    delivery: Delivery {
+        /// How long a pop that may wait does so, when it does not say.
+        pop_timeout_ms: u64 = 30_000, Rule::Millis { min: 0, max: HOUR },
+            names ["DEFAULT_TIMEOUT"];
+        /// Messages that a pop over HTTP gets, when it does not say.
+        pop_batch: u32 = 1, Rule::Count { min: 1, max: 10_000 }, names ["DEFAULT_BATCH_SIZE"];
+        /// Where a group starts in a partition that is new to it, when it does not say.
+        subscription_mode: SubscriptionMode = SubscriptionMode::Unset,
+            Rule::Choice(SubscriptionMode::WORDS), names ["DEFAULT_SUBSCRIPTION_MODE"];
+        /// Bytes of messages that one pop may return; one message always fits.
+        pop_bytes_max: usize = 4 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: 16 * MIB };
+        /// Messages that one pop may ask for; the protocol itself allows no more than the default.
+        messages_max: u32 = 10_000, Rule::Count { min: 1, max: 10_000 };
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn days(count: u64) -> Duration {
+    Duration::from_millis(count * DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_default_obeys_its_own_rule() {
+        for (setting, value) in SETTINGS.iter().zip(Settings::default().values()) {
+            let text = setting.rule.show(&value);
+            assert_eq!(setting.rule.read(&text), Some(value), "{}", setting.path);
+        }
+    }
+
+    #[test]
+    fn there_is_a_row_per_field() {
+        assert_eq!(SETTINGS.len(), Settings::default().values().len());
+        assert_eq!(SECTIONS.len(), 6);
+    }
+
+    #[test]
+    fn no_name_stands_for_two_settings() {
+        let mut names = BTreeSet::new();
+        for setting in SETTINGS {
+            for variable in setting.variables() {
+                // A row may repeat its own full name; another row may not have it.
+                assert!(names.insert(variable.clone()), "{variable} of {}", setting.path);
+            }
+            if let Some(flag) = setting.flag {
+                assert!(names.insert(flag.to_owned()), "--{flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_without_a_unit_in_their_name_ask_for_one_in_the_value() {
+        for setting in SETTINGS {
+            let takes_milliseconds = matches!(setting.rule, Rule::Millis { .. });
+            assert_eq!(setting.key.ends_with("_ms"), takes_milliseconds, "{}", setting.path);
+        }
+    }
+
+    #[test]
+    fn every_setting_says_what_it_is_for() {
+        for setting in SETTINGS {
+            let words: usize =
+                setting.docs.iter().map(|line| line.split_whitespace().count()).sum();
+            assert!(words >= 4, "{} is not explained", setting.path);
+        }
+    }
+}

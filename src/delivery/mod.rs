@@ -1,0 +1,169 @@
+//! Handing messages out and taking verdicts back: pop, ack, extend.
+//!
+//! In: what a consumer asks. Out: batches as they were pushed, cut to what was claimed. Leases,
+//! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
+//! are no longer in memory. Knows no producer and no ring.
+
+pub mod parcel;
+
+use std::sync::Arc;
+
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+use tokio::sync::oneshot;
+
+use crate::base::place::PartitionNumber;
+use crate::base::random::Random;
+use crate::catalog::Catalogs;
+use crate::delivery::parcel::Package;
+use crate::log::ReadError;
+use crate::shard::Engine;
+use crate::shard::command::{
+    Ack, Command, CommandError, Empty, Extend, ListDead, ListedDead, Pop, Popped,
+};
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::pop::PopBudget;
+use crate::state::effect::{GroupStart, LeaseToken};
+
+/// What a consumer asks for.
+#[derive(Clone, Debug)]
+pub struct PopOrder {
+    /// The queue; one that does not exist is waited for like an empty one.
+    pub queue: QueueName,
+    /// One partition, or any.
+    pub partition: Option<PartitionName>,
+    /// The consumer group.
+    pub group: GroupName,
+    /// Where the group begins if it is new.
+    pub start: GroupStart,
+    /// At most this much.
+    pub budget: PopBudget,
+    /// Wait up to this many milliseconds for a message; 0 = do not wait.
+    pub wait_ms: u64,
+    /// Lease for this many milliseconds; 0 = as the queue says.
+    pub lease_ms: u64,
+    /// Settle at once instead of leasing: the consumer may lose what it was given.
+    pub auto_ack: bool,
+}
+
+/// What a consumer gets.
+#[derive(Debug)]
+pub struct Handout {
+    /// The lease's token; names it in acks and extensions.
+    pub token: LeaseToken,
+    /// When the lease ends, unix milliseconds; 0 without one.
+    pub until_ms: u64,
+    /// Why there is nothing, where there is nothing.
+    pub empty: Option<Empty>,
+    /// Messages by partition.
+    pub packages: Vec<Package>,
+}
+
+/// Why a pop failed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PopError {
+    /// The shards did not carry it out; nothing is leased.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Messages were claimed and their bodies could not be read; their lease will run out.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Hands messages out.
+#[derive(Clone)]
+pub struct Delivery {
+    engine: Arc<Engine>,
+    catalogs: Catalogs,
+    random: Arc<dyn Random>,
+}
+
+impl Delivery {
+    /// Hands out what `engine` keeps.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, catalogs: Catalogs, random: Arc<dyn Random>) -> Self {
+        Self { engine, catalogs, random }
+    }
+
+    /// Messages for a consumer, from as many partitions as it allows.
+    ///
+    /// Waits up to `wait_ms` for the first message, and for one append (written, not synced; synced
+    /// with `auto_ack`). Dropping the future before it returns leases nothing.
+    ///
+    /// # Errors
+    /// [`PopError`].
+    pub async fn pop(&self, order: PopOrder) -> Result<Handout, PopError> {
+        let mut token = LeaseToken::default();
+        self.random.fill(&mut token);
+        let wait_until_us = (order.wait_ms > 0)
+            .then(|| self.engine.clock().monotonic_us() + order.wait_ms.saturating_mul(1000));
+        let (reply, answer) = oneshot::channel();
+        let pop = Pop {
+            // Detached, because a pop may wait long and its frame should not wait with it.
+            queue: order.queue.detach(),
+            partition: order.partition.map(|name| name.detach()),
+            group: order.group.detach(),
+            start: order.start,
+            budget: order.budget,
+            token,
+            lease_ms: order.lease_ms,
+            auto_ack: order.auto_ack,
+            wait_until_us,
+            reply,
+        };
+        self.engine.submit(Command::Pop(Box::new(pop)));
+        let popped = answer.await.unwrap_or(Err(CommandError::ShuttingDown))?;
+        let Popped { empty, until_ms, parcels } = popped;
+        let packages = parcel::unpack(&self.engine, parcels).await?;
+        Ok(Handout { token, until_ms, empty, packages })
+    }
+
+    /// Takes a consumer's verdicts; one result per item, in order. Answers when they are durable.
+    /// Dropping the future does not take them back.
+    ///
+    /// # Errors
+    /// [`CommandError`] when none of them was carried out, or perhaps was: see the error.
+    pub async fn ack(
+        &self,
+        group: GroupName,
+        token: Option<LeaseToken>,
+        items: Vec<(PartitionNumber, AckItem)>,
+    ) -> Result<Vec<Result<Acked, AckRefusal>>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let group = group.detach();
+        self.engine.submit(Command::Ack(Box::new(Ack { group, token, items, reply })));
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// Makes a lease last `extend_ms` from now; never shortens it. Returns when it ends, unix
+    /// milliseconds, or `None` when the token holds nothing.
+    ///
+    /// # Errors
+    /// [`CommandError`] when it was not carried out.
+    pub async fn extend(
+        &self,
+        token: LeaseToken,
+        extend_ms: u64,
+    ) -> Result<Option<u64>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.submit(Command::Extend(Extend { token, extend_ms, reply }));
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// Dead letters of a queue; none when there is no such queue.
+    ///
+    /// # Errors
+    /// [`CommandError`] when they could not be read.
+    pub async fn dead_letters(
+        &self,
+        queue: &QueueName,
+        group: Option<GroupName>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<ListedDead>, CommandError> {
+        let Some(found) = self.catalogs.find(queue) else { return Ok(Vec::new()) };
+        let (reply, answer) = oneshot::channel();
+        let list = ListDead { queue: found.id, group, limit, offset, reply };
+        self.engine.submit(Command::ListDead(list));
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+}

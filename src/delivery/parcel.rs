@@ -1,0 +1,130 @@
+//! From claims to batches: reads what is not in memory, and cuts batches to what was claimed.
+
+use std::sync::Arc;
+
+use onrush_protocol::batch::RecordBatch;
+use onrush_protocol::name::PartitionName;
+
+use crate::base::place::PartitionNumber;
+use crate::log::ReadError;
+use crate::shard::Engine;
+use crate::shard::command::{Parcel, Source};
+use crate::state::codec::Chunk;
+use crate::state::effect::Sequence;
+
+/// Messages of one partition for one consumer.
+#[derive(Debug)]
+pub struct Package {
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// Its name.
+    pub name: PartitionName,
+    /// Failed attempts of those that have any, by sequence.
+    pub attempts: Vec<(Sequence, u32)>,
+    /// The batches, ascending.
+    pub batches: Vec<Delivered>,
+}
+
+/// A batch as it goes out.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// Sequence of its first record; the others follow densely.
+    pub first_seq: Sequence,
+    /// When it was pushed, unix milliseconds.
+    pub time_ms: u64,
+    /// The batch.
+    pub batch: RecordBatch,
+}
+
+/// Turns claims into batches. Waits for the disk only where batches are no longer in memory, and
+/// then not on the caller's thread.
+///
+/// # Errors
+/// [`ReadError`] when a claimed batch cannot be read.
+pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
+    let is_cold = |parcel: &Parcel| parcel.sources.iter().any(|it| matches!(it, Source::Cold(_)));
+    if !parcels.iter().any(is_cold) {
+        return unpack_all(engine, parcels);
+    }
+    let engine = Arc::clone(engine);
+    let reading = tokio::task::spawn_blocking(move || unpack_all(&engine, parcels));
+    reading.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))
+}
+
+fn unpack_all(engine: &Engine, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
+    parcels.into_iter().map(|parcel| unpack_one(engine, parcel)).collect()
+}
+
+fn unpack_one(engine: &Engine, parcel: Parcel) -> Result<Package, ReadError> {
+    let Parcel { partition, name, ranges, attempts, sources } = parcel;
+    let shard = engine.shards().of_partition(partition);
+    let mut batches = Vec::with_capacity(sources.len());
+    for source in sources {
+        let chunks = match source {
+            Source::Hot(chunks) => chunks,
+            Source::Cold(run) => engine.read(shard, &run)?,
+        };
+        for chunk in chunks {
+            cut(&chunk, &ranges, &mut batches)?;
+        }
+    }
+    Ok(Package { partition, name, attempts, batches })
+}
+
+/// Adds the parts of a batch that lie in `ranges`.
+fn cut(
+    chunk: &Chunk,
+    ranges: &[(Sequence, Sequence)],
+    out: &mut Vec<Delivered>,
+) -> Result<(), ReadError> {
+    let (start, end) = (chunk.first_seq, chunk.first_seq + u64::from(chunk.count));
+    for (from, to) in ranges {
+        let (from, to) = ((*from).max(start), (*to).min(end));
+        if from >= to {
+            continue;
+        }
+        let batch = RecordBatch::parse_trusted(chunk.batch.clone()).ok();
+        let batch = batch.and_then(|it| it.slice((from - start) as u32, (to - start) as u32));
+        let batch = batch.ok_or_else(|| ReadError::Corrupt {
+            position: from,
+            reason: format!("batch of partition {} at sequence {start}", chunk.partition),
+        })?;
+        out.push(Delivered { first_seq: from, time_ms: chunk.time_ms, batch });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use onrush_protocol::batch::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    fn chunk(first_seq: u64, payloads: &[&str]) -> Chunk {
+        let mut builder = BatchBuilder::new();
+        for payload in payloads {
+            let record = NewRecord { payload: payload.as_bytes(), ..NewRecord::default() };
+            builder.push(&record).unwrap();
+        }
+        let batch = builder.finish().unwrap();
+        Chunk {
+            partition: 1,
+            first_seq,
+            count: batch.count(),
+            time_ms: 5,
+            batch: batch.bytes().clone(),
+        }
+    }
+
+    #[test]
+    fn a_batch_is_cut_to_the_claimed_ranges() {
+        let chunk = chunk(10, &["a", "b", "c", "d", "e"]);
+        let mut out = Vec::new();
+        cut(&chunk, &[(0, 12), (13, 14), (40, 50)], &mut out).unwrap();
+        let parts: Vec<(u64, Vec<&[u8]>)> = out
+            .iter()
+            .map(|it| (it.first_seq, it.batch.records().map(|record| record.payload).collect()))
+            .collect();
+        assert_eq!(parts, vec![(10, vec![&b"a"[..], b"b"]), (13, vec![&b"d"[..]])]);
+    }
+}

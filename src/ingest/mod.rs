@@ -1,0 +1,220 @@
+//! Admission: the only way in.
+//!
+//! A batch is refused or admitted once: its structure, its sizes, its queue. Then it is placed (queue,
+//! partition, shard) and put into its ring. From there on it only waits for its commit. The fast
+//! path never waits and is called from a connection's reader; the slow path waits for a queue to be
+//! made or for room in the rings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onrush_protocol::batch::{BatchError, BatchLimits, RecordBatch};
+use onrush_protocol::name::{PartitionName, QueueName};
+use onrush_protocol::qos::Qos;
+
+use crate::base::place::QueueId;
+use crate::buffer::Full;
+use crate::buffer::flush::FlushWish;
+use crate::buffer::receipt::Signer;
+use crate::buffer::ring::{Pending, Placed};
+use crate::catalog::{CatalogError, Catalogs};
+use crate::shard::Engine;
+use crate::state::draft::push::PushBatch;
+use crate::telemetry::Telemetry;
+
+/// What is admitted, and how it waits by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Sizes of batches and messages.
+    pub limits: BatchLimits,
+    /// QoS 0: flush after this many milliseconds where the producer does not say.
+    pub buffer_ms: u32,
+    /// QoS 0: or when this many messages wait in a partition.
+    pub buffer_max: u32,
+    /// How long a durable push may wait for room in the rings.
+    pub room_timeout: Duration,
+}
+
+/// How a producer wants its batch to be treated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PushTerms {
+    /// When the receipt is signed.
+    pub qos: Qos,
+    /// QoS 0: flush after this many milliseconds; 0 = the server's default.
+    pub buffer_ms: u32,
+    /// QoS 0: flush when this many messages wait; 0 = the server's default.
+    pub buffer_max: u32,
+}
+
+/// Why a push was not admitted; nothing of it was taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PushError {
+    /// The batch is not well formed or too large.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Its queue does not exist or could not be made.
+    #[error(transparent)]
+    Queue(#[from] CatalogError),
+    /// No room, and at QoS 0 nobody waits; or nobody made room in time.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// Why the fast path did not take a push: the slow path can go on from here.
+#[derive(Debug)]
+pub enum Later {
+    /// The queue is not known yet.
+    UnknownQueue(Admitted),
+    /// There is no room now.
+    NoRoom(Placed, Full),
+}
+
+/// A batch whose structure was checked.
+#[derive(Debug)]
+pub struct Admitted {
+    batch: RecordBatch,
+    partition: PartitionName,
+    terms: PushTerms,
+    signer: Option<Signer>,
+}
+
+/// The only way in.
+#[derive(Clone)]
+pub struct Ingest {
+    engine: Arc<Engine>,
+    catalogs: Catalogs,
+    telemetry: Arc<Telemetry>,
+    config: Config,
+}
+
+/// What became of a push on the fast path.
+pub type TryPush = Result<Result<u32, Later>, PushError>;
+
+impl Ingest {
+    /// The way into `engine`.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        catalogs: Catalogs,
+        telemetry: Arc<Telemetry>,
+        config: Config,
+    ) -> Self {
+        Self { engine, catalogs, telemetry, config }
+    }
+
+    /// The sizes that it admits.
+    #[must_use]
+    pub fn limits(&self) -> &BatchLimits {
+        &self.config.limits
+    }
+
+    /// Takes a batch if that needs no waiting; returns how many messages it holds. `signer` gets
+    /// the receipt once the promise of a durable QoS holds; at QoS 0 the answer is this return.
+    ///
+    /// # Errors
+    /// [`PushError::Batch`], and at QoS 0 [`PushError::Full`] when its ring is full: nothing was
+    /// taken, and the signer is dropped unused.
+    pub fn try_push(
+        &self,
+        queue: &QueueName,
+        partition: PartitionName,
+        batch: Bytes,
+        terms: PushTerms,
+        signer: Option<Signer>,
+    ) -> TryPush {
+        let batch = RecordBatch::parse(batch, &self.config.limits)?;
+        let admitted = Admitted { batch, partition, terms, signer };
+        let id = self.engine.catalog_now().find(queue.as_str()).map(|queue| queue.id);
+        match id {
+            Some(id) => self.enqueue(self.place(id, admitted)),
+            None => Ok(Err(Later::UnknownQueue(admitted))),
+        }
+    }
+
+    /// Takes a batch that the fast path could not take. Waits for one commit when the queue is
+    /// made, and for room in the rings up to the configured time. Dropping the future before it
+    /// returns leaves nothing behind but perhaps the new queue.
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing was taken.
+    pub async fn push_later(&self, queue: &QueueName, later: Later) -> Result<u32, PushError> {
+        let (mut placed, mut full) = match later {
+            Later::NoRoom(placed, full) => (placed, full),
+            Later::UnknownQueue(admitted) => {
+                let found = self.catalogs.find_or_create(queue).await?;
+                match self.enqueue(self.place(found.id, admitted))? {
+                    Ok(count) => return Ok(count),
+                    Err(Later::NoRoom(placed, full)) => (placed, full),
+                    Err(Later::UnknownQueue(_)) => {
+                        return Err(CatalogError::NotFound(queue.detach()).into());
+                    }
+                }
+            }
+        };
+        let timeout = tokio::time::sleep(self.config.room_timeout);
+        tokio::pin!(timeout);
+        loop {
+            let room = self.wait_for_room(&placed, full);
+            tokio::select! {
+                () = room => {}
+                () = &mut timeout => return Err(full.into()),
+            }
+            match self.enqueue(placed)? {
+                Ok(count) => return Ok(count),
+                Err(Later::NoRoom(again, why)) => (placed, full) = (again, why),
+                Err(Later::UnknownQueue(_)) => return Err(full.into()),
+            }
+        }
+    }
+
+    async fn wait_for_room(&self, placed: &Placed, full: Full) {
+        match full {
+            Full::Budget { .. } => {
+                self.engine.buffers().budget().wait_for_room(placed.bytes()).await;
+            }
+            // A ring empties with its next commit, a few milliseconds at most under load.
+            Full::Ring { .. } => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+
+    fn place(&self, queue: QueueId, admitted: Admitted) -> Placed {
+        let Admitted { batch, partition, terms, signer } = admitted;
+        let key = self.engine.key();
+        let hash = key.place(queue, partition.as_str());
+        let fingerprints = if batch.has_transaction_ids() {
+            let ids = batch.records().map(|record| record.transaction_id);
+            ids.map(|id| id.map_or(0, |id| key.fingerprint(id))).collect()
+        } else {
+            Vec::new()
+        };
+        let PushTerms { qos, buffer_ms, buffer_max } = terms;
+        let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
+        let flush = match qos {
+            Qos::Buffered => FlushWish::Later {
+                buffer_ms: or(buffer_ms, self.config.buffer_ms),
+                buffer_max: or(buffer_max, self.config.buffer_max),
+            },
+            Qos::AtLeastOnce | Qos::ExactlyOnce => FlushWish::Now,
+        };
+        let pending = Pending { push: PushBatch { batch, fingerprints }, qos, signer };
+        Placed { queue, partition, hash, flush, pending }
+    }
+
+    fn enqueue(&self, placed: Placed) -> TryPush {
+        let count = placed.pending.push.batch.count();
+        let qos = placed.pending.qos;
+        let shard = self.engine.shards().of_hash(placed.hash);
+        let now_us = self.engine.clock().monotonic_us();
+        match self.engine.buffers().push(shard, placed, now_us) {
+            Ok(()) => {
+                if qos == Qos::Buffered {
+                    self.telemetry.buffered.add(u64::from(count));
+                }
+                Ok(Ok(count))
+            }
+            Err((_, full @ Full::Ring { .. })) if qos == Qos::Buffered => Err(full.into()),
+            Err((placed, full)) => Ok(Err(Later::NoRoom(placed, full))),
+        }
+    }
+}

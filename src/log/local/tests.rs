@@ -1,0 +1,1 @@
+//! The local log on simulated and real disks.

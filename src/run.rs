@@ -1,0 +1,76 @@
+//! `onrush serve`: the runtime, the log lines, the three lines of greeting, and the signals.
+
+use std::io::Write;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Durability, LogFormat, Settings};
+use crate::server::{Server, StartError};
+
+/// How long connections may take to end when the server stops.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT, then stops in order. `greeting` gets where it listens and what it
+/// promises, once it does.
+///
+/// # Errors
+/// [`StartError`] when it could not start.
+pub fn serve(
+    settings: &Settings,
+    is_terminal: bool,
+    greeting: &mut dyn Write,
+) -> Result<(), StartError> {
+    log_to_stderr(settings, is_terminal);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if settings.server.worker_threads > 0 {
+        builder.worker_threads(settings.server.worker_threads);
+    }
+    let runtime = builder.enable_all().build().map_err(StartError::runtime)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::runtime)?;
+        let server = Server::start(settings).await?;
+        // Whoever closed our output still wants the server.
+        let _ = greet(settings, &server, greeting);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: answering what is under way");
+        server.stop(PATIENCE).await;
+        Ok(())
+    })
+}
+
+fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::Result<()> {
+    let promise = match settings.store.durability {
+        Durability::Sync => "sync: QoS 1 and 2 are answered when fdatasync has returned",
+        Durability::Os => {
+            "os: QoS 1 and 2 are answered BEFORE the disk has them; a power cut loses them"
+        }
+    };
+    writeln!(
+        out,
+        "onrush {} listens on tcp://{} and http://{}",
+        env!("CARGO_PKG_VERSION"),
+        server.tcp_addr(),
+        server.http_addr()
+    )?;
+    writeln!(out, "store: embedded log in {}", settings.server.data_dir.display())?;
+    writeln!(out, "durability: {promise}")?;
+    out.flush()
+}
+
+fn log_to_stderr(settings: &Settings, is_terminal: bool) {
+    let filter = EnvFilter::new(format!("onrush={},warn", settings.server.log_level.word()));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let as_text = match settings.server.log_format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    // An error means that a test harness has installed its own.
+    let _ = if as_text { logs.with_ansi(is_terminal).try_init() } else { logs.json().try_init() };
+}

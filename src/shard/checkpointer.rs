@@ -1,0 +1,74 @@
+//! Writes checkpoints beside the lane: one thread, one shard at a time.
+//!
+//! Rows are written only when the log is durable up to what they include; otherwise a power cut
+//! could leave rows that know more than the log.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use crate::buffer::Buffers;
+use crate::log::Log;
+use crate::shard::command::{Command, Inbox};
+use crate::state::checkpoint::Checkpoint;
+use crate::state::kv::{Kv, KvError};
+
+/// Hands checkpoints to the thread.
+#[derive(Debug)]
+pub(super) struct Handle(mpsc::Sender<Checkpoint>);
+
+impl Handle {
+    /// Starts the thread; it ends when the handle is dropped.
+    pub(super) fn start(
+        log: Arc<dyn Log>,
+        kv: Arc<dyn Kv>,
+        inbox: Arc<Inbox>,
+        buffers: Arc<Buffers>,
+    ) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel::<Checkpoint>();
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        std::thread::Builder::new().name("onrush-checkpoint".into()).spawn(move || {
+            while let Ok(checkpoint) = receiver.recv() {
+                let written = match write(&*log, &*kv, checkpoint, &runtime) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::error!(%error, "a checkpoint could not be written; memory keeps it");
+                        false
+                    }
+                };
+                inbox.put(Command::CheckpointDone { written });
+                buffers.bell().ring();
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Writes a checkpoint in the background; `CheckpointDone` tells when it is there.
+    pub(super) fn write(&self, checkpoint: Checkpoint) {
+        // The thread lives as long as this handle.
+        let _ = self.0.send(checkpoint);
+    }
+}
+
+/// Why a checkpoint was not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error(transparent)]
+    Log(#[from] crate::log::AppendError),
+}
+
+/// Writes one checkpoint, in the caller's thread.
+pub(super) fn write(
+    log: &dyn Log,
+    kv: &dyn Kv,
+    mut checkpoint: Checkpoint,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(), WriteError> {
+    if log.bounds().synced < checkpoint.position {
+        runtime.block_on(log.sync())?;
+    }
+    checkpoint.resolve(kv)?;
+    kv.write(&checkpoint.rows)?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! What may be asked of a running engine besides pushing, and what it answers.
+//!
+//! Commands queue in the [`Inbox`]; the lane takes them all with each commit. Every command carries
+//! the sender of its answer; a sender whose receiver is gone is a consumer that hung up.
+
+use std::sync::Arc;
+
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+use onrush_protocol::options::QueueOptions;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::log::AppendError;
+use crate::state::catalog::QueueDefinition;
+use crate::state::codec::Chunk;
+use crate::state::draft::DecideError;
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::pop::PopBudget;
+use crate::state::effect::{DeadLetter, GroupStart, LeaseToken, Sequence};
+use crate::state::model::Run;
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// One thing asked of the engine.
+#[derive(Debug)]
+pub enum Command {
+    /// Messages for a consumer.
+    Pop(Box<Pop>),
+    /// What a consumer made of its messages.
+    Ack(Box<Ack>),
+    /// More time for a lease.
+    Extend(Extend),
+    /// A queue with these settings.
+    Define(Box<Define>),
+    /// No such queue any more.
+    Delete(Delete),
+    /// Dead letters, oldest sequence first within a partition.
+    ListDead(ListDead),
+    /// A picture of a queue's groups and partitions.
+    Describe(Describe),
+    /// The checkpoint under way is written, or failed.
+    CheckpointDone {
+        /// Whether its rows are there.
+        written: bool,
+    },
+    /// Finish what waits, then stop.
+    Stop(Reply<()>),
+}
+
+/// See [`Command::Pop`].
+#[derive(Debug)]
+pub struct Pop {
+    /// The queue, whether it exists or not.
+    pub queue: QueueName,
+    /// One partition, or any.
+    pub partition: Option<PartitionName>,
+    /// The consumer group.
+    pub group: GroupName,
+    /// Where the group begins if it is new.
+    pub start: GroupStart,
+    /// How much.
+    pub budget: PopBudget,
+    /// The fencing token that its leases get.
+    pub token: LeaseToken,
+    /// How long they last; 0 = as the queue says.
+    pub lease_ms: u64,
+    /// Settle at once.
+    pub auto_ack: bool,
+    /// Until when it may wait for a message, in the clock's microseconds; `None` = not at all.
+    pub wait_until_us: Option<u64>,
+    /// The answer.
+    pub reply: Reply<Result<Popped, CommandError>>,
+}
+
+/// What a consumer gets.
+#[derive(Debug, Default)]
+pub struct Popped {
+    /// Why there is nothing, where there is nothing.
+    pub empty: Option<Empty>,
+    /// When the leases end, unix milliseconds; 0 without a lease.
+    pub until_ms: u64,
+    /// Messages by partition.
+    pub parcels: Vec<Parcel>,
+}
+
+/// Why a pop found nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Empty {
+    /// No partition of the queue has work for the group, or there is no such queue.
+    NoWork,
+    /// There is no such partition.
+    NoPartition,
+    /// Another consumer of the group holds the partition.
+    LeaseHeld,
+}
+
+/// Messages of one partition on their way to a consumer.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// Its name.
+    pub name: PartitionName,
+    /// Half-open ranges of sequences, ascending: only these were claimed.
+    pub ranges: Vec<(Sequence, Sequence)>,
+    /// Failed attempts of those that have any.
+    pub attempts: Vec<(Sequence, u32)>,
+    /// Where the batches are.
+    pub sources: Vec<Source>,
+}
+
+/// Where batches are: in memory still, or in the log.
+#[derive(Debug)]
+pub enum Source {
+    /// In the hot tail.
+    Hot(Vec<Chunk>),
+    /// To be read from the log.
+    Cold(Run),
+}
+
+/// See [`Command::Ack`].
+#[derive(Debug)]
+pub struct Ack {
+    /// The group.
+    pub group: GroupName,
+    /// The lease, where the consumer names one.
+    pub token: Option<LeaseToken>,
+    /// By partition, in the order asked.
+    pub items: Vec<(PartitionNumber, AckItem)>,
+    /// The answer: one result per item.
+    pub reply: Reply<Result<Vec<Result<Acked, AckRefusal>>, CommandError>>,
+}
+
+/// See [`Command::Extend`].
+#[derive(Debug)]
+pub struct Extend {
+    /// The lease.
+    pub token: LeaseToken,
+    /// For how long from now, milliseconds.
+    pub extend_ms: u64,
+    /// The answer: when it ends now, unix milliseconds; `None` when it holds nothing.
+    pub reply: Reply<Result<Option<u64>, CommandError>>,
+}
+
+/// See [`Command::Define`].
+#[derive(Debug)]
+pub struct Define {
+    /// The queue.
+    pub name: QueueName,
+    /// Logical grouping.
+    pub namespace: Box<str>,
+    /// Task label.
+    pub task: Box<str>,
+    /// Its settings; `None` leaves a queue that exists as it is.
+    pub options: Option<QueueOptions>,
+    /// The answer: the queue as it is now.
+    pub reply: Reply<Result<Arc<QueueDefinition>, CommandError>>,
+}
+
+/// See [`Command::Delete`].
+#[derive(Debug)]
+pub struct Delete {
+    /// The queue.
+    pub name: QueueName,
+    /// The answer: whether there was one.
+    pub reply: Reply<Result<bool, CommandError>>,
+}
+
+/// See [`Command::ListDead`].
+#[derive(Debug)]
+pub struct ListDead {
+    /// The queue.
+    pub queue: QueueId,
+    /// Only this group's.
+    pub group: Option<GroupName>,
+    /// At most this many.
+    pub limit: usize,
+    /// Leaving out this many.
+    pub offset: usize,
+    /// The answer.
+    pub reply: Reply<Result<Vec<ListedDead>, CommandError>>,
+}
+
+/// A dead letter with its names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedDead {
+    /// Its partition's name.
+    pub partition_name: Box<str>,
+    /// Its group's name.
+    pub group_name: Box<str>,
+    /// The letter.
+    pub letter: DeadLetter,
+}
+
+/// See [`Command::Describe`].
+#[derive(Debug)]
+pub struct Describe {
+    /// The queue.
+    pub queue: QueueId,
+    /// The answer.
+    pub reply: Reply<Description>,
+}
+
+/// A queue in numbers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Description {
+    /// Its partitions.
+    pub partitions: u64,
+    /// Messages that are kept.
+    pub messages: u64,
+    /// Per group: name, messages not settled, partitions under lease.
+    pub groups: Vec<(Box<str>, u64, u64)>,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    /// It could not be decided: nothing changed.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// The log did not take it, or perhaps did: see the error.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The engine stops: nothing changed.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+}
+
+/// Commands on their way to the lane.
+#[derive(Debug, Default)]
+pub struct Inbox(Mutex<Vec<Command>>);
+
+impl Inbox {
+    /// Adds a command; the caller rings the bell.
+    pub fn put(&self, command: Command) {
+        self.0.lock().push(command);
+    }
+
+    /// Takes all commands.
+    #[must_use]
+    pub fn take(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}

@@ -1,0 +1,333 @@
+//! After the append: apply the entries, keep the batches hot, sign receipts, answer commands, and
+//! hand what became visible to consumers that wait.
+
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+
+use crate::base::place::{PartitionNumber, QueueId, ShardId};
+use crate::shard::command::{
+    Ack, Command, CommandError, Describe, Description, Empty, ListDead, ListedDead, Parcel, Pop,
+    Popped, Source,
+};
+use crate::shard::lane::{Lane, fail_command};
+use crate::shard::round::{self, Outcome, Plan, Work};
+use crate::state::codec::{self, Chunk, ENTRY_HEADER};
+use crate::state::draft::ack::{AckItem, Verdict};
+use crate::state::draft::pop::{Claim, PopStep};
+use crate::state::effect::{Effect, Entry, LeaseToken};
+use crate::state::kv::KvError;
+use crate::state::{DeadPlace, ShardState};
+
+impl Lane {
+    /// Applies a plan that the log took and answers everybody. `positions` is empty where the
+    /// entries were applied already, by following.
+    pub(super) fn finish(&mut self, work: Work, plan: Plan, positions: &[u64]) {
+        let catalog = self.replica.count().catalog();
+        for (((shard, entry), proposal), position) in
+            plan.entries.iter().zip(&plan.proposals).zip(positions)
+        {
+            let len = proposal.len() as u64;
+            self.telemetry.log_bytes.add(len);
+            self.keep_hot(entry, *position);
+            self.replica.apply(*shard, entry, *position, len);
+        }
+        if plan.entries.iter().any(|(shard, _)| *shard == catalog) {
+            self.publish_catalog();
+        }
+        self.telemetry.lapsed.add(plan.lapsed as u64);
+        self.sign(work.rings, plan.receipts);
+        for (command, outcome) in work.commands.into_iter().zip(plan.outcomes) {
+            self.answer(command, outcome);
+        }
+        for (shard, entry) in &plan.entries {
+            self.wake_parked(*shard, entry);
+        }
+    }
+
+    fn keep_hot(&mut self, entry: &Entry, position: u64) {
+        let mut at = position + ENTRY_HEADER as u64;
+        for effect in &entry.effects {
+            if let Effect::Append { partition, first_seq, count, batch, .. } = effect {
+                let chunk = Chunk {
+                    partition: *partition,
+                    first_seq: *first_seq,
+                    count: *count,
+                    time_ms: entry.time_ms,
+                    batch: batch.clone(),
+                };
+                self.hot.add(at, chunk);
+            }
+            at += codec::encoded_len(effect) as u64;
+        }
+    }
+
+    fn sign(
+        &mut self,
+        rings: Vec<(ShardId, Vec<crate::buffer::ring::Ring>)>,
+        receipts: Vec<crate::buffer::receipt::Receipt>,
+    ) {
+        let mut returned = 0;
+        let (mut new, mut duplicates) = (0, 0);
+        let pending = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|it| it.pending);
+        for (pending, receipt) in pending.zip(receipts) {
+            returned += pending.bytes();
+            let (fresh, again) = round::tally(&receipt);
+            new += fresh;
+            duplicates += again;
+            if receipt.is_err() {
+                self.telemetry.push_failed.add(u64::from(pending.push.batch.count()));
+            }
+            if let Some(signer) = pending.signer {
+                signer.sign(receipt);
+            }
+        }
+        self.buffers.give_back(returned);
+        self.telemetry.pushed.add(new);
+        self.telemetry.duplicates.add(duplicates);
+    }
+
+    fn answer(&mut self, command: Command, outcome: Outcome) {
+        match (command, outcome) {
+            (Command::Pop(pop), Outcome::Popped(claims, step)) => {
+                self.answer_pop(pop, claims, step)
+            }
+            (command, Outcome::Again) => self.again.push(command),
+            (command, Outcome::Failed(error)) => {
+                fail_command(command, &CommandError::Decide(error));
+            }
+            (Command::Ack(ack), Outcome::Acked(results)) => {
+                let done = results.iter().flatten();
+                let (acked, dead) = done.fold((0, 0), |(acked, dead), it| {
+                    (acked + u64::from(it.settled), dead + u64::from(it.buried))
+                });
+                self.telemetry.acked.add(acked);
+                self.telemetry.dead.add(dead);
+                // Whoever hung up does not want to know; the ack stands.
+                let _ = ack.reply.send(Ok(results));
+            }
+            (Command::Extend(extend), Outcome::Extended(until)) => {
+                let _ = extend.reply.send(Ok(until));
+            }
+            (Command::Define(define), Outcome::Defined(queue)) => {
+                let _ = define.reply.send(Ok(queue));
+            }
+            (Command::Delete(delete), Outcome::Deleted(existed)) => {
+                let _ = delete.reply.send(Ok(existed));
+            }
+            _ => {}
+        }
+    }
+
+    fn answer_pop(&mut self, pop: Box<Pop>, claims: Vec<(ShardId, Claim)>, step: Option<PopStep>) {
+        if claims.is_empty() {
+            if let Some(until_us) = pop.wait_until_us
+                && until_us > self.clock.monotonic_us()
+            {
+                return self.parked.park(pop, until_us);
+            }
+            let empty = match step {
+                Some(PopStep::NoPartition) => Empty::NoPartition,
+                Some(PopStep::LeaseHeld) => Empty::LeaseHeld,
+                _ => Empty::NoWork,
+            };
+            return answer_empty(pop, empty);
+        }
+        let until_ms = claims.iter().map(|(_, claim)| claim.until_ms).min().unwrap_or(0);
+        let messages: u64 =
+            claims.iter().flat_map(|(_, claim)| &claim.ranges).map(|(from, to)| to - from).sum();
+        let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
+        let popped = Popped { empty: None, until_ms, parcels: parcels.collect() };
+        self.telemetry.popped.add(messages);
+        let Pop { reply, group, token, auto_ack, .. } = *pop;
+        if let Err(Ok(popped)) = reply.send(Ok(popped))
+            && !auto_ack
+        {
+            self.take_back(group, token, &popped);
+        }
+    }
+
+    /// A consumer that hung up before its messages came must not keep them from the others.
+    fn take_back(&mut self, group: GroupName, token: LeaseToken, popped: &Popped) {
+        let of_parcel = |parcel: &Parcel| {
+            let partition = parcel.partition;
+            let ranges = parcel.ranges.clone().into_iter();
+            ranges.map(move |(from, to)| {
+                let (verdict, error) = (Verdict::Retry, Box::default());
+                (partition, AckItem { first: from, last: to - 1, verdict, error })
+            })
+        };
+        let items = popped.parcels.iter().flat_map(of_parcel).collect();
+        let (reply, _nobody) = tokio::sync::oneshot::channel();
+        self.again.push(Command::Ack(Box::new(Ack { group, token: Some(token), items, reply })));
+    }
+
+    fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {
+        let Claim { partition, ranges, runs, attempts, .. } = claim;
+        let state = self.replica.shards.get(usize::from(shard))?.partition(partition)?;
+        let name = state.name.parse::<PartitionName>().ok()?;
+        let source = |run| self.hot.find(&run).map_or(Source::Cold(run), Source::Hot);
+        let sources = runs.into_iter().map(source).collect();
+        Some(Parcel { partition, name, ranges, attempts, sources })
+    }
+
+    /// Lets consumers try again that wait for what an entry brought.
+    pub(super) fn wake_parked(&mut self, shard: ShardId, entry: &Entry) {
+        let mut queues: Vec<QueueId> = Vec::new();
+        for effect in &entry.effects {
+            let queue = match effect {
+                Effect::Append { partition, .. }
+                | Effect::Settle { partition, .. }
+                | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
+                Effect::RegisterGroup { queue, .. } => Some(*queue),
+                Effect::DefineQueue(definition) => Some(definition.id),
+                _ => None,
+            };
+            queues.extend(queue.filter(|queue| queues.last() != Some(queue)));
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        for queue in queues {
+            self.wake_queue(queue);
+        }
+    }
+
+    fn queue_of(&self, shard: ShardId, partition: PartitionNumber) -> Option<QueueId> {
+        let state = self.replica.shards.get(usize::from(shard))?;
+        Some(state.partition(partition)?.queue)
+    }
+
+    fn wake_queue(&mut self, queue: QueueId) {
+        let catalog = self.replica.catalog.catalog();
+        let Some(definition) = catalog.get(queue) else { return };
+        let Ok(name) = definition.name.parse::<QueueName>() else { return };
+        for group in self.parked.groups(&name) {
+            let known = catalog.group(queue, group.as_str()).is_some();
+            let (replica, key) = (&self.replica, self.replica.key());
+            let of_group = |shard: &ShardState| {
+                let index = shard.group(queue, group.as_str());
+                index.and_then(|it| shard.group_at(it)).map_or(0, |it| it.ready_count)
+            };
+            let ready: usize = replica.shards.iter().map(of_group).sum();
+            let can_run = |pop: &Pop| match &pop.partition {
+                _ if !known => true,
+                None => ready > 0,
+                Some(name) => {
+                    let hash = key.place(queue, name.as_str());
+                    let at = usize::from(replica.count().of_hash(hash));
+                    let shard = replica.shards.get(at);
+                    shard.is_some_and(|it| has_work(it, queue, &group, name, hash))
+                }
+            };
+            let most = if known { ready } else { usize::MAX };
+            let woken = self.parked.take(&name, &group, most, can_run);
+            self.again.extend(woken.into_iter().map(Command::Pop));
+        }
+    }
+
+    /// Carries out the commands that need no entry.
+    pub(super) fn take_own_commands(&mut self, work: &mut Work) {
+        let is_own = |command: &mut Command| {
+            matches!(
+                command,
+                Command::ListDead(_)
+                    | Command::Describe(_)
+                    | Command::CheckpointDone { .. }
+                    | Command::Stop(_)
+            )
+        };
+        for command in work.commands.extract_if(.., is_own).collect::<Vec<_>>() {
+            match command {
+                Command::ListDead(list) => {
+                    let letters = self.list_dead(&list);
+                    let letters = letters.map_err(|error| CommandError::Decide(error.into()));
+                    let _ = list.reply.send(letters);
+                }
+                Command::Describe(describe) => {
+                    let description = self.describe(&describe);
+                    let _ = describe.reply.send(description);
+                }
+                Command::CheckpointDone { written } => self.end_checkpoint(written),
+                Command::Stop(reply) => self.stopping = Some(reply),
+                _ => {}
+            }
+        }
+    }
+
+    fn describe(&self, describe: &Describe) -> Description {
+        let mut description = Description::default();
+        let mut groups = std::collections::BTreeMap::<Box<str>, (u64, u64)>::new();
+        for shard in &self.replica.shards {
+            for (_, partition) in shard.partitions_of(describe.queue) {
+                description.partitions += 1;
+                description.messages += partition.next_seq - partition.base_seq;
+                for cursor in &partition.cursors {
+                    let Some(group) = shard.group_at(cursor.group) else { continue };
+                    let numbers = groups.entry(group.name.clone()).or_default();
+                    numbers.0 += partition.next_seq - cursor.next;
+                    numbers.1 += u64::from(cursor.lease.is_some());
+                }
+            }
+        }
+        let groups = groups.into_iter().map(|(name, (open, leased))| (name, open, leased));
+        description.groups = groups.collect();
+        description
+    }
+
+    fn list_dead(&self, list: &ListDead) -> Result<Vec<ListedDead>, KvError> {
+        let mut listed = Vec::new();
+        let mut skip = list.offset;
+        for shard in &self.replica.shards {
+            for (number, partition) in shard.partitions_of(list.queue) {
+                for ((_, group, _), place) in shard.dead_of(&*self.kv, number)? {
+                    let Some(group) = shard.group_at(group) else { continue };
+                    if list.group.as_ref().is_some_and(|wanted| *wanted.as_str() != *group.name) {
+                        continue;
+                    }
+                    if skip > 0 {
+                        skip -= 1;
+                        continue;
+                    }
+                    let (partition_name, group_name) = (partition.name.clone(), group.name.clone());
+                    if let Some(letter) = self.dead_letter(shard.shard(), place) {
+                        listed.push(ListedDead { partition_name, group_name, letter });
+                    }
+                    if listed.len() >= list.limit {
+                        return Ok(listed);
+                    }
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    fn dead_letter(
+        &self,
+        shard: ShardId,
+        place: DeadPlace,
+    ) -> Option<crate::state::effect::DeadLetter> {
+        let extent = crate::log::Extent { position: place.position, len: place.len };
+        codec::decode_dead(self.log.body(shard, extent).ok()?).ok()
+    }
+}
+
+fn has_work(
+    shard: &ShardState,
+    queue: QueueId,
+    group: &GroupName,
+    name: &PartitionName,
+    hash: u64,
+) -> bool {
+    let (Some(number), Some(index)) =
+        (shard.find(queue, name.as_str(), hash), shard.group(queue, group.as_str()))
+    else {
+        return false;
+    };
+    let cursors = shard.partition(number).map(|partition| &partition.cursors);
+    cursors.is_some_and(|cursors| cursors.iter().any(|it| it.group == index && it.ready))
+}
+
+/// Answers a pop with nothing.
+pub(super) fn answer_empty(pop: Box<Pop>, empty: Empty) {
+    let popped = Popped { empty: Some(empty), ..Popped::default() };
+    // A consumer that hung up took nothing with it.
+    let _ = pop.reply.send(Ok(popped));
+}

@@ -1,0 +1,379 @@
+//! The commit loop: gather what waits, decide, append, apply, sign, and again.
+//!
+//! One thread owns the state of all its shards, so nothing here is locked: rings and the inbox are
+//! the only things shared with the rest of the engine. While an append waits for the disk, the next
+//! commit gathers by itself. The thread's only waits are the append and the doorbell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::base::clock::Clock;
+use crate::base::place::ShardId;
+use crate::buffer::Buffers;
+use crate::buffer::receipt::PushRefusal;
+use crate::buffer::ring::{Pending, Ring};
+use crate::log::{Append, AppendError, Durability, Extent, Log};
+use crate::shard::command::{Command, CommandError, Inbox, Reply};
+use crate::shard::hot::HotTail;
+use crate::shard::parked::Parked;
+use crate::shard::replica::Replica;
+use crate::shard::round::{self, Plan, Work};
+use crate::shard::schedule::Schedule;
+use crate::shard::{Config, checkpointer};
+use crate::state::Bodies;
+use crate::state::catalog::Catalog;
+use crate::state::codec::{self, Chunk};
+use crate::state::draft::Context;
+use crate::state::effect::Origin;
+use crate::state::kv::Kv;
+use crate::state::model::Run;
+use crate::telemetry::Telemetry;
+
+/// Bytes of one commit: bounds how long one producer's burst delays another's receipt.
+const COMMIT_BYTES_MAX: u64 = 16 << 20;
+/// How often an append whose answer was lost, or that lost a race, is taken up again.
+const TRIES_MAX: u32 = 1000;
+
+/// What a lane works with; see the fields of the engine.
+pub(super) struct Lane {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) buffers: Arc<Buffers>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) view: Arc<ArcSwap<Catalog>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) replica: Replica,
+    pub(super) hot: HotTail,
+    pub(super) parked: Parked,
+    pub(super) config: Config,
+    pub(super) schedule: Schedule,
+    pub(super) checkpointer: checkpointer::Handle,
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) origin: Origin,
+    pub(super) rotation: usize,
+    /// Decided again with the next commit.
+    pub(super) again: Vec<Command>,
+    /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
+    pub(super) held: Vec<(ShardId, Vec<Ring>)>,
+    /// The log failed for good.
+    pub(super) poisoned: bool,
+    pub(super) stopping: Option<Reply<()>>,
+}
+
+/// How an attempt to append ended.
+enum Attempt {
+    Done(Vec<u64>),
+    /// Entries of others were applied: decide again.
+    Again,
+    Failed(AppendError),
+}
+
+impl Lane {
+    /// Runs until a `Stop` command was carried out.
+    pub(super) fn run(mut self) {
+        self.publish_catalog();
+        loop {
+            self.buffers.bell().listen();
+            let work = self.gather();
+            let timers_due = self.timer_due();
+            let idle = work.is_empty() && !timers_due;
+            if !idle {
+                self.commit(work);
+            }
+            self.expire_parked();
+            self.begin_checkpoint();
+            if !idle {
+                continue;
+            }
+            if let Some(reply) = self.stopping.take() {
+                self.shut_down();
+                // Whoever asked may have stopped waiting; the lane is done either way.
+                let _ = reply.send(());
+                return;
+            }
+            self.sleep();
+        }
+    }
+
+    /// Takes everything that is due.
+    fn gather(&mut self) -> Work {
+        let mut work = Work { commands: std::mem::take(&mut self.again), ..Work::default() };
+        work.commands.append(&mut self.inbox.take());
+        work.chores = std::mem::take(&mut self.replica.chores);
+        work.rings = std::mem::take(&mut self.held);
+        let now_us = self.clock.monotonic_us();
+        let mut room = COMMIT_BYTES_MAX;
+        let shards = self.replica.count().get();
+        for step in 0..shards {
+            // Another shard is first each time, so that a full commit starves nobody.
+            let shard = (self.rotation as u16).wrapping_add(step) % shards;
+            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= now_us);
+            if (is_due || self.stopping.is_some()) && room > 0 {
+                let rings = self.buffers.drain(shard, room);
+                room = room.saturating_sub(rings.iter().map(Ring::bytes).sum());
+                if !rings.is_empty() {
+                    work.rings.push((shard, rings));
+                }
+            }
+        }
+        self.rotation = self.rotation.wrapping_add(1);
+        self.plan_upkeep(&mut work);
+        work
+    }
+
+    fn timer_due(&self) -> bool {
+        let now_ms = self.clock.now_ms();
+        let timers = self.replica.shards.iter().filter_map(|shard| shard.next_timer_ms());
+        timers.min().is_some_and(|due| due <= now_ms)
+    }
+
+    fn commit(&mut self, mut work: Work) {
+        self.take_own_commands(&mut work);
+        for _ in 0..TRIES_MAX {
+            let plan = self.decide(&work);
+            match self.append(&plan) {
+                Attempt::Done(positions) => return self.finish(work, plan, &positions),
+                Attempt::Again => {}
+                Attempt::Failed(error) => return self.fail(work, &error),
+            }
+        }
+        self.fail(work, &AppendError::Unavailable("too many engines want the same shards".into()));
+    }
+
+    fn decide(&mut self, work: &Work) -> Plan {
+        self.origin.append += 1;
+        let bodies = LogBodies { hot: &self.hot, log: &*self.log };
+        let context = Context {
+            now_ms: self.clock.now_ms(),
+            kv: &*self.kv,
+            bodies: &bodies,
+            catalog: self.replica.catalog.catalog(),
+            dedup: self.config.dedup,
+        };
+        round::decide(&self.replica, context, self.origin, self.rotation, work)
+    }
+
+    fn append(&mut self, plan: &Plan) -> Attempt {
+        if plan.proposals.is_empty() {
+            return self.sync_for_duplicates(plan);
+        }
+        let started = self.clock.monotonic_us();
+        let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
+        self.telemetry.commit_latency.record(self.clock.monotonic_us() - started, 1);
+        match appended {
+            Ok(Append::Appended(positions)) => {
+                self.telemetry.commits.add(1);
+                Attempt::Done(positions)
+            }
+            Ok(Append::Conflict(shards)) => {
+                self.telemetry.conflicts.add(1);
+                match shards.into_iter().try_for_each(|shard| self.follow(shard).map(|_| ())) {
+                    Ok(()) => Attempt::Again,
+                    Err(error) => Attempt::Failed(error),
+                }
+            }
+            Err(AppendError::OutcomeUnknown) => self.resolve(plan),
+            Err(AppendError::Poisoned(reason)) if !self.poisoned => {
+                // The sync that failed may have left the entries on disk, or not: only a restart
+                // can tell. What comes after it is surely not applied.
+                tracing::error!(reason, "the log failed; nothing more is accepted until a restart");
+                self.poisoned = true;
+                Attempt::Failed(AppendError::OutcomeUnknown)
+            }
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// A receipt may say `duplicate` of a message whose own append was not synced yet.
+    fn sync_for_duplicates(&self, plan: &Plan) -> Attempt {
+        let bounds = self.log.bounds();
+        if plan.durability == Durability::Synced && bounds.synced < bounds.end {
+            return match self.runtime.block_on(self.log.sync()) {
+                Ok(()) => Attempt::Done(Vec::new()),
+                Err(error) => Attempt::Failed(error),
+            };
+        }
+        Attempt::Done(Vec::new())
+    }
+
+    /// Finds out what became of an append whose answer was lost, by reading the log.
+    fn resolve(&mut self, plan: &Plan) -> Attempt {
+        let Some(first) = plan.proposals.first() else { return Attempt::Again };
+        for pause in 0..TRIES_MAX {
+            match self.follow_until(first.shard, plan) {
+                Ok(Resolved::Applied) => {
+                    let others = plan.proposals.iter().skip(1);
+                    let caught_up = others.map(|other| self.follow(other.shard));
+                    return match caught_up.collect::<Result<Vec<_>, _>>() {
+                        // The entries were applied by following; `finish` only signs.
+                        Ok(_) => Attempt::Done(Vec::new()),
+                        Err(error) => Attempt::Failed(error),
+                    };
+                }
+                Ok(Resolved::NotApplied) => return Attempt::Again,
+                Err(_) => std::thread::sleep(Duration::from_millis(u64::from(pause.min(100)))),
+            }
+        }
+        Attempt::Failed(AppendError::OutcomeUnknown)
+    }
+
+    fn follow_until(&mut self, shard: ShardId, plan: &Plan) -> Result<Resolved, AppendError> {
+        let origin = self.origin;
+        let entries = self.follow(shard)?;
+        let ours = entries.contains(&origin);
+        debug_assert!(plan.proposals.iter().any(|proposal| proposal.shard == shard));
+        Ok(if ours { Resolved::Applied } else { Resolved::NotApplied })
+    }
+
+    /// Applies what others appended to a shard; returns whose entries they were.
+    pub(super) fn follow(&mut self, shard: ShardId) -> Result<Vec<Origin>, AppendError> {
+        const READ_BYTES: usize = 4 << 20;
+        let unavailable =
+            |error: &dyn std::fmt::Display| AppendError::Unavailable(error.to_string());
+        let mut origins = Vec::new();
+        loop {
+            let from = self.replica.head(shard);
+            let entries = self.runtime.block_on(self.log.read(shard, from, READ_BYTES));
+            let entries = entries.map_err(|error| unavailable(&error))?;
+            if entries.is_empty() {
+                break;
+            }
+            for stored in &entries {
+                let applied = self.replica.apply_stored(stored);
+                if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
+                    origins.push(entry.origin);
+                    self.wake_parked(shard, &entry);
+                }
+            }
+        }
+        if shard == self.replica.count().catalog() && !origins.is_empty() {
+            self.publish_catalog();
+        }
+        Ok(origins)
+    }
+
+    /// Answers everything with the log's refusal. QoS 0 batches have their answer already: they
+    /// are held and tried again, unless the log is gone for good.
+    fn fail(&mut self, work: Work, error: &AppendError) {
+        self.telemetry.commit_failed.add(1);
+        let is_final = self.poisoned || matches!(error, AppendError::TooLarge { .. });
+        let mut returned = 0;
+        for (shard, rings) in work.rings {
+            let mut held = Vec::new();
+            for mut ring in rings {
+                let pending = std::mem::take(&mut ring.pending);
+                for pending in pending {
+                    if pending.signer.is_none() && !is_final {
+                        ring.pending.push_back(pending);
+                        continue;
+                    }
+                    returned += pending.bytes();
+                    self.refuse(pending, error);
+                }
+                if !ring.pending.is_empty() {
+                    held.push(ring);
+                }
+            }
+            if !held.is_empty() {
+                self.held.push((shard, held));
+            }
+        }
+        self.buffers.give_back(returned);
+        for command in work.commands {
+            fail_command(command, &CommandError::Append(error.clone()));
+        }
+        self.replica.chores.extend(work.chores);
+        if !self.held.is_empty() || !self.replica.chores.is_empty() {
+            // Nothing else paces the next try.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn refuse(&self, pending: Pending, error: &AppendError) {
+        let count = u64::from(pending.push.batch.count());
+        self.telemetry.push_failed.add(count);
+        match pending.signer {
+            Some(signer) => signer.sign(Err(PushRefusal::Append(error.clone()))),
+            None => self.telemetry.buffered_lost.add(count),
+        }
+    }
+
+    pub(super) fn publish_catalog(&self) {
+        let catalog = self.replica.catalog.catalog();
+        self.telemetry.queues.set(catalog.len() as u64);
+        self.view.store(Arc::new(catalog.clone()));
+    }
+
+    fn expire_parked(&mut self) {
+        for pop in self.parked.expire(self.clock.monotonic_us()) {
+            super::finish::answer_empty(pop, crate::shard::command::Empty::NoWork);
+        }
+    }
+
+    fn shut_down(&mut self) {
+        for pop in self.parked.take_all() {
+            let _ = pop.reply.send(Err(CommandError::ShuttingDown));
+        }
+        self.checkpoint_everything();
+        if let Err(error) = self.runtime.block_on(self.log.sync()) {
+            tracing::error!(%error, "the log could not be synced while shutting down");
+        }
+    }
+
+    fn sleep(&self) {
+        const LONGEST: Duration = Duration::from_secs(60);
+        let (now_us, now_ms) = (self.clock.monotonic_us(), self.clock.now_ms());
+        let shards = &self.replica.shards;
+        let due = (0..self.replica.count().get()).filter_map(|it| self.buffers.due_us(it)).min();
+        let lease = shards.iter().filter_map(|shard| shard.next_timer_ms()).min();
+        let waits = [
+            due.map(|due| due.saturating_sub(now_us)),
+            lease.map(|due| due.saturating_sub(now_ms) * 1000),
+            self.parked.next_deadline_us().map(|due| due.saturating_sub(now_us)),
+            self.schedule.next_us(self.has_changes()).map(|due| due.saturating_sub(now_us)),
+        ];
+        let wait = waits.into_iter().flatten().min().map(Duration::from_micros);
+        let wait = wait.unwrap_or(LONGEST).min(LONGEST);
+        if !wait.is_zero() {
+            self.buffers.bell().sleep(wait);
+        }
+    }
+}
+
+enum Resolved {
+    Applied,
+    NotApplied,
+}
+
+/// Answers a command with a failure.
+pub(super) fn fail_command(command: Command, error: &CommandError) {
+    // A receiver that is gone hung up: there is nobody to tell.
+    match command {
+        Command::Pop(pop) => drop(pop.reply.send(Err(error.clone()))),
+        Command::Ack(ack) => drop(ack.reply.send(Err(error.clone()))),
+        Command::Extend(extend) => drop(extend.reply.send(Err(error.clone()))),
+        Command::Define(define) => drop(define.reply.send(Err(error.clone()))),
+        Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
+        Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
+        Command::Describe(_) | Command::CheckpointDone { .. } | Command::Stop(_) => {}
+    }
+}
+
+/// Bodies from the hot tail, or else from the log.
+pub(super) struct LogBodies<'a> {
+    pub(super) hot: &'a HotTail,
+    pub(super) log: &'a dyn Log,
+}
+
+impl Bodies for LogBodies<'_> {
+    fn chunks(&self, shard: ShardId, run: &Run) -> Option<Vec<Chunk>> {
+        if let Some(chunks) = self.hot.find(run) {
+            return Some(chunks);
+        }
+        let place = self.log.body(shard, Extent { position: run.position, len: run.len }).ok()?;
+        codec::decode_chunks(place).ok()
+    }
+}

@@ -1,0 +1,228 @@
+//! The running shards: pending → decide → append → apply → sign.
+//!
+//! [`Engine`] is what the rooms above hold: it takes commands and placed pushes and answers them.
+//! Behind it one thread per engine, the lane ([`lane`]), owns all state ([`replica`]) and commits
+//! everything that waits in one append ([`round`] decides, [`finish`] applies and signs). Consumers
+//! that wait are [`parked`] here; the newest batches stay in the [`hot`] tail; [`upkeep`] writes
+//! checkpoints, lets retention work and gives space back.
+
+mod checkpointer;
+pub mod command;
+mod finish;
+pub mod hot;
+mod lane;
+pub mod parked;
+pub mod replica;
+pub mod round;
+pub mod schedule;
+mod upkeep;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::base::clock::Clock;
+use crate::base::place::{ShardCount, ShardId, StoreKey};
+use crate::base::random::Random;
+use crate::buffer::Buffers;
+use crate::log::{Extent, Log, ReadError};
+use crate::shard::command::{Command, Inbox};
+use crate::shard::hot::HotTail;
+use crate::shard::lane::Lane;
+use crate::shard::parked::Parked;
+use crate::shard::replica::Replica;
+use crate::shard::schedule::Schedule;
+use crate::state::catalog::{Catalog, CatalogChange};
+use crate::state::codec::{self, Chunk};
+use crate::state::effect::Origin;
+use crate::state::kv::Kv;
+use crate::state::ledger::DedupPolicy;
+use crate::state::model::Run;
+use crate::telemetry::Telemetry;
+
+/// How the running shards behave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// Bytes of newest batches kept in memory.
+    pub hot_tail_bytes: u64,
+    /// How often each shard's changes become rows, milliseconds.
+    pub checkpoint_interval_ms: u64,
+    /// How often retention and compaction look around, milliseconds.
+    pub retention_interval_ms: u64,
+    /// How long transaction ids are remembered.
+    pub dedup: DedupPolicy,
+    /// The part of the log that is given back at a time, bytes.
+    pub segment_bytes: u64,
+    /// A part with less than this share of live bytes is compacted.
+    pub compaction_live_ratio: f64,
+    /// Whether nobody else appends to the log: then all of it up to its end is applied.
+    pub sole_writer: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hot_tail_bytes: 32 << 20,
+            checkpoint_interval_ms: 5_000,
+            retention_interval_ms: 300_000,
+            dedup: DedupPolicy::default(),
+            segment_bytes: 128 << 20,
+            compaction_live_ratio: 0.25,
+            sole_writer: true,
+        }
+    }
+}
+
+/// What an engine runs on.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Rows.
+    pub kv: Arc<dyn Kv>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for the engine's number.
+    pub random: Arc<dyn Random>,
+    /// Rings.
+    pub buffers: Arc<Buffers>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// A running engine. Shared; dropping the last handle does not stop it, [`Engine::stop`] does.
+pub struct Engine {
+    log: Arc<dyn Log>,
+    buffers: Arc<Buffers>,
+    inbox: Arc<Inbox>,
+    view: Arc<ArcSwap<Catalog>>,
+    clock: Arc<dyn Clock>,
+    count: ShardCount,
+    key: StoreKey,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Starts the lane on a replica that has applied everything the log holds.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
+        let Parts { log, kv, clock, random, buffers, telemetry } = parts;
+        let inbox = Arc::new(Inbox::default());
+        let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
+        let (count, key) = (replica.count(), replica.key());
+        replica.chores = replica.orphans().into_iter().map(CatalogChange::Gone).collect();
+        let checkpointer = checkpointer::Handle::start(
+            Arc::clone(&log),
+            Arc::clone(&kv),
+            Arc::clone(&inbox),
+            Arc::clone(&buffers),
+        )?;
+        let now_us = clock.monotonic_us();
+        let lane = Lane {
+            log: Arc::clone(&log),
+            kv,
+            clock: Arc::clone(&clock),
+            buffers: Arc::clone(&buffers),
+            inbox: Arc::clone(&inbox),
+            view: Arc::clone(&view),
+            telemetry,
+            replica,
+            hot: HotTail::new(config.hot_tail_bytes),
+            parked: Parked::default(),
+            config,
+            schedule: Schedule::new(
+                config.checkpoint_interval_ms,
+                config.retention_interval_ms,
+                now_us,
+            ),
+            checkpointer,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
+            origin: Origin { engine: random.next_u64(), append: 0 },
+            rotation: 0,
+            again: Vec::new(),
+            held: Vec::new(),
+            poisoned: false,
+            stopping: None,
+        };
+        let thread =
+            std::thread::Builder::new().name("onrush-lane".into()).spawn(move || lane.run())?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { log, buffers, inbox, view, clock, count, key, thread })
+    }
+
+    /// Hands a command to the lane. Its answer comes through the command's own sender; if the
+    /// engine has stopped, the sender is dropped.
+    pub fn submit(&self, command: Command) {
+        self.inbox.put(command);
+        self.buffers.bell().ring();
+    }
+
+    /// The rings.
+    #[must_use]
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// The queues as of the last commit; swapped whole, never changed. Hold it briefly.
+    #[must_use]
+    pub fn catalog_now(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.view.load()
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> ShardCount {
+        self.count
+    }
+
+    /// The store's key.
+    #[must_use]
+    pub fn key(&self) -> StoreKey {
+        self.key
+    }
+
+    /// The engine's clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The log, for its figures.
+    #[must_use]
+    pub fn log(&self) -> &dyn Log {
+        &*self.log
+    }
+
+    /// Reads batches that are not in memory any more. May wait for the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`] as the log says.
+    pub fn read(&self, shard: ShardId, run: &Run) -> Result<Vec<Chunk>, ReadError> {
+        let place = self.log.body(shard, Extent { position: run.position, len: run.len })?;
+        decode_place(run, place)
+    }
+
+    /// Commits what waits, writes a last checkpoint, syncs the log and ends the lane. Producers and
+    /// consumers should be gone by then; what comes later is not answered.
+    pub async fn stop(&self) {
+        let (reply, stopped) = oneshot::channel();
+        self.submit(Command::Stop(reply));
+        // An error means that the lane is gone already.
+        let _ = stopped.await;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            // It has answered; all that is left is to return.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn decode_place(run: &Run, place: Bytes) -> Result<Vec<Chunk>, ReadError> {
+    codec::decode_chunks(place)
+        .map_err(|error| ReadError::Corrupt { position: run.position, reason: error.to_string() })
+}

@@ -1,0 +1,146 @@
+//! Everything that the log says, as state: all shards and the catalog.
+//!
+//! Built at start from rows and the log's tail; then fed with what the lane appended and with what
+//! other engines appended. Called by the lane, and by start-up.
+
+use crate::base::place::{QueueId, ShardCount, ShardId, StoreKey};
+use crate::log::StoredEntry;
+use crate::state::ShardState;
+use crate::state::catalog::{CatalogChange, CatalogShard};
+use crate::state::checkpoint::LoadError;
+use crate::state::codec::{self, EntryError};
+use crate::state::effect::Entry;
+use crate::state::kv::Kv;
+
+/// Why the log cannot be applied to the state.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReplayError {
+    /// The log begins behind what the state has: the state is older than the log's oldest part.
+    #[error("shard {shard} has {head} entries and the log goes on with entry {index}")]
+    Missing {
+        /// The shard.
+        shard: ShardId,
+        /// Entries applied.
+        head: u64,
+        /// The entry found.
+        index: u64,
+    },
+    /// An entry's bytes make no sense.
+    #[error("entry {index} of shard {shard}: {error}")]
+    Entry {
+        /// The shard.
+        shard: ShardId,
+        /// The entry.
+        index: u64,
+        /// What is wrong.
+        error: EntryError,
+    },
+}
+
+/// All state of an engine.
+#[derive(Debug)]
+pub struct Replica {
+    /// The shards, by number.
+    pub shards: Vec<ShardState>,
+    /// The catalog's shard.
+    pub catalog: CatalogShard,
+    /// What applied catalog entries ask of the shards; the lane takes it.
+    pub chores: Vec<CatalogChange>,
+    count: ShardCount,
+    key: StoreKey,
+}
+
+impl Replica {
+    /// Without a history.
+    #[must_use]
+    pub fn new(count: ShardCount, key: StoreKey) -> Self {
+        let shards = (0..count.get()).map(|shard| ShardState::new(shard, count, key)).collect();
+        Self { shards, catalog: CatalogShard::default(), chores: Vec::new(), count, key }
+    }
+
+    /// From rows; what the log has beyond them is to be applied next.
+    ///
+    /// # Errors
+    /// [`LoadError`] when rows cannot be read: start from [`Self::new`] and the whole log.
+    pub fn load(count: ShardCount, key: StoreKey, kv: &dyn Kv) -> Result<Self, LoadError> {
+        let shards = (0..count.get()).map(|shard| ShardState::load(shard, count, key, kv));
+        let shards = shards.collect::<Result<_, _>>()?;
+        let catalog = CatalogShard::load(count.catalog(), kv)?;
+        Ok(Self { shards, catalog, chores: Vec::new(), count, key })
+    }
+
+    /// How many shards, without the catalog's.
+    #[must_use]
+    pub fn count(&self) -> ShardCount {
+        self.count
+    }
+
+    /// The store's key.
+    #[must_use]
+    pub fn key(&self) -> StoreKey {
+        self.key
+    }
+
+    /// Per shard, the catalog's last: entries applied, and the position behind them.
+    #[must_use]
+    pub fn applied(&self) -> Vec<(u64, u64)> {
+        let shards = self.shards.iter().map(|shard| (shard.head(), shard.position()));
+        shards.chain([(self.catalog.head(), self.catalog.position())]).collect()
+    }
+
+    /// Entries applied in one shard.
+    #[must_use]
+    pub fn head(&self, shard: ShardId) -> u64 {
+        if shard == self.count.catalog() {
+            return self.catalog.head();
+        }
+        self.shards.get(usize::from(shard)).map_or(0, ShardState::head)
+    }
+
+    /// Applies a shard's next entry.
+    pub fn apply(&mut self, shard: ShardId, entry: &Entry, position: u64, len: u64) {
+        if shard == self.count.catalog() {
+            self.chores.extend(self.catalog.apply(entry, position, len));
+        } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
+            state.apply(entry, position, len);
+        }
+    }
+
+    /// Applies an entry that was read from the log; returns it decoded. One that is applied
+    /// already is left alone.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the entry makes no sense or entries before it are missing: this engine
+    /// cannot go on.
+    pub fn apply_stored(&mut self, stored: &StoredEntry) -> Result<Option<Entry>, ReplayError> {
+        let (shard, index) = (stored.shard, stored.index);
+        let head = self.head(shard);
+        if index < head {
+            return Ok(None);
+        }
+        if index > head {
+            return Err(ReplayError::Missing { shard, head, index });
+        }
+        let entry = codec::decode(stored.bytes.clone()).map_err(|error| ReplayError::Entry {
+            shard,
+            index,
+            error,
+        })?;
+        self.apply(shard, &entry, stored.position, stored.bytes.len() as u64);
+        Ok(Some(entry))
+    }
+
+    /// Queues that shards still hold though the catalog forgot them: a crash came between.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<QueueId> {
+        let mut orphans: Vec<QueueId> = self
+            .shards
+            .iter()
+            .flat_map(ShardState::queues)
+            .filter(|queue| self.catalog.catalog().get(*queue).is_none())
+            .collect();
+        orphans.sort_unstable();
+        orphans.dedup();
+        orphans
+    }
+}

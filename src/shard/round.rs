@@ -1,0 +1,429 @@
+//! One commit, on paper: what waits becomes entries and answers. Pure; nothing is changed here.
+//!
+//! The lane hands in what it gathered and the state; out comes a [`Plan`]: proposals for the log and
+//! an outcome for everything. If the log refuses, the plan is thrown away and made again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use onrush_protocol::options::QueueOptions;
+
+use crate::base::place::{PartitionNumber, QueueId, ShardId};
+use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
+use crate::buffer::ring::Ring;
+use crate::log::{Durability, Proposal};
+use crate::shard::command::{Ack, Command, Define, Pop};
+use crate::shard::replica::Replica;
+use crate::state::ShardState;
+use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
+use crate::state::codec::{self, Chunk};
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::pop::{Claim, PopAsk, PopStep};
+use crate::state::draft::push::{Pushed, RecordOutcome};
+use crate::state::draft::{Context, DecideError, Draft};
+use crate::state::effect::{DeadLetter, Effect, Entry, Origin};
+
+/// Leases that lapse in one commit of one shard.
+const LAPSES_PER_COMMIT: usize = 256;
+
+/// What a commit is to decide.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Rings by shard, in the order taken.
+    pub rings: Vec<(ShardId, Vec<Ring>)>,
+    /// Commands in order of arrival.
+    pub commands: Vec<Command>,
+    /// What catalog changes ask of the shards.
+    pub chores: Vec<CatalogChange>,
+    /// Queues whose retention is to be looked at.
+    pub retention: Vec<QueueId>,
+    /// Batches to be written again.
+    pub relocations: Vec<(ShardId, Chunk)>,
+    /// Dead letters to be written again.
+    pub reburials: Vec<(ShardId, DeadLetter)>,
+}
+
+impl Work {
+    /// Whether there is nothing to decide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+            && self.commands.is_empty()
+            && self.chores.is_empty()
+            && self.retention.is_empty()
+            && self.relocations.is_empty()
+            && self.reburials.is_empty()
+    }
+}
+
+/// What became of a command, as decided.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing to say: another part of the lane answers it.
+    None,
+    /// Claims, each with its shard; or why there are none.
+    Popped(Vec<(ShardId, Claim)>, Option<PopStep>),
+    /// The group is being made known: decide again after this commit.
+    Again,
+    /// One result per item.
+    Acked(Vec<Result<Acked, AckRefusal>>),
+    /// When the lease ends now.
+    Extended(Option<u64>),
+    /// The queue as it is now.
+    Defined(Arc<QueueDefinition>),
+    /// Whether there was such a queue.
+    Deleted(bool),
+    /// It could not be decided.
+    Failed(DecideError),
+}
+
+/// Decisions of one commit.
+#[derive(Debug)]
+pub struct Plan {
+    /// The entries, in the order of the proposals.
+    pub entries: Vec<(ShardId, Entry)>,
+    /// The same for the log.
+    pub proposals: Vec<Proposal>,
+    /// What the strictest decision needs.
+    pub durability: Durability,
+    /// One receipt per pending push, in the order of [`Work::rings`].
+    pub receipts: Vec<Receipt>,
+    /// One per command.
+    pub outcomes: Vec<Outcome>,
+    /// How many leases lapsed.
+    pub lapsed: usize,
+}
+
+/// Decides all of `work` against `replica`.
+#[must_use]
+pub fn decide(
+    replica: &Replica,
+    context: Context<'_>,
+    origin: Origin,
+    rotation: usize,
+    work: &Work,
+) -> Plan {
+    let mut round = Round::new(replica, context, rotation);
+    let lapsed = round.lapse();
+    let outcomes = work.commands.iter().map(|command| round.command(command)).collect();
+    round.chores(&work.chores);
+    round.upkeep(work);
+    let mut receipts = Vec::new();
+    for (shard, rings) in &work.rings {
+        round.rings(*shard, rings, &mut receipts);
+    }
+    let Round { drafts, catalog, durability, .. } = round;
+    let mut entries: Vec<(ShardId, Entry)> = Vec::new();
+    for (shard, draft) in drafts.into_iter().enumerate() {
+        if let Some(entry) = draft.and_then(|draft| draft.finish(origin)) {
+            entries.push((shard as ShardId, entry));
+        }
+    }
+    if !catalog.is_empty() {
+        let time_ms = context.now_ms.max(replica.catalog.last_ms());
+        let shard = replica.count().catalog();
+        entries.push((shard, Entry { time_ms, origin, effects: catalog }));
+    }
+    let proposals = entries.iter().map(|(shard, entry)| Proposal {
+        shard: *shard,
+        expected_head: replica.head(*shard),
+        parts: codec::encode(entry),
+    });
+    let proposals = proposals.collect();
+    Plan { entries, proposals, durability, receipts, outcomes, lapsed }
+}
+
+struct Round<'a> {
+    replica: &'a Replica,
+    context: Context<'a>,
+    /// By shard; made when first needed.
+    drafts: Vec<Option<Draft<'a>>>,
+    catalog: Vec<Effect>,
+    durability: Durability,
+    rotation: usize,
+}
+
+impl<'a> Round<'a> {
+    fn new(replica: &'a Replica, context: Context<'a>, rotation: usize) -> Self {
+        let drafts = replica.shards.iter().map(|_| None).collect();
+        let durability = Durability::Written;
+        Self { replica, context, drafts, catalog: Vec::new(), durability, rotation }
+    }
+
+    fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
+        let state = self.replica.shards.get(usize::from(shard))?;
+        let (slot, context) = (self.drafts.get_mut(usize::from(shard))?, self.context);
+        Some(slot.get_or_insert_with(|| Draft::new(state, context)))
+    }
+
+    fn sync(&mut self) {
+        self.durability = Durability::Synced;
+    }
+
+    fn lapse(&mut self) -> usize {
+        let now_ms = self.context.now_ms;
+        let is_due = |shard: &&ShardState| shard.next_timer_ms().is_some_and(|due| due <= now_ms);
+        let due: Vec<ShardId> =
+            self.replica.shards.iter().filter(is_due).map(ShardState::shard).collect();
+        let mut lapsed = 0;
+        for shard in due {
+            if let Some(draft) = self.draft(shard) {
+                // A lease whose dead letter cannot be read now stays; it is due again next time.
+                lapsed += draft.lapse(LAPSES_PER_COMMIT).unwrap_or(0);
+            }
+        }
+        lapsed
+    }
+
+    fn rings(&mut self, shard: ShardId, rings: &[Ring], receipts: &mut Vec<Receipt>) {
+        for ring in rings {
+            let mut durable = false;
+            let Some(draft) = self.draft(shard) else { continue };
+            let placed = draft.place(ring.queue, ring.partition.as_str(), ring.hash);
+            for pending in &ring.pending {
+                durable |= pending.qos.is_durable();
+                let stored = placed.clone().and_then(|partition| {
+                    Ok(Stored { partition, pushed: draft.push(partition, &pending.push)? })
+                });
+                receipts.push(stored.map_err(PushRefusal::from));
+            }
+            if durable {
+                self.sync();
+            }
+        }
+    }
+
+    fn command(&mut self, command: &Command) -> Outcome {
+        match command {
+            Command::Pop(pop) => self.pop(pop),
+            Command::Ack(ack) => self.ack(ack),
+            Command::Extend(extend) => {
+                let until_ms = self.context.now_ms + extend.extend_ms;
+                let shards = 0..self.replica.count().get();
+                let ends = shards.filter_map(|shard| {
+                    self.replica
+                        .shards
+                        .get(usize::from(shard))?
+                        .holds(extend.token)
+                        .then_some(())?;
+                    self.draft(shard)?.extend(extend.token, until_ms)
+                });
+                Outcome::Extended(ends.min())
+            }
+            Command::Define(define) => self.define(define),
+            Command::Delete(delete) => {
+                let found = self.find(delete.name.as_str());
+                if let Some(queue) = &found {
+                    self.sync();
+                    self.catalog.push(Effect::ForgetQueue { queue: queue.id });
+                }
+                Outcome::Deleted(found.is_some())
+            }
+            Command::ListDead(_)
+            | Command::Describe(_)
+            | Command::CheckpointDone { .. }
+            | Command::Stop(_) => Outcome::None,
+        }
+    }
+
+    /// A queue with what this round did to it.
+    fn find(&self, name: &str) -> Option<Arc<QueueDefinition>> {
+        let mut found = self.catalog_state().find(name).cloned();
+        for effect in &self.catalog {
+            match effect {
+                Effect::DefineQueue(it) if *it.name == *name => {
+                    found = Some(Arc::new((**it).clone()));
+                }
+                Effect::ForgetQueue { queue } => found = found.filter(|it| it.id != *queue),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn catalog_state(&self) -> &'a Catalog {
+        self.replica.catalog.catalog()
+    }
+
+    fn define(&mut self, define: &Define) -> Outcome {
+        let found = self.find(define.name.as_str());
+        if let (Some(found), None) = (&found, &define.options) {
+            return Outcome::Defined(Arc::clone(found));
+        }
+        let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
+        let id = self.catalog_state().next_id().saturating_add(new as QueueId);
+        let definition = QueueDefinition {
+            id: found.as_ref().map_or(id, |found| found.id),
+            name: define.name.as_str().into(),
+            namespace: define.namespace.clone(),
+            task: define.task.clone(),
+            created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
+            options: define.options.clone().unwrap_or_else(QueueOptions::default),
+        };
+        self.sync();
+        self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));
+        Outcome::Defined(Arc::new(definition))
+    }
+
+    fn chores(&mut self, chores: &[CatalogChange]) {
+        for chore in chores {
+            for state in &self.replica.shards {
+                let shard = state.shard();
+                match chore {
+                    CatalogChange::Queue(_) => {}
+                    CatalogChange::Group(queue, name, start) => {
+                        if state.partitions_of(*queue).next().is_some()
+                            && state.group(*queue, name).is_none()
+                            && let Some(draft) = self.draft(shard)
+                        {
+                            draft.register(*queue, name, *start);
+                        }
+                    }
+                    CatalogChange::Gone(queue) => {
+                        if state.knows(*queue)
+                            && let Some(draft) = self.draft(shard)
+                        {
+                            draft.drop_queue(*queue);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn upkeep(&mut self, work: &Work) {
+        for queue in &work.retention {
+            for state in &self.replica.shards {
+                if state.knows(*queue)
+                    && let Some(draft) = self.draft(state.shard())
+                {
+                    // Rows that cannot be read now are looked at in the next round of retention.
+                    let _ = draft.retain(*queue);
+                }
+            }
+        }
+        for (shard, chunk) in &work.relocations {
+            if let Some(draft) = self.draft(*shard) {
+                draft.relocate(chunk);
+            }
+        }
+        for (shard, letter) in &work.reburials {
+            if let Some(draft) = self.draft(*shard) {
+                draft.bury_again(letter);
+            }
+        }
+    }
+
+    fn pop(&mut self, pop: &Pop) -> Outcome {
+        if pop.reply.is_closed() {
+            return Outcome::None;
+        }
+        let Some(queue) = self.catalog_state().find(pop.queue.as_str()) else {
+            return Outcome::Popped(Vec::new(), None);
+        };
+        let (queue, group) = (queue.id, pop.group.as_str());
+        if self.catalog_state().group(queue, group).is_none() {
+            return self.define_group(queue, pop);
+        }
+        let place = pop.partition.as_ref().map(|name| {
+            let hash = self.replica.key().place(queue, name.as_str());
+            (name.as_str(), hash)
+        });
+        let ask = PopAsk {
+            queue,
+            partition: place,
+            group,
+            token: pop.token,
+            lease_ms: pop.lease_ms,
+            auto_ack: pop.auto_ack,
+        };
+        let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
+        let count = self.replica.shards.len();
+        let turn = |step: usize| (self.rotation + step) % count.max(1);
+        let order: Vec<usize> = match place {
+            Some((_, hash)) => vec![usize::from(self.replica.count().of_hash(hash))],
+            None => (0..count).map(turn).collect(),
+        };
+        for at in order {
+            let Some(state) = self.replica.shards.get(at) else { continue };
+            if budget.is_spent() {
+                break;
+            }
+            let has_work = state.group(queue, group).and_then(|it| state.group_at(it));
+            if place.is_none() && has_work.is_none_or(|it| it.ready_count == 0) {
+                continue;
+            }
+            let shard = state.shard();
+            let Some(draft) = self.draft(shard) else { continue };
+            let mut found = Vec::new();
+            match draft.pop(&ask, &mut budget, &mut found) {
+                Ok(step) => last_step = Some(step),
+                // What other shards gave already is leased; this one is asked again next time.
+                Err(error) if claims.is_empty() => return Outcome::Failed(error),
+                Err(_) => {}
+            }
+            claims.extend(found.into_iter().map(|claim| (shard, claim)));
+        }
+        if pop.auto_ack && !claims.is_empty() {
+            self.sync();
+        }
+        self.rotation = self.rotation.wrapping_add(1);
+        Outcome::Popped(claims, last_step)
+    }
+
+    fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
+        let (name, start) = (pop.group.as_str(), pop.start);
+        let is_it = |effect: &Effect| {
+            matches!(effect, Effect::DefineGroup { queue: it, name: its, .. }
+                if *it == queue && **its == *name)
+        };
+        if !self.catalog.iter().any(is_it) {
+            self.catalog.push(Effect::DefineGroup { queue, name: name.into(), start });
+            self.chores(&[CatalogChange::Group(queue, name.into(), start)]);
+            self.sync();
+        }
+        Outcome::Again
+    }
+
+    fn ack(&mut self, ack: &Ack) -> Outcome {
+        let mut results: Vec<Option<Result<Acked, AckRefusal>>> =
+            ack.items.iter().map(|_| None).collect();
+        // All items of a partition at once, so that they are decided together.
+        let mut by_partition: BTreeMap<PartitionNumber, Vec<usize>> = BTreeMap::new();
+        for (at, (partition, _)) in ack.items.iter().enumerate() {
+            by_partition.entry(*partition).or_default().push(at);
+        }
+        for (partition, places) in by_partition {
+            let items = places.iter().filter_map(|at| ack.items.get(*at));
+            let items: Vec<AckItem> = items.map(|(_, item)| item.clone()).collect();
+            let shard = self.replica.count().of_partition(partition);
+            let Some(draft) = self.draft(shard) else { continue };
+            let decided = draft.ack(partition, ack.group.as_str(), ack.token, &items);
+            for (place, result) in places.into_iter().zip(decided) {
+                if let Some(slot) = results.get_mut(place) {
+                    *slot = Some(result);
+                }
+            }
+        }
+        self.sync();
+        let missing = |partition| Err(AckRefusal::NoPartition(partition));
+        let pairs = results.into_iter().zip(&ack.items);
+        Outcome::Acked(
+            pairs.map(|(it, (partition, _))| it.unwrap_or(missing(*partition))).collect(),
+        )
+    }
+}
+
+/// Messages of a receipt that are new, and those that are duplicates.
+#[must_use]
+pub fn tally(receipt: &Receipt) -> (u64, u64) {
+    match receipt {
+        Ok(Stored { pushed: Pushed::Stored { count, .. }, .. }) => (u64::from(*count), 0),
+        Ok(Stored { pushed: Pushed::Mixed(outcomes), .. }) => {
+            let duplicate = |outcome: &&RecordOutcome| outcome.duplicate;
+            let duplicates = outcomes.iter().filter(duplicate).count();
+            ((outcomes.len() - duplicates) as u64, duplicates as u64)
+        }
+        Err(_) => (0, 0),
+    }
+}

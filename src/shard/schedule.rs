@@ -1,0 +1,112 @@
+//! When the lane does what nobody asked for: checkpoints and retention. Pure.
+
+/// Times of upkeep, in the clock's microseconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    checkpoint_every_us: u64,
+    retention_every_us: u64,
+    checkpoint_at_us: u64,
+    retention_at_us: u64,
+    /// The shard whose turn comes next.
+    turn: u16,
+    under_way: Option<u16>,
+}
+
+impl Schedule {
+    /// A schedule that starts at `now_us`.
+    #[must_use]
+    pub fn new(checkpoint_ms: u64, retention_ms: u64, now_us: u64) -> Self {
+        let (checkpoint_every_us, retention_every_us) =
+            (checkpoint_ms.max(1) * 1000, retention_ms.max(1) * 1000);
+        Self {
+            checkpoint_every_us,
+            retention_every_us,
+            checkpoint_at_us: now_us + checkpoint_every_us,
+            retention_at_us: now_us + retention_every_us,
+            turn: 0,
+            under_way: None,
+        }
+    }
+
+    /// When the lane should wake for upkeep; checkpoints only matter where there are changes.
+    #[must_use]
+    pub fn next_us(&self, has_changes: bool) -> Option<u64> {
+        let checkpoint = (has_changes && self.under_way.is_none()).then_some(self.checkpoint_at_us);
+        Some(self.retention_at_us.min(checkpoint.unwrap_or(u64::MAX)))
+    }
+
+    /// Whether retention is due; if so, the next one is an interval later.
+    pub fn take_retention(&mut self, now_us: u64) -> bool {
+        let is_due = self.retention_at_us <= now_us;
+        if is_due {
+            self.retention_at_us = now_us + self.retention_every_us;
+        }
+        is_due
+    }
+
+    /// The shard under checkpoint.
+    #[must_use]
+    pub fn under_way(&self) -> Option<u16> {
+        self.under_way
+    }
+
+    /// Where a checkpoint may begin, the shards whose turn it is, in order.
+    #[must_use]
+    pub fn turns(&self, shards: u16, now_us: u64) -> Option<impl Iterator<Item = u16> + use<>> {
+        let turn = self.turn;
+        let may = self.under_way.is_none() && self.checkpoint_at_us <= now_us;
+        may.then(|| (0..shards).map(move |step| (turn + step) % shards))
+    }
+
+    /// A shard's checkpoint begins.
+    pub fn begin(&mut self, shard: u16, shards: u16) {
+        self.under_way = Some(shard);
+        self.turn = (shard + 1) % shards.max(1);
+    }
+
+    /// The checkpoint under way ended. The next shard follows at once until the turn comes round;
+    /// then there is a pause.
+    pub fn end(&mut self, now_us: u64) {
+        if self.under_way.take().is_some() && self.turn == 0 {
+            self.checkpoint_at_us = now_us + self.checkpoint_every_us;
+        }
+    }
+
+    /// No shard has anything to write: pause.
+    pub fn rest(&mut self, now_us: u64) {
+        self.turn = 0;
+        self.checkpoint_at_us = now_us + self.checkpoint_every_us;
+    }
+
+    /// Something has grown too large to wait for the pause to end.
+    pub fn hurry(&mut self, now_us: u64) {
+        self.checkpoint_at_us = self.checkpoint_at_us.min(now_us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_take_turns_and_a_pause_follows_the_last() {
+        let mut schedule = Schedule::new(5, 1_000, 0);
+        assert!(schedule.turns(2, 4_999).is_none());
+        for shard in 0..2 {
+            assert_eq!(schedule.turns(2, 5_000).unwrap().next(), Some(shard));
+            schedule.begin(shard, 2);
+            assert!(schedule.turns(2, 5_000).is_none(), "one at a time");
+            schedule.end(5_000);
+        }
+        assert!(schedule.turns(2, 9_999).is_none());
+        assert!(schedule.turns(2, 10_000).is_some());
+    }
+
+    #[test]
+    fn retention_comes_once_an_interval() {
+        let mut schedule = Schedule::new(5, 10, 0);
+        assert!(!schedule.take_retention(9_999));
+        assert!(schedule.take_retention(10_000));
+        assert!(!schedule.take_retention(10_001));
+    }
+}

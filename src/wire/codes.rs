@@ -1,0 +1,196 @@
+//! Which number a peer sees for each error of the rooms: the one place where errors become codes.
+//!
+//! In: an error of a room. Out: a [`Code`], which knows its name, whether sending again can help,
+//! and what the world looks like now. Every match is exhaustive, so that a new error cannot reach a
+//! peer before somebody has decided what it means to one. Called by both doors, TCP and HTTP; the
+//! text beside the code is the error's own.
+
+use onrush_protocol::batch::BatchError;
+use onrush_protocol::code::Code;
+use onrush_protocol::name::NameError;
+use onrush_protocol::qos::Qos;
+
+use crate::buffer::Full;
+use crate::buffer::receipt::PushRefusal;
+use crate::catalog::CatalogError;
+use crate::delivery::PopError;
+use crate::ingest::PushError;
+use crate::log::{AppendError, ReadError};
+use crate::shard::command::CommandError;
+use crate::state::draft::DecideError;
+use crate::state::draft::ack::AckRefusal;
+
+/// A push that was not admitted.
+#[must_use]
+pub fn of_push_error(error: &PushError) -> Code {
+    match error {
+        PushError::Batch(error) => of_batch_error(error),
+        PushError::Queue(error) => of_catalog_error(error),
+        PushError::Full(full) => of_full(*full),
+    }
+}
+
+/// A push at `qos` that was not admitted. At a durable QoS the producer has waited for room in
+/// vain, and then it is the server that is busy, whichever of its rings is full.
+#[must_use]
+pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
+    match error {
+        PushError::Full(_) if qos.is_durable() => Code::Busy,
+        PushError::Full(_) | PushError::Batch(_) | PushError::Queue(_) => of_push_error(error),
+    }
+}
+
+/// A push that was admitted and then not stored.
+#[must_use]
+pub fn of_push_refusal(refusal: &PushRefusal) -> Code {
+    match refusal {
+        PushRefusal::Decide(error) => of_decide_error(error),
+        PushRefusal::Append(error) => of_append_error(error),
+        PushRefusal::ShuttingDown => Code::ShuttingDown,
+    }
+}
+
+/// No room.
+#[must_use]
+pub fn of_full(full: Full) -> Code {
+    match full {
+        Full::Ring { .. } => Code::RingFull,
+        Full::Budget { .. } => Code::Busy,
+    }
+}
+
+/// A batch that is no batch, or too large. The protocol knows its own codes.
+#[must_use]
+pub fn of_batch_error(error: &BatchError) -> Code {
+    error.code()
+}
+
+/// A name that may not be one.
+#[must_use]
+pub fn of_name_error(error: &NameError) -> Code {
+    error.code()
+}
+
+/// A command that was not carried out.
+#[must_use]
+pub fn of_command_error(error: &CommandError) -> Code {
+    match error {
+        CommandError::Decide(error) => of_decide_error(error),
+        CommandError::Append(error) => of_append_error(error),
+        CommandError::ShuttingDown => Code::ShuttingDown,
+    }
+}
+
+/// A queue that could not be found, made, changed or deleted.
+#[must_use]
+pub fn of_catalog_error(error: &CatalogError) -> Code {
+    match error {
+        CatalogError::NotFound(_) => Code::QueueNotFound,
+        CatalogError::Option { .. } => Code::BadOption,
+        CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
+        CatalogError::Command(error) => of_command_error(error),
+    }
+}
+
+/// A pop that failed.
+#[must_use]
+pub fn of_pop_error(error: &PopError) -> Code {
+    match error {
+        PopError::Command(error) => of_command_error(error),
+        PopError::Read(error) => of_read_error(error),
+    }
+}
+
+/// An acknowledgement that was refused.
+#[must_use]
+pub fn of_ack_refusal(refusal: &AckRefusal) -> Code {
+    match refusal {
+        AckRefusal::NoPartition(_) => Code::PartitionNotFound,
+        AckRefusal::NoGroup(_) => Code::LeaseNotFound,
+        AckRefusal::LeaseExpired => Code::LeaseExpired,
+        AckRefusal::NoMessage { .. } => Code::MessageNotFound,
+        AckRefusal::Decide(error) => of_decide_error(error),
+    }
+}
+
+/// Something that could not be decided; nothing changed.
+#[must_use]
+pub fn of_decide_error(error: &DecideError) -> Code {
+    match error {
+        // Rows can be rebuilt from the log and nothing was changed: to a peer this is a store
+        // that cannot be reached now.
+        DecideError::Kv(_) => Code::Unavailable,
+        DecideError::BodyMissing { .. } => Code::Internal,
+        DecideError::QueueGone => Code::QueueDeleted,
+        DecideError::NumbersExhausted => Code::QuotaExceeded,
+    }
+}
+
+/// The log did not take an entry, or perhaps did.
+#[must_use]
+pub fn of_append_error(error: &AppendError) -> Code {
+    match error {
+        AppendError::DiskFull => Code::DiskFull,
+        AppendError::Unavailable(_) => Code::Unavailable,
+        AppendError::OutcomeUnknown => Code::OutcomeUnknown,
+        AppendError::Poisoned(_) => Code::Poisoned,
+        AppendError::TooLarge { .. } => Code::BatchTooLarge,
+    }
+}
+
+/// Bytes that could not be read from the log.
+#[must_use]
+pub fn of_read_error(error: &ReadError) -> Code {
+    match error {
+        ReadError::TooOld(_) => Code::MessageNotFound,
+        ReadError::PastEnd(_) | ReadError::Corrupt { .. } => Code::Internal,
+        ReadError::Unavailable(_) => Code::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onrush_protocol::code::Outcome;
+
+    use super::*;
+    use crate::state::kv::KvError;
+
+    #[test]
+    fn a_full_ring_is_ring_full_to_who_does_not_wait_and_busy_to_who_has_waited() {
+        let full = PushError::Full(Full::Ring { messages_max: 1, bytes_max: 1 });
+        assert_eq!(of_push_error(&full), Code::RingFull);
+        assert_eq!(of_push_error_at(&full, Qos::Buffered), Code::RingFull);
+        assert_eq!(of_push_error_at(&full, Qos::ExactlyOnce), Code::Busy);
+        let missing = CatalogError::NotFound("q".parse().unwrap());
+        let missing = PushError::Queue(missing);
+        assert_eq!(of_push_error_at(&missing, Qos::ExactlyOnce), Code::QueueNotFound);
+    }
+
+    #[test]
+    fn an_append_error_says_the_same_through_every_room() {
+        for (error, code) in [
+            (AppendError::DiskFull, Code::DiskFull),
+            (AppendError::Unavailable("gone".into()), Code::Unavailable),
+            (AppendError::OutcomeUnknown, Code::OutcomeUnknown),
+            (AppendError::Poisoned("sync".into()), Code::Poisoned),
+            (AppendError::TooLarge { bytes: 2, limit: 1 }, Code::BatchTooLarge),
+        ] {
+            let command = CommandError::Append(error.clone());
+            assert_eq!(of_append_error(&error), code);
+            assert_eq!(of_push_refusal(&PushRefusal::Append(error)), code);
+            assert_eq!(of_command_error(&command), code);
+            assert_eq!(of_pop_error(&PopError::Command(command.clone())), code);
+            assert_eq!(of_catalog_error(&CatalogError::Command(command)), code);
+        }
+    }
+
+    #[test]
+    fn only_a_lost_answer_leaves_the_outcome_open_among_log_errors() {
+        let sure = of_append_error(&AppendError::Unavailable(String::new()));
+        assert_eq!(sure.outcome(), Outcome::NotApplied);
+        let open = of_append_error(&AppendError::OutcomeUnknown);
+        assert_eq!((open.outcome(), open.is_retryable()), (Outcome::Unknown, true));
+        let kv = of_decide_error(&DecideError::Kv(KvError("io".into())));
+        assert_eq!((kv.outcome(), kv.is_retryable()), (Outcome::NotApplied, true));
+    }
+}

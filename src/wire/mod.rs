@@ -1,0 +1,33 @@
+//! The porch: what comes in here, and in which shape it goes on.
+//!
+//! [`tcp`] speaks the binary protocol, `http` the HTTP shim; both turn bytes into calls of the
+//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes.
+
+pub mod codes;
+pub mod tcp;
+pub mod token;
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::catalog::Catalogs;
+use crate::delivery::Delivery;
+use crate::ingest::Ingest;
+use crate::shard::Engine;
+use crate::telemetry::Telemetry;
+
+/// The rooms that requests are taken to.
+pub struct Rooms {
+    /// Pushes.
+    pub ingest: Ingest,
+    /// Pops, acks, extensions.
+    pub delivery: Delivery,
+    /// Queues.
+    pub catalogs: Catalogs,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// The engine, for its figures.
+    pub engine: Arc<Engine>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,456 @@
+//! One connection: frames in, answers out, in one task.
+//!
+//! Pushes go straight into the rings while the buffer is parsed; their receipts come back through
+//! the mailbox. Other requests run as tasks of their own and leave their answers in the outbox. The
+//! task stops reading when too much is unanswered or unread, which is how back-pressure reaches the
+//! producer's socket. Dropping it aborts what it began: a parked pop leases nothing.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use onrush_protocol::code::Code;
+use onrush_protocol::frame::{self, Frame};
+use onrush_protocol::opcode::Opcode;
+use onrush_protocol::qos::Qos;
+use onrush_protocol::request::Token;
+use onrush_protocol::request::{Hello, Push, PushSection, Request};
+use onrush_protocol::response::{Failure, Response, SectionReceipt, Welcome};
+use onrush_protocol::text::ShortText;
+use onrush_protocol::version;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::buffer::receipt::{Delivery, Mailbox, Signer};
+use crate::ingest::{Later, PushError, PushTerms};
+use crate::wire::tcp::dispatch::dispatch;
+use crate::wire::tcp::outbox::Outbox;
+use crate::wire::tcp::pushes::{Answered, Pushes};
+use crate::wire::tcp::{Config, failure};
+use crate::wire::{Rooms, token};
+
+/// Bytes read at a time: large enough that a system call carries many frames.
+const READ_BYTES: usize = 256 * 1024;
+/// A new connection's first buffer; most connections never need more.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+/// Bytes waiting to be written at which reading stops.
+const UNREAD_BYTES_MAX: usize = 8 << 20;
+/// Parts of one vectored write; more than the kernel takes at once would be of no use.
+const WRITE_PARTS_MAX: usize = 256;
+
+/// A push that waits for its queue or for room; nothing behind it is read meanwhile.
+type Stalled = Pin<Box<dyn Future<Output = (u64, u32, Qos, Result<u32, PushError>)> + Send>>;
+
+/// How a connection goes on.
+enum Step {
+    Continue,
+    /// The stream is out of step or was refused: write what waits, then close.
+    Close,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    stream: TcpStream,
+    rooms: Arc<Rooms>,
+    config: Arc<Config>,
+    input: BytesMut,
+    output: VecDeque<Bytes>,
+    output_bytes: usize,
+    answers: BytesMut,
+    mailbox: Arc<Mailbox>,
+    deliveries: Vec<Delivery>,
+    outbox: Arc<Outbox>,
+    pushes: Pushes,
+    tasks: JoinSet<()>,
+    stalled: Option<Stalled>,
+    rest: VecDeque<(u64, u32, PushTerms, PushSection)>,
+    greeted: bool,
+    /// Since when an incomplete frame waits for its rest, or the hello is missing.
+    waiting_since_us: Option<u64>,
+    now_us: u64,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, rooms: Arc<Rooms>, config: Arc<Config>) -> Self {
+        let now_us = rooms.clock.monotonic_us();
+        Self {
+            stream,
+            rooms,
+            config,
+            input: BytesMut::new(),
+            output: VecDeque::new(),
+            output_bytes: 0,
+            answers: BytesMut::new(),
+            mailbox: Arc::default(),
+            deliveries: Vec::new(),
+            outbox: Arc::default(),
+            pushes: Pushes::default(),
+            tasks: JoinSet::new(),
+            stalled: None,
+            rest: VecDeque::new(),
+            greeted: false,
+            waiting_since_us: Some(now_us),
+            now_us,
+        }
+    }
+
+    /// Serves the connection until the client is gone, the stream cannot be trusted, or `stop`
+    /// turns true and everything under way is answered.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut closing = false;
+        loop {
+            self.now_us = self.rooms.clock.monotonic_us();
+            if !closing && matches!(self.parse(), Step::Close) {
+                closing = true;
+            }
+            self.collect();
+            if self.write().is_err() {
+                return;
+            }
+            let idle = self.output.is_empty() && self.in_flight() == 0;
+            if closing && self.output.is_empty() || *stop.borrow() && idle {
+                return;
+            }
+            if self.wait(&mut stop, closing).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.pushes.len() + self.tasks.len() + usize::from(self.stalled.is_some())
+    }
+
+    fn may_read(&self) -> bool {
+        self.stalled.is_none()
+            && self.in_flight() < self.config.in_flight_max as usize
+            && self.output_bytes < UNREAD_BYTES_MAX
+    }
+
+    /// Waits for something to do, and reads if there is something to read.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>, closing: bool) -> Result<(), ()> {
+        let may_read = self.may_read() && !closing && !*stop.borrow();
+        let interest = match (may_read, self.output.is_empty()) {
+            (true, true) => Some(Interest::READABLE),
+            (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
+            (false, false) => Some(Interest::WRITABLE),
+            (false, true) => None,
+        };
+        let ready = async {
+            match interest {
+                Some(interest) => self.stream.ready(interest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stalled = async {
+            match &mut self.stalled {
+                Some(stalled) => stalled.await,
+                None => std::future::pending().await,
+            }
+        };
+        let deadline = self.waiting_since_us.map(|since_us| {
+            let Config { frame_timeout, hello_timeout, .. } = &*self.config;
+            let most = if self.greeted { *frame_timeout } else { *hello_timeout };
+            most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us)))
+        });
+        let has_pushes = self.pushes.len() > 0;
+        tokio::select! {
+            biased;
+            ready = ready => {
+                if ready.map_err(|_| ())?.is_readable() && may_read {
+                    self.read()?;
+                }
+            }
+            () = self.mailbox.arrived() => {}
+            () = self.outbox.arrived() => {}
+            done = stalled => {
+                self.stalled = None;
+                self.settle_stalled(done);
+            }
+            Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+            () = sleep(deadline) => self.late()?,
+            () = tokio::time::sleep(Duration::from_secs(1)), if has_pushes => {
+                self.pushes.expire(self.rooms.clock.monotonic_us(), &mut self.answers);
+            }
+            _ = stop.changed() => {}
+        }
+        Ok(())
+    }
+
+    /// The hello or the rest of a frame did not come in time.
+    fn late(&mut self) -> Result<(), ()> {
+        tracing::debug!(greeted = self.greeted, "a client was too slow to finish what it began");
+        Err(())
+    }
+
+    fn read(&mut self) -> Result<(), ()> {
+        if self.input.capacity() - self.input.len() < READ_BYTES / 16 {
+            let bytes = if self.greeted { READ_BYTES } else { FIRST_READ_BYTES };
+            self.input.reserve(bytes);
+        }
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => Err(()),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(()),
+        }
+    }
+
+    /// Takes whole frames off the input while there is room for what they ask.
+    fn parse(&mut self) -> Step {
+        while self.may_read() {
+            match frame::decode(&mut self.input, self.config.frame_bytes_max) {
+                Ok(Some(frame)) => {
+                    if self.greeted {
+                        self.waiting_since_us = None;
+                    }
+                    if matches!(self.accept(frame), Step::Close) {
+                        return Step::Close;
+                    }
+                }
+                Ok(None) => {
+                    if self.input.is_empty() && self.greeted {
+                        self.waiting_since_us = None;
+                    } else if self.waiting_since_us.is_none() {
+                        self.waiting_since_us = Some(self.now_us);
+                    }
+                    self.make_room_for_frame();
+                    return Step::Continue;
+                }
+                Err(error) => {
+                    self.fail(0, failure::frame(&error));
+                    return Step::Close;
+                }
+            }
+        }
+        Step::Continue
+    }
+
+    /// A frame larger than a read gets its whole buffer at once: its length was checked.
+    fn make_room_for_frame(&mut self) {
+        if let Some(bytes) = frame::frame_bytes(&self.input)
+            && bytes > self.input.capacity()
+        {
+            self.input.reserve(bytes - self.input.len());
+        }
+    }
+
+    fn accept(&mut self, frame: Frame) -> Step {
+        let Frame { opcode, request_id, body, .. } = frame;
+        if opcode == Opcode::Push.number() && self.greeted {
+            match Push::decode(body) {
+                Ok(push) => self.push(request_id, &push),
+                Err(error) => self.fail(request_id, failure::decode(&error)),
+            }
+            return Step::Continue;
+        }
+        let request = match Request::decode(opcode, body) {
+            Ok(request) => request,
+            Err(error) => {
+                self.fail(request_id, failure::decode(&error));
+                return if self.greeted { Step::Continue } else { Step::Close };
+            }
+        };
+        match request {
+            Request::Hello(hello) if !self.greeted => self.hello(request_id, &hello),
+            _ if !self.greeted => {
+                let failure =
+                    Failure::new(Code::HelloRequired, "the first request must be a hello");
+                self.fail(request_id, failure);
+                Step::Close
+            }
+            request => {
+                let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
+                let outbox = Arc::clone(&self.outbox);
+                self.tasks.spawn(async move {
+                    outbox.put(dispatch(rooms, config, request_id, request).await);
+                });
+                Step::Continue
+            }
+        }
+    }
+
+    fn hello(&mut self, request_id: u64, hello: &Hello) -> Step {
+        let version = match version::negotiate(hello.version_min, hello.version_max) {
+            Ok(version) => version,
+            Err(error) => {
+                let failure = failure::plain(Code::UnsupportedVersion, &error);
+                let limit = u64::from(version::PROTOCOL_VERSION);
+                self.fail(request_id, failure.blaming("version", limit));
+                return Step::Close;
+            }
+        };
+        if !token::matches(self.config.token.as_deref(), hello.token.as_ref().map(Token::as_bytes))
+        {
+            let failure = Failure::new(Code::Unauthenticated, "the token is missing or wrong");
+            self.fail(request_id, failure.blaming("token", 0));
+            return Step::Close;
+        }
+        let limits = self.rooms.ingest.limits();
+        let welcome = Welcome {
+            version,
+            server: ShortText::lossy(concat!("onrush ", env!("CARGO_PKG_VERSION"))),
+            frame_bytes_max: self.config.frame_bytes_max as u32,
+            batch_bytes_max: limits.batch_bytes_max as u32,
+            message_bytes_max: limits.message_bytes_max as u32,
+            in_flight_max: self.config.in_flight_max,
+            store: ShortText::lossy(self.config.store),
+            durability: ShortText::lossy(self.config.durability),
+        };
+        (self.greeted, self.waiting_since_us) = (true, None);
+        Response::Welcome(welcome).encode_frame(request_id, &mut self.answers);
+        Step::Continue
+    }
+
+    fn push(&mut self, request_id: u64, push: &Push) {
+        let timeout_us = match push.terms.timeout_ms {
+            0 => self.config.push_timeout.as_micros() as u64,
+            ms => u64::from(ms) * 1000,
+        };
+        let deadline_us = self.now_us.saturating_add(timeout_us);
+        let request = self.pushes.open(request_id, push.sections.count(), self.now_us, deadline_us);
+        let terms = PushTerms {
+            qos: push.terms.qos,
+            buffer_ms: push.terms.buffer_ms,
+            buffer_max: push.terms.buffer_max,
+        };
+        for (at, section) in (0..).zip(push.sections.iter()) {
+            match section {
+                Ok(section) => self.push_section(request, at, terms, section),
+                Err(error) => {
+                    let failed = SectionReceipt::Failed(failure::name(&error));
+                    self.fill(request, at, failed);
+                }
+            }
+        }
+    }
+
+    fn push_section(&mut self, request: u64, at: u32, terms: PushTerms, section: PushSection) {
+        if self.stalled.is_some() {
+            return self.rest.push_back((request, at, terms, section));
+        }
+        let PushSection { queue, partition, batch } = section;
+        let signer = terms.qos.is_durable().then(|| Signer {
+            mailbox: Arc::clone(&self.mailbox),
+            request,
+            section: at,
+        });
+        match self.rooms.ingest.try_push(&queue, partition, batch, terms, signer) {
+            Ok(Ok(count)) => self.pushed(request, at, terms.qos, Ok(count)),
+            Ok(Err(later)) => self.stall(request, at, terms.qos, queue, later),
+            Err(error) => self.pushed(request, at, terms.qos, Err(error)),
+        }
+    }
+
+    fn stall(
+        &mut self,
+        request: u64,
+        at: u32,
+        qos: Qos,
+        queue: onrush_protocol::name::QueueName,
+        later: Later,
+    ) {
+        let ingest = self.rooms.ingest.clone();
+        self.stalled =
+            Some(Box::pin(
+                async move { (request, at, qos, ingest.push_later(&queue, later).await) },
+            ));
+    }
+
+    fn settle_stalled(&mut self, done: (u64, u32, Qos, Result<u32, PushError>)) {
+        let (request, at, qos, result) = done;
+        self.pushed(request, at, qos, result);
+        while self.stalled.is_none() {
+            let Some((request, at, terms, section)) = self.rest.pop_front() else { break };
+            self.push_section(request, at, terms, section);
+        }
+    }
+
+    /// A section is in its ring, or not: QoS 0 and refusals are answered now.
+    fn pushed(&mut self, request: u64, at: u32, qos: Qos, result: Result<u32, PushError>) {
+        match result {
+            Ok(count) if !qos.is_durable() => {
+                self.fill(request, at, SectionReceipt::Buffered { count });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.rooms.telemetry.push_failed.add(1);
+                self.fill(request, at, SectionReceipt::Failed(failure::push(&error, qos)));
+            }
+        }
+    }
+
+    fn fill(&mut self, request: u64, at: u32, receipt: SectionReceipt) {
+        let answered = self.pushes.fill(request, at, receipt, &mut self.answers);
+        self.note(answered);
+    }
+
+    fn note(&self, answered: Option<Answered>) {
+        if let Some(answered) = answered {
+            let took_us = self.now_us.saturating_sub(answered.started_us);
+            self.rooms.telemetry.push_latency.record(took_us, 1);
+        }
+    }
+
+    fn fail(&mut self, request_id: u64, failure: Failure) {
+        Response::Failure(failure).encode_frame(request_id, &mut self.answers);
+    }
+
+    /// Gathers answers from everywhere.
+    fn collect(&mut self) {
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.mailbox.take(&mut deliveries);
+        for delivery in deliveries.drain(..) {
+            let answered = self.pushes.deliver(delivery, &mut self.answers);
+            self.note(answered);
+        }
+        self.deliveries = deliveries;
+        while self.tasks.try_join_next().is_some() {}
+        if !self.answers.is_empty() {
+            self.output_bytes += self.answers.len();
+            self.output.push_back(self.answers.split().freeze());
+        }
+        self.output_bytes += self.outbox.take(&mut self.output);
+    }
+
+    /// Writes what the socket takes now.
+    fn write(&mut self) -> Result<(), ()> {
+        while !self.output.is_empty() {
+            let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
+                self.output.iter().take(WRITE_PARTS_MAX).map(|part| IoSlice::new(part)).collect();
+            let result = self.stream.try_write_vectored(&parts);
+            drop(parts);
+            match result {
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Err(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.output_bytes -= written;
+        while let Some(part) = self.output.front_mut() {
+            if part.len() > written {
+                part.advance(written);
+                return;
+            }
+            written -= part.len();
+            self.output.pop_front();
+        }
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}

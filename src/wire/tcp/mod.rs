@@ -1,0 +1,40 @@
+//! The binary protocol: one task per connection.
+//!
+//! [`listen`] accepts, `connection` reads and writes, `pushes` keeps the pushes that wait for
+//! receipts, `outbox` collects answers, `dispatch` takes everything else to its room.
+
+mod connection;
+mod dispatch;
+mod failure;
+pub mod listen;
+mod outbox;
+mod pushes;
+
+use std::time::Duration;
+
+/// How connections are treated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Largest frame taken, bytes after its length field.
+    pub frame_bytes_max: usize,
+    /// Requests of one connection without an answer, at most.
+    pub in_flight_max: u32,
+    /// Connections at a time, at most.
+    pub connections_max: usize,
+    /// How long a connection may take to say hello.
+    pub hello_timeout: Duration,
+    /// How long a frame that has begun may take to be complete.
+    pub frame_timeout: Duration,
+    /// How long a durable push may take where it does not say.
+    pub push_timeout: Duration,
+    /// Bytes of a pop's answer where it does not say.
+    pub pop_bytes_max: u64,
+    /// Whether groups begin with new messages where neither they nor the consumer say.
+    pub start_new: bool,
+    /// What a client must present; `None` asks nobody.
+    pub token: Option<std::sync::Arc<str>>,
+    /// What the welcome says of the store.
+    pub store: &'static str,
+    /// What the welcome says of durability.
+    pub durability: &'static str,
+}

@@ -1,0 +1,150 @@
+//! Pushes of one connection that wait for their receipts.
+//!
+//! Receipts come section by section; when all of a push are there, its answer is encoded. Pure
+//! bookkeeping; called by the connection.
+
+use bytes::BytesMut;
+use onrush_protocol::code::Code;
+use onrush_protocol::response::{
+    Failure, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
+};
+
+use crate::buffer::receipt::{Delivery, Receipt, Stored};
+use crate::state::draft::push::Pushed;
+use crate::wire::tcp::failure;
+
+/// Pushes by slot; a slot is the `request` of their signers.
+#[derive(Debug, Default)]
+pub(super) struct Pushes {
+    slots: Vec<Option<Waiting>>,
+    free: Vec<usize>,
+    /// Slots whose client was told that time ran out: a late receipt finds nobody.
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request_id: u64,
+    generation: u32,
+    started_us: u64,
+    deadline_us: u64,
+    missing: usize,
+    first: Option<SectionReceipt>,
+    more: Vec<Option<SectionReceipt>>,
+}
+
+/// A push that has all its receipts.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// When it came, in the clock's microseconds.
+    pub(super) started_us: u64,
+}
+
+impl Pushes {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Opens a slot for a push of `sections` sections; returns the `request` for its signers.
+    pub(super) fn open(
+        &mut self,
+        request_id: u64,
+        sections: usize,
+        started_us: u64,
+        deadline_us: u64,
+    ) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let waiting = Waiting {
+            request_id,
+            generation: self.generation,
+            started_us,
+            deadline_us,
+            missing: sections,
+            first: None,
+            more: vec![None; sections.saturating_sub(1)],
+        };
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(slot) {
+            Some(place) => *place = Some(waiting),
+            None => self.slots.push(Some(waiting)),
+        }
+        (u64::from(self.generation) << 32) | slot as u64
+    }
+
+    /// Takes a receipt from the engine.
+    pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut BytesMut) -> Option<Answered> {
+        let Delivery { request, section, receipt } = delivery;
+        self.fill(request, section, section_receipt(receipt), out)
+    }
+
+    /// Takes a section's receipt; when it was the last one, encodes the answer.
+    pub(super) fn fill(
+        &mut self,
+        request: u64,
+        section: u32,
+        receipt: SectionReceipt,
+        out: &mut BytesMut,
+    ) -> Option<Answered> {
+        let slot = (request & u64::from(u32::MAX)) as usize;
+        let place = self.slots.get_mut(slot)?;
+        let waiting = place.as_mut().filter(|it| u64::from(it.generation) == request >> 32)?;
+        let target = match section.checked_sub(1) {
+            None => &mut waiting.first,
+            Some(at) => waiting.more.get_mut(at as usize)?,
+        };
+        if target.replace(receipt).is_none() {
+            waiting.missing -= 1;
+        }
+        if waiting.missing > 0 {
+            return None;
+        }
+        let waiting = place.take()?;
+        self.free.push(slot);
+        let sections = waiting.first.into_iter().chain(waiting.more.into_iter().flatten());
+        let sections = sections.collect();
+        answer(waiting.request_id, sections, out);
+        Some(Answered { started_us: waiting.started_us })
+    }
+
+    /// Answers pushes whose time ran out: what became of them is unknown.
+    pub(super) fn expire(&mut self, now_us: u64, out: &mut BytesMut) {
+        for (slot, place) in self.slots.iter_mut().enumerate() {
+            if place.as_ref().is_some_and(|it| it.deadline_us <= now_us)
+                && let Some(waiting) = place.take()
+            {
+                self.free.push(slot);
+                let failure = Failure::new(Code::TimedOut, "the push was not committed in time");
+                Response::Failure(failure).encode_frame(waiting.request_id, out);
+            }
+        }
+    }
+}
+
+fn answer(request_id: u64, sections: Vec<SectionReceipt>, out: &mut BytesMut) {
+    let is_buffered = |it: &SectionReceipt| matches!(it, SectionReceipt::Buffered { .. });
+    let receipts =
+        Receipts { buffered: sections.iter().any(is_buffered), store_healthy: true, sections };
+    Response::Receipts(receipts).encode_frame(request_id, out);
+}
+
+fn section_receipt(receipt: Receipt) -> SectionReceipt {
+    let Stored { partition, pushed } = match receipt {
+        Ok(stored) => stored,
+        Err(refusal) => return SectionReceipt::Failed(failure::refusal(&refusal)),
+    };
+    match pushed {
+        Pushed::Stored { first_seq, count, time_ms } => {
+            SectionReceipt::Pushed { partition, first_seq, time_ms, count }
+        }
+        Pushed::Mixed(outcomes) => {
+            let outcome = |it: &crate::state::draft::push::RecordOutcome| PushOutcome {
+                status: if it.duplicate { PushStatus::Duplicate } else { PushStatus::Pushed },
+                seq: it.message.seq,
+                time_ms: it.message.time_ms,
+            };
+            let outcomes = outcomes.iter().map(outcome).collect();
+            SectionReceipt::Mixed { partition, outcomes }
+        }
+    }
+}
