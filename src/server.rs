@@ -22,7 +22,7 @@ use crate::base::random::{Random, SystemRandom};
 use crate::buffer::ring::RingLimits;
 use crate::buffer::{self, Buffers};
 use crate::catalog::{AutoCreate, Catalogs};
-use crate::config::{Durability, Settings, SubscriptionMode};
+use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
 use crate::ingest::{self, Ingest};
 use crate::log::Log;
@@ -30,10 +30,10 @@ use crate::log::local::{Applied, Identity, LocalConfig, LocalLog, Promise, Store
 use crate::shard::replica::Replica;
 use crate::shard::{self, Engine, Parts};
 use crate::state::kv::Kv;
-use crate::state::kv::disk::{DiskKv, DiskKvConfig};
+use crate::state::kv::disk::{DiskKv, DiskKvConfig, OpenError};
 use crate::state::ledger::DedupPolicy;
 use crate::telemetry::Telemetry;
-use crate::wire::{Rooms, tcp};
+use crate::wire::{Rooms, http, tcp};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,9 @@ impl Server {
         let tcp_config = Arc::new(tcp_config(settings));
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        drop(http_listener);
+        let http_config = Arc::new(http_config(settings));
+        let http_rooms = Arc::clone(&rooms);
+        doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
         Ok(Self { rooms, stop, doors, http_addr, tcp_addr, _ground: ground })
     }
 
@@ -176,21 +178,19 @@ fn open_engine(settings: &Settings) -> Result<(Arc<Engine>, Arc<Telemetry>, Grou
     Ok((Arc::new(engine), telemetry, ground))
 }
 
-/// Rows are derived: where they cannot be opened they are set aside, never deleted, and built again.
+/// Rows are derived: damaged ones are set aside, never deleted, and built again from the log.
 fn open_kv(folder: &Path, cache_bytes: u64) -> Result<Arc<dyn Kv>, StartError> {
     let config = DiskKvConfig { cache_bytes, ..DiskKvConfig::default() };
     let what = format!("opening the state in {}", folder.display());
     let opened = match DiskKv::open(folder, config) {
         Ok(kv) => return Ok(Arc::new(kv)),
-        Err(error) if !folder.exists() => {
-            tracing::debug!(%error, "a new store");
-            DiskKv::create(folder, config)
-        }
-        Err(error) => {
+        Err(OpenError::Missing(_)) => DiskKv::create(folder, config),
+        Err(error @ OpenError::Damaged { .. }) => {
             tracing::warn!(%error, "the state is damaged; it is set aside and built from the log");
             DiskKv::set_aside(folder).doing(what.clone())?;
             DiskKv::create(folder, config)
         }
+        Err(error) => Err(error),
     };
     Ok(Arc::new(opened.doing(what)?))
 }
@@ -216,27 +216,7 @@ pub fn start_engine(
             "the number of shards was fixed when the store was made"
         );
     }
-    let replica = Replica::load(identity.shards, identity.key, &*ground.kv);
-    let mut replica = replica.doing("reading the state")?;
-    let applied = replica.applied().into_iter();
-    let applied: Vec<Applied> =
-        applied.map(|(next_index, position)| Applied { next_index, position }).collect();
-    let mut damage = None;
-    let opened = LocalLog::open(
-        Arc::clone(&ground.files),
-        &local_config(settings, &identity),
-        &applied,
-        &mut |stored| {
-            if let Err(error) = replica.apply_stored(&stored) {
-                damage.get_or_insert(error);
-            }
-        },
-    );
-    let (log, report) = opened.doing("opening the log")?;
-    if let Some(error) = damage {
-        return Err(error).doing("applying the log");
-    }
-    tracing::info!(entries = report.entries, "the state is up to date with the log");
+    let (log, replica) = replay(settings, ground, &identity)?;
     let buffers = Arc::new(Buffers::new(identity.shards.get(), buffer_config(settings)));
     let parts = Parts {
         log: Arc::new(log) as Arc<dyn Log>,
@@ -247,6 +227,39 @@ pub fn start_engine(
         telemetry,
     };
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
+}
+
+/// Brings the state up to the log: from its rows and the log's tail.
+fn replay(
+    settings: &Settings,
+    ground: &Ground,
+    identity: &Identity,
+) -> Result<(LocalLog, Replica), StartError> {
+    let replica = Replica::load(identity.shards, identity.key, &*ground.kv);
+    let mut replica = replica.doing("reading the state")?;
+    let applied = replica.applied().into_iter();
+    let applied: Vec<Applied> =
+        applied.map(|(next_index, position)| Applied { next_index, position }).collect();
+    let mut damage = None;
+    let opened = LocalLog::open(
+        Arc::clone(&ground.files),
+        &local_config(settings, identity),
+        &applied,
+        &mut |stored| {
+            if let Err(error) = replica.apply_stored(&stored) {
+                damage.get_or_insert(error);
+            }
+        },
+    );
+    let (log, report) = opened.doing(
+        "opening the log (if its state is damaged: move the folder `state` away, and it is built \
+         again from the log as far as that reaches back)",
+    )?;
+    if let Some(error) = damage {
+        return Err(error).doing("applying the log");
+    }
+    tracing::info!(entries = report.entries, "the state is up to date with the log");
+    Ok((log, replica))
 }
 
 fn rooms(
@@ -305,6 +318,29 @@ fn tcp_config(settings: &Settings) -> tcp::Config {
         token: token(settings),
         store: "embedded",
         durability: settings.store.durability.word(),
+    }
+}
+
+fn http_config(settings: &Settings) -> http::Config {
+    let delivery = &settings.delivery;
+    http::Config {
+        dialect: match settings.http.dialect {
+            Dialect::Onrush => http::Dialect::Onrush,
+            Dialect::Queen => http::Dialect::Queen,
+        },
+        token: token(settings),
+        body_bytes_max: settings.http.body_bytes_max,
+        header_timeout: Duration::from_millis(settings.http.header_timeout_ms),
+        idle_timeout: Duration::from_millis(settings.http.idle_timeout_ms),
+        connections_max: settings.wire.connections_max,
+        batch_target_bytes: settings.wire.batch_target_bytes,
+        push_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
+        pop_timeout_ms: delivery.pop_timeout_ms,
+        pop_batch: delivery.pop_batch,
+        pop_bytes_max: delivery.pop_bytes_max as u64,
+        messages_max: delivery.messages_max,
+        start_new: start_new(settings),
+        ..http::Config::default()
     }
 }
 

@@ -215,13 +215,7 @@ impl DiskFiles {
     /// The disk's error; `NotADirectory` when something else is there.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-            if let Some(parent) = path.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                fs::File::open(parent)?.sync_all()?;
-            }
-        }
+        create_durably(&path)?;
         let folder = fs::File::open(&path)?;
         if !folder.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -305,6 +299,22 @@ impl Files for DiskFiles {
     }
 }
 
+/// Creates the folder and its missing parents, each durable before something is put into it.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_durably(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster; whether it is a folder is found out by opening it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::File::open(parent)?.sync_all()
+}
+
 /// The kernel gives the lock back when the file is closed, however the process ends.
 #[derive(Debug)]
 struct DiskLock {
@@ -371,4 +381,107 @@ fn fill_with_zeros(file: &dyn File, bytes: u64) -> io::Result<()> {
         offset += count as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, DiskFiles) {
+        let folder = tempfile::tempdir().unwrap();
+        let files = DiskFiles::open(folder.path().join("outer/inner")).unwrap();
+        (folder, files)
+    }
+
+    #[test]
+    fn files_and_folders_are_the_owners_alone() {
+        let (_folder, files) = folder();
+        files.create_new("a").unwrap();
+        files.folder("more").unwrap();
+        let mode =
+            |name: &str| files.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("."), mode("a"), mode("more")), (0o700, 0o600, 0o700));
+    }
+
+    #[test]
+    fn names_are_created_listed_renamed_and_removed() {
+        let (_folder, files) = folder();
+        files.create_new("b").unwrap();
+        files.create_new("a").unwrap();
+        files.folder("more").unwrap();
+        let twice = files.create_new("a").map(|_| ()).unwrap_err();
+        assert_eq!(twice.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(files.list().unwrap(), ["a", "b"]);
+        files.rename("a", "b").unwrap();
+        files.sync_dir().unwrap();
+        assert_eq!(files.list().unwrap(), ["b"]);
+        assert!(files.exists("b").unwrap() && !files.exists("a").unwrap());
+        files.remove("b").unwrap();
+        assert_eq!(files.remove("b").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let (_folder, files) = folder();
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b", &long] {
+            let error = files.create_new(name).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}");
+            assert!(files.remove(name).is_err() && files.folder(name).is_err());
+        }
+        std::os::unix::fs::symlink("/etc/hostname", files.path().join("link")).unwrap();
+        assert!(files.open("link").is_err());
+    }
+
+    #[test]
+    fn many_slices_are_written_in_order_at_their_offset() {
+        let (_folder, files) = folder();
+        let file = files.create_new("a").unwrap();
+        let parts: Vec<Vec<u8>> = (0..2_500_u32).map(|n| vec![n as u8; (n % 4) as usize]).collect();
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        write_all_at(&*file, &mut slices, 10).unwrap();
+        let expected = parts.concat();
+        let mut bytes = vec![0; expected.len()];
+        read_exact_at(&*file, &mut bytes, 10).unwrap();
+        assert_eq!(bytes, expected);
+        let beyond = read_exact_at(&*file, &mut [0; 20], expected.len() as u64).unwrap_err();
+        assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn allocated_bytes_are_zeros_and_keep_what_was_written() {
+        let (_folder, files) = folder();
+        let file = files.create_new("a").unwrap();
+        write_all_at(&*file, &mut [IoSlice::new(b"abc")], 0).unwrap();
+        file.allocate(5_000).unwrap();
+        fill_with_zeros(&*file, 9_000).unwrap();
+        assert_eq!(file.len().unwrap(), 9_000);
+        let mut bytes = vec![1; 9_000];
+        read_exact_at(&*file, &mut bytes, 0).unwrap();
+        assert_eq!(bytes[..3], *b"abc");
+        assert!(bytes[3..].iter().all(|byte| *byte == 0));
+        file.set_len(2).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!((file.len().unwrap(), file.is_empty().unwrap()), (2, false));
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_until_it_is_dropped() {
+        let (_folder, files) = folder();
+        let lock = files.lock("LOCK").unwrap();
+        let second = files.lock("LOCK").map(|_| ()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        assert!(files.lock("LOCK").is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_is_a_file_is_refused() {
+        let (_folder, files) = folder();
+        files.create_new("a").unwrap();
+        assert!(DiskFiles::open(files.path().join("a")).is_err());
+        assert!(files.folder("a").is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! The journal's thread: makes the next segment and syncs sealed ones while appends go on.
 //!
-//! In: a word that a segment was sealed. Out: an empty segment in the preparer's slot, and sealed
+//! In: a word now and then that the log has grown. Out: an empty segment in the preparer's slot, and sealed
 //! bytes that are durable before a caller has to wait for them. Decides nothing: without it the
 //! append that needs a segment makes it. Called by the journal's door.
 
@@ -24,17 +24,17 @@ struct Shared {
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct Signal {
-    /// Sealed segments end here, if there is news.
-    sealed_until: Option<u64>,
+    has_grown: bool,
     must_stop: bool,
 }
 
 impl Helper {
-    /// Starts the thread, which makes the first segment ahead at once.
+    /// Starts the thread.
     pub(super) fn start(writer: Arc<Writer>, preparer: Arc<Preparer>) -> io::Result<Self> {
-        let signal = Signal { sealed_until: Some(0), must_stop: false };
-        let shared = Arc::new(Shared { signal: Mutex::new(signal), changed: Condvar::new() });
+        let signal = Mutex::new(Signal::default());
+        let shared = Arc::new(Shared { signal, changed: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("journal-helper".to_owned())
@@ -42,9 +42,9 @@ impl Helper {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Says that everything before `sealed_until` is in sealed segments.
-    pub(super) fn wake(&self, sealed_until: u64) {
-        self.shared.signal.lock().sealed_until = Some(sealed_until);
+    /// Says that the log has grown by a step or by a segment.
+    pub(super) fn wake(&self) {
+        self.shared.signal.lock().has_grown = true;
         self.shared.changed.notify_one();
     }
 }
@@ -62,27 +62,27 @@ impl Drop for Helper {
 
 fn run(shared: &Shared, writer: &Writer, preparer: &Preparer) {
     loop {
-        let sealed_until = {
+        {
             let mut signal = shared.signal.lock();
-            loop {
-                if signal.must_stop {
-                    return;
-                }
-                if let Some(sealed_until) = signal.sealed_until.take() {
-                    break sealed_until;
-                }
+            while !signal.has_grown && !signal.must_stop {
                 shared.changed.wait(&mut signal);
             }
-        };
+            if signal.must_stop {
+                return;
+            }
+            signal.has_grown = false;
+        }
         if writer.poison_cause().is_some() {
             continue;
         }
-        // Without space or file handles the append that needs the segment tries again, and tells.
-        if let Err(CreateError::InDoubt(error)) = preparer.prepare() {
-            writer.poison("creating a segment", &error);
-            continue;
+        let (base, used_bytes) = writer.active();
+        if writer.synced() < base {
+            // A failure poisons the writer, which tells every caller.
+            let _ = writer.sync_to(base);
         }
-        // A failure poisons the writer, which tells every caller.
-        let _ = writer.sync_to(sealed_until);
+        // Without space or file handles the append that needs the segment tries again, and tells.
+        if let Err(CreateError::InDoubt(error)) = preparer.go_on(used_bytes) {
+            writer.poison("creating a segment", &error);
+        }
     }
 }

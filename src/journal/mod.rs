@@ -27,6 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 pub use self::error::{
     AppendError, CloseError, Damage, DropError, ReadError, RecoverError, SyncError,
@@ -67,7 +68,8 @@ pub struct Config {
 /// Who makes the next segment, and when.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Prepare {
-    /// A thread, as soon as the one before it is in use; it also syncs sealed segments.
+    /// A thread, while the one before it is being filled; it also syncs sealed segments. For real
+    /// disks: the segment's space is written before its time, which halves the time of a sync.
     Ahead,
     /// The append that needs it. Without a thread the order of disk operations is that of the
     /// calls, so that a simulated run can be repeated.
@@ -125,6 +127,8 @@ pub struct Journal {
     store: StoreId,
     segments: Arc<Segments>,
     writer: Arc<Writer>,
+    /// Held while segments are dropped: two droppers would want the same file.
+    dropping: Mutex<()>,
     // Fields are dropped in this order: the thread ends before the folder is given back.
     helper: Option<Helper>,
     _lock: Box<dyn FolderLock>,
@@ -183,7 +187,8 @@ impl Journal {
                 Some(started.map_err(failed)?)
             }
         };
-        let journal = Self { files, store: found.store, segments, writer, helper, _lock: lock };
+        let (store, dropping) = (found.store, Mutex::new(()));
+        let journal = Self { files, store, segments, writer, dropping, helper, _lock: lock };
         Ok((journal, found.report))
     }
 
@@ -196,9 +201,9 @@ impl Journal {
     /// # Errors
     /// See [`AppendError`]: nothing was written, except by `Write`, which poisons the journal.
     pub fn append<P: AsRef<[u8]>>(&self, kind: u8, parts: &[P]) -> Result<Appended, AppendError> {
-        let (appended, rolled) = self.writer.append(kind, parts)?;
-        if let (true, Some(helper)) = (rolled, &self.helper) {
-            helper.wake(self.start_of(appended.payload_position));
+        let (appended, has_grown) = self.writer.append(kind, parts)?;
+        if let (true, Some(helper)) = (has_grown, &self.helper) {
+            helper.wake();
         }
         Ok(appended)
     }
@@ -273,7 +278,8 @@ impl Journal {
     /// # Errors
     /// [`DropError`]: that segment and later ones are still there.
     pub fn drop_before(&self, position: u64) -> Result<usize, DropError> {
-        let active_base = self.writer.active_base();
+        let _one_at_a_time = self.dropping.lock();
+        let (active_base, _) = self.writer.active();
         retention::drop_before(&*self.files, &self.segments, active_base, position)
     }
 
@@ -331,11 +337,6 @@ impl Journal {
         self.sync_to(self.end())?;
         let end = self.writer.append_mark()?;
         Ok(self.sync_to(end)?)
-    }
-
-    /// Base of the segment that holds the position.
-    fn start_of(&self, position: u64) -> u64 {
-        self.segments.find(position).map_or(0, |segment| segment.base())
     }
 }
 

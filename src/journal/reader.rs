@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::ReadError;
-use super::record::{CheckKey, HEADER_BYTES, HEADER_LEN, Header, KIND_RESERVED_FROM, KIND_SEAL};
+use super::record::{
+    CheckKey, HEADER_BYTES, HEADER_LEN, Header, KIND_RESERVED_FROM, KIND_SEAL, span,
+};
 use super::segment::Segment;
 use super::segments::Segments;
 use super::writer::Writer;
@@ -39,6 +41,11 @@ pub(super) fn record_at(segment: &Segment, key: CheckKey, position: u64) -> io::
     let Some(bytes) = segment.slice(position, HEADER_BYTES)? else { return Ok(Found::Nothing) };
     let Ok(bytes) = <&[u8; HEADER_LEN]>::try_from(&*bytes) else { return Ok(Found::Nothing) };
     let Some(header) = Header::decode(bytes, key, position) else { return Ok(Found::Nothing) };
+    // Every record leaves room for a seal after it, or the log could not go on.
+    let room = if header.kind == KIND_SEAL { 0 } else { span(0) };
+    if position.saturating_add(header.span() + room) > segment.limit() {
+        return Ok(Found::Nothing);
+    }
     let start = position + HEADER_BYTES;
     let Some(payload) = segment.slice(start, u64::from(header.length))? else {
         return Ok(Found::Nothing);

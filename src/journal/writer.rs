@@ -110,8 +110,11 @@ impl Writer {
         self.synced.load(Ordering::Acquire)
     }
 
-    pub(super) fn active_base(&self) -> u64 {
-        self.tail.lock().active.base()
+    /// Base of the segment that takes the appends, and how many of its bytes are in use.
+    pub(super) fn active(&self) -> (u64, u64) {
+        let tail = self.tail.lock();
+        let base = tail.active.base();
+        (base, tail.end.saturating_sub(base))
     }
 
     pub(super) fn poison_cause(&self) -> Option<Arc<str>> {
@@ -128,7 +131,7 @@ impl Writer {
         }
     }
 
-    /// Writes one record of the caller's. Returns true beside it when a segment was sealed for it.
+    /// Writes one record of the caller's. Returns true beside it when the helper should know.
     pub(super) fn append<P: AsRef<[u8]>>(
         &self,
         kind: u8,
@@ -164,7 +167,8 @@ impl Writer {
         self.write(&mut tail, header, parts)?;
         self.counters.appends.fetch_add(1, Ordering::Relaxed);
         let appended = Appended { payload_position: start + HEADER_BYTES, end: tail.end };
-        Ok((appended, rolls))
+        let step_bytes = self.preparer.step_bytes();
+        Ok((appended, rolls || start / step_bytes != tail.end / step_bytes))
     }
 
     /// Writes an empty record that proves how far the log is durable.

@@ -6,7 +6,9 @@
 //! journal's own, so a body is a slice of a mapped file. Called by `shard` through [`Log`], from
 //! threads that may block: the work is done when a future is polled.
 
+mod heads;
 mod identity;
+mod reading;
 mod record;
 mod recovery;
 mod syncer;
@@ -18,11 +20,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 pub use self::identity::{Identity, IdentityError, Loaded, LockError, StoreLock};
 pub use self::recovery::{Applied, OpenError, OpenReport};
 
+use self::heads::{Locked, Shard, no_such};
+use self::reading::Hints;
 use self::record::{KIND_ENTRIES, KIND_HEADS};
 use self::recovery::Hint;
 use self::syncer::Syncer;
@@ -32,7 +35,7 @@ use super::{
 };
 use crate::base::files::Files;
 use crate::base::place::{ShardCount, ShardId};
-use crate::journal::{self, HEADER_BYTES, Journal, Prepare, Reader, StoreId};
+use crate::journal::{self, HEADER_BYTES, Journal, Prepare, StoreId};
 
 /// How the local log is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -122,25 +125,6 @@ pub struct LocalLog {
     promise: Promise,
 }
 
-struct Shard {
-    /// Number of the next entry; locked while an entry is being appended.
-    head: Mutex<u64>,
-    /// Nothing below this position is needed.
-    floor: AtomicU64,
-    /// Where the last read stopped: number of the next entry, and where a record starts.
-    resume: Mutex<(u64, u64)>,
-}
-
-struct Hints {
-    /// Places to begin reading at, oldest first.
-    places: Vec<Hint>,
-    /// Record of heads after the log has grown to here.
-    next_at: u64,
-    every_bytes: u64,
-    /// Where the newest record of heads starts; entries may be dropped up to its segment.
-    heads_at: Option<u64>,
-}
-
 impl LocalLog {
     /// Opens the log in `files`, or begins one in an empty folder. Every entry that `applied` (by
     /// shard; missing ones count as not applied at all) does not cover is given to `visit`, in
@@ -177,15 +161,10 @@ impl LocalLog {
             every_bytes,
             heads_at: found.heads_at,
         };
-        let shard = |head| Shard {
-            head: Mutex::new(head),
-            floor: AtomicU64::new(0),
-            resume: Mutex::new((u64::MAX, 0)),
-        };
         let log = Self {
             syncer,
             journal,
-            shards: found.heads.into_iter().map(shard).collect(),
+            shards: found.heads.into_iter().map(Shard::new).collect(),
             hints: Mutex::new(hints),
             truncation: Mutex::new(()),
             end: AtomicU64::new(end),
@@ -290,69 +269,6 @@ impl LocalLog {
         self.shards.get(usize::from(shard)).unwrap_or_else(|| no_such(shard, self.shards.len()))
     }
 
-    fn read_now(
-        &self,
-        shard: ShardId,
-        from: u64,
-        bytes_max: usize,
-    ) -> Result<Vec<StoredEntry>, ReadError> {
-        let known = self.shard(shard);
-        let mut found = Vec::new();
-        if from >= *known.head.lock() {
-            return Ok(found);
-        }
-        let mut reader = self.reader_for(shard, from);
-        let mut bytes = 0;
-        let mut record_start = reader.position();
-        while let Some(record) = reader.next_record().map_err(read_error)? {
-            if record.kind == KIND_ENTRIES {
-                let corrupt =
-                    |reason: String| ReadError::Corrupt { position: record.position, reason };
-                for slot in record::entries(&record.payload).map_err(|e| corrupt(e.to_string()))? {
-                    let slot = slot.map_err(|e| corrupt(e.to_string()))?;
-                    if slot.shard != shard || slot.index < from {
-                        continue;
-                    }
-                    if found.is_empty() && slot.index != from {
-                        return Err(ReadError::TooOld(self.journal.start()));
-                    }
-                    bytes += slot.bytes.len();
-                    if !found.is_empty() && bytes > bytes_max {
-                        *known.resume.lock() = (slot.index, record_start);
-                        return Ok(found);
-                    }
-                    let position = record.position + slot.offset;
-                    let (index, bytes) = (slot.index, slot.bytes);
-                    found.push(StoredEntry { shard, index, position, bytes });
-                }
-            }
-            record_start = record.end;
-            if bytes >= bytes_max.max(1) && !found.is_empty() {
-                break;
-            }
-        }
-        match found.last() {
-            Some(last) => *known.resume.lock() = (last.index + 1, record_start),
-            None => return Err(ReadError::TooOld(self.journal.start())),
-        }
-        Ok(found)
-    }
-
-    /// A reader that begins before entry `from` of the shard, and not far before if that is known.
-    fn reader_for(&self, shard: ShardId, from: u64) -> Reader {
-        let start = self.journal.start();
-        let (next, resume_at) = *self.shard(shard).resume.lock();
-        let resume = (next <= from).then_some(resume_at);
-        let hints = self.hints.lock();
-        let leads = |hint: &&Hint| {
-            let head = hint.heads.get(usize::from(shard)).copied().flatten();
-            head.is_some_and(|head| head <= from)
-        };
-        let hint = hints.places.iter().rev().find(leads).map(|hint| hint.position);
-        let position = resume.into_iter().chain(hint).max().unwrap_or(start);
-        self.journal.reader(position.max(start))
-    }
-
     fn truncate_now(&self, shard: ShardId, position: u64) -> Result<(), AppendError> {
         self.shard(shard).floor.fetch_max(position, Ordering::AcqRel);
         let floors = self.shards.iter().map(|shard| shard.floor.load(Ordering::Acquire));
@@ -386,54 +302,6 @@ impl LocalLog {
         self.hints.lock().places.retain(|hint| hint.position >= start);
         Ok(())
     }
-}
-
-/// The shards of one append, locked in order, with the heads that they will have.
-struct Locked<'a> {
-    shards: SmallVec<[ShardId; 8]>,
-    guards: SmallVec<[MutexGuard<'a, u64>; 8]>,
-    heads: SmallVec<[u64; 8]>,
-}
-
-impl<'a> Locked<'a> {
-    /// In the order of their numbers, so that two appends never wait for each other.
-    fn lock(all: &'a [Shard], proposals: &[Proposal]) -> Self {
-        let mut shards: SmallVec<[ShardId; 8]> = proposals.iter().map(|one| one.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let lock = |shard: &ShardId| match all.get(usize::from(*shard)) {
-            Some(found) => found.head.lock(),
-            None => no_such(*shard, all.len()),
-        };
-        let guards: SmallVec<[MutexGuard<'a, u64>; 8]> = shards.iter().map(lock).collect();
-        let heads = guards.iter().map(|guard| **guard).collect();
-        Self { shards, guards, heads }
-    }
-
-    /// Counts the proposals in; returns the shards whose heads are not where they expect them.
-    fn advance(&mut self, proposals: &[Proposal]) -> Vec<ShardId> {
-        let mut moved = Vec::new();
-        for proposal in proposals {
-            let Ok(at) = self.shards.binary_search(&proposal.shard) else { continue };
-            let Some(head) = self.heads.get_mut(at) else { continue };
-            if *head != proposal.expected_head && !moved.contains(&proposal.shard) {
-                moved.push(proposal.shard);
-            }
-            *head += 1;
-        }
-        moved
-    }
-
-    fn store(&mut self) {
-        for (guard, head) in self.guards.iter_mut().zip(&self.heads) {
-            **guard = *head;
-        }
-    }
-}
-
-/// A shard that the log does not have is a fault of the caller that no answer could mend.
-fn no_such(shard: ShardId, count: usize) -> ! {
-    panic!("shard {shard} of a log of {count} shards, the catalog's included")
 }
 
 impl Log for LocalLog {

@@ -87,10 +87,18 @@ impl Model {
         journal.drop_before(mark).is_ok()
     }
 
+    /// A position to begin the next scan at: now and then one that the caller's state covers.
+    fn scan_from(&self, random: &SeededRandom) -> Option<u64> {
+        let synced = &self.records[..self.synced];
+        let covered = synced.get(random.below(synced.len() as u64) as usize)?;
+        (random.chance(400) && covered.end > self.droppable).then_some(covered.end)
+    }
+
     /// Compares with what a start found, and takes it as the truth from now on.
-    fn settle(&mut self, start: u64, found: &[Record], context: &str) {
-        let skipped = self.records.iter().take_while(|record| record.position < start).count();
-        for record in &self.records[..skipped] {
+    fn settle(&mut self, start: u64, from: Option<u64>, found: &[Record], context: &str) {
+        let first = start.max(from.unwrap_or(0));
+        let skipped = self.records.iter().take_while(|record| record.end <= first).count();
+        for record in self.records[..skipped].iter().filter(|record| record.position < start) {
             assert!(record.end <= self.droppable, "{context}: {} was dropped", record.position);
         }
         let mut expected = self.records[skipped..].iter();
@@ -126,12 +134,17 @@ impl Model {
 }
 
 /// Starts until a start survives; each earlier one may lose power in the middle.
-fn start(disk: &SimDisk, random: &SeededRandom, context: &str) -> (Journal, Vec<Record>) {
+fn start(
+    disk: &SimDisk,
+    random: &SeededRandom,
+    from: Option<u64>,
+    context: &str,
+) -> (Journal, Vec<Record>) {
     for _ in 0..4 {
         if random.chance(600) {
             disk.power_off_after(random.below(12));
         }
-        match open(disk.files()) {
+        match open_from(disk.files(), from) {
             Ok((journal, records, _)) if !disk.is_off() => {
                 disk.power_off_after(u64::MAX);
                 return (journal, records);
@@ -141,7 +154,7 @@ fn start(disk: &SimDisk, random: &SeededRandom, context: &str) -> (Journal, Vec<
         }
         disk.crash();
     }
-    let (journal, records, _) = open(disk.files()).unwrap_or_else(|error| {
+    let (journal, records, _) = open_from(disk.files(), from).unwrap_or_else(|error| {
         panic!("{context}: {error}");
     });
     (journal, records)
@@ -157,14 +170,15 @@ fn play(seed: u64, operations: u64) -> bool {
     let mut power_was_cut = false;
     for life in 0..4 {
         let context = format!("seed {seed}, operation {operations}, life {life}");
+        let from = model.scan_from(&random);
         let opened = if life == 0 {
             disk.power_off_after(operations);
             open(disk.files()).ok().map(|(journal, records, _)| (journal, records))
         } else {
-            Some(start(&disk, &random, &context))
+            Some(start(&disk, &random, from, &context))
         };
         if let Some((journal, records)) = opened {
-            model.settle(journal.start(), &records, &context);
+            model.settle(journal.start(), from, &records, &context);
             if life > 0 {
                 disk.power_off_after(random.below(60));
                 disk.set_short_writes(random.chance(300));
@@ -178,6 +192,7 @@ fn play(seed: u64, operations: u64) -> bool {
     let (journal, records, _) = open(disk.files()).unwrap();
     model.settle(
         journal.start(),
+        None,
         &records,
         &format!("seed {seed}, operation {operations}, at the end"),
     );
@@ -212,7 +227,7 @@ fn a_killed_process_loses_nothing_that_was_appended() {
         for life in 0..5 {
             let (journal, records, _) = open(disk.files()).unwrap();
             model.synced = model.records.len();
-            model.settle(journal.start(), &records, &format!("seed {seed}, life {life}"));
+            model.settle(journal.start(), None, &records, &format!("seed {seed}, life {life}"));
             assert!(model.live(&journal, &random, 40));
             drop(journal);
             disk.crash_with(Survival::All);
@@ -228,7 +243,7 @@ fn a_run_is_repeated_exactly_by_its_seed() {
         let mut model = Model::new();
         for _ in 0..5 {
             let (journal, records, _) = open(disk.files()).unwrap();
-            model.settle(journal.start(), &records, "repeated");
+            model.settle(journal.start(), None, &records, "repeated");
             disk.power_off_after(random.below(50));
             model.live(&journal, &random, 60);
             drop(journal);

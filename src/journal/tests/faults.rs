@@ -10,18 +10,22 @@ fn after_a_failed_sync_everything_is_refused_and_nothing_is_tried_again() {
         let (journal, _, _) = open(disk.files()).unwrap();
         disk.fail_sync_at(nth);
         let mut synced = 0;
-        let failed = (0..50).find_map(|id| {
-            let result = journal.append(1, &payload(id, 900)).map_err(|error| error.to_string());
-            let result = result.and_then(|appended| {
-                journal.sync_to(appended.end).map_err(|error| error.to_string())
-            });
-            synced += u64::from(result.is_ok());
-            result.err()
-        });
-        assert!(failed.is_some(), "sync {nth} fails");
-        let is_poison = journal.poison_cause().is_some();
-        if !is_poison {
-            // A segment could not be made; nothing of the log was touched, and it goes on.
+        let must_be_poisoned = loop {
+            match journal.append(1, &payload(synced, 900)) {
+                // The name of a segment is in doubt: no more.
+                Err(AppendError::Write { .. }) => break true,
+                // A segment was given up; nothing of the log was touched.
+                Err(AppendError::NextSegment { .. }) => break false,
+                Err(other) => panic!("{other}"),
+                Ok(appended) => match journal.sync_to(appended.end) {
+                    Ok(()) => synced += 1,
+                    Err(SyncError::Failed { .. }) => break true,
+                    Err(other) => panic!("{other}"),
+                },
+            }
+        };
+        assert_eq!(journal.poison_cause().is_some(), must_be_poisoned);
+        if !must_be_poisoned {
             fill(&journal, 100, 1, 900);
             continue;
         }
@@ -67,7 +71,51 @@ fn what_a_start_accepts_after_a_failed_sync_survives_the_next_power_cut() {
 }
 
 #[test]
+fn a_start_that_reads_the_last_segment_only_makes_those_before_it_durable_too() {
+    let disk = SimDisk::new(1);
+    let (journal, _, _) = open(disk.files()).unwrap();
+    fill(&journal, 0, 3, 900);
+    // Four segments of which no sync knows.
+    for id in 3..18 {
+        journal.append(1, &payload(id, 900)).unwrap();
+    }
+    let last = journal.segments().last().unwrap().base;
+    let end = journal.end();
+    drop(journal);
+    let (journal, records, report) = open_from(disk.files(), Some(last)).unwrap();
+    assert!(records.len() < 4 && report.unproven_bytes > 12 * 900);
+    assert_eq!(journal.synced(), end);
+    drop(journal);
+    disk.crash_with(Survival::None);
+    let (_, records, _) = open(disk.files()).unwrap();
+    assert_eq!(records.len(), 18);
+}
+
+#[test]
+fn a_start_from_beyond_what_a_power_cut_left_is_refused() {
+    let disk = SimDisk::new(1);
+    let (journal, _, _) = open(disk.files()).unwrap();
+    let kept = fill(&journal, 0, 3, 900)[2];
+    let lost = journal.append(1, &payload(3, 900)).unwrap();
+    for id in 4..10 {
+        journal.append(1, &payload(id, 900)).unwrap();
+    }
+    let last = journal.segments().last().unwrap().base;
+    drop(journal);
+    // The power cut took one unsynced record and left those after it.
+    assert!(disk.flip_bit("00000000000000000000.seg", lost.payload_position, 0));
+    let refused = open_from(disk.files(), Some(last));
+    match refused {
+        Err(RecoverError::ScanBeyondEnd { from, end }) => assert_eq!((from, end), (last, kept.end)),
+        other => panic!("{:?}", other.err()),
+    }
+    let (_, records, report) = open(disk.files()).unwrap();
+    assert_eq!((records.len(), report.torn.unwrap().segments), (3, 2));
+}
+
+#[test]
 fn a_failed_write_poisons_and_its_record_is_never_seen_in_part() {
+    let mut poisoned = 0;
     for nth in 1..40 {
         let disk = SimDisk::new(nth);
         let (journal, _, _) = open(disk.files()).unwrap();
@@ -77,7 +125,11 @@ fn a_failed_write_poisons_and_its_record_is_never_seen_in_part() {
             match journal.append(1, &payload(id, 900)) {
                 Ok(_) => whole.push(id),
                 Err(AppendError::NextSegment { .. }) => {}
-                Err(AppendError::Write { .. }) => break,
+                Err(AppendError::Write { .. }) => {
+                    poisoned += 1;
+                    assert!(journal.poison_cause().is_some());
+                    break;
+                }
                 Err(other) => panic!("{other}"),
             }
         }
@@ -94,6 +146,7 @@ fn a_failed_write_poisons_and_its_record_is_never_seen_in_part() {
         // The record whose write failed may have been written whole.
         assert!(records.len() <= whole.len() + 1);
     }
+    assert!(poisoned > 20);
 }
 
 #[test]

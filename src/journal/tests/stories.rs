@@ -304,3 +304,23 @@ fn leftovers_of_an_unfinished_segment_are_removed_and_other_files_left_alone() {
     assert_eq!(disk.paths(), ["00000000000000000000.seg", "notes.txt"]);
     fill(&journal, 3, 9, 500);
 }
+
+#[test]
+fn a_sync_costs_one_disk_sync_and_one_more_per_segment_sealed_since_the_last() {
+    let disk = SimDisk::new(1);
+    let (journal, _, _) = open(disk.files()).unwrap();
+    fill(&journal, 0, 3, 900);
+    for id in 3..11 {
+        journal.append(1, &payload(id, 900)).unwrap();
+    }
+    assert_eq!(journal.stats().rolls, 2);
+    let syncs_of = |act: &dyn Fn()| {
+        let before = disk.syncs();
+        act();
+        disk.syncs() - before
+    };
+    assert_eq!(syncs_of(&|| journal.sync_to(journal.end()).unwrap()), 3);
+    assert_eq!(syncs_of(&|| journal.sync_to(journal.end()).unwrap()), 0);
+    journal.append(1, &[b"one more"]).unwrap();
+    assert_eq!(syncs_of(&|| journal.sync_to(journal.end()).unwrap()), 1);
+}

@@ -72,6 +72,42 @@ fn all_who_wait_while_a_sync_runs_share_the_next_one() {
     assert_eq!((stats.appends, stats.syncs), (9, 2));
 }
 
+#[test]
+fn a_write_that_fails_while_a_sync_runs_poisons_the_sync_too() {
+    let gate = Arc::new(Gate::default());
+    let disk = SimDisk::new(1);
+    let files = Arc::new(GatedFiles { inner: disk.files(), gate: Arc::clone(&gate) });
+    let (journal, _) = Journal::open(files, &small(), None, &mut |_| ()).unwrap();
+    let first = journal.append(1, &payload(0, 100)).unwrap();
+    gate.close();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| journal.sync_to(first.end));
+        gate.wait_until_somebody_is_held();
+        disk.fail_write_at(1);
+        let failed = journal.append(1, &payload(1, 100));
+        gate.open();
+        assert!(matches!(failed, Err(AppendError::Write { .. })));
+        let synced = waiting.join().unwrap();
+        assert!(matches!(synced, Err(SyncError::Poisoned { .. })), "{synced:?}");
+    });
+    assert!(journal.synced() < first.end);
+}
+
+#[test]
+fn droppers_at_the_same_time_drop_each_segment_once() {
+    for seed in 0..20 {
+        let (journal, _, _) = open(SimDisk::new(seed).files()).unwrap();
+        fill(&journal, 0, 40, 900);
+        let sealed = journal.segments().len() - 1;
+        let dropped: usize = thread::scope(|scope| {
+            let droppers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| journal.drop_before(u64::MAX).unwrap())).collect();
+            droppers.into_iter().map(|dropper| dropper.join().unwrap()).sum()
+        });
+        assert_eq!((dropped, journal.segments().len()), (sealed, 1));
+    }
+}
+
 /// Holds syncs back while closed.
 #[derive(Default)]
 struct Gate {

@@ -14,6 +14,9 @@ use crate::journal::{
 use crate::log::StoredEntry;
 
 /// How far a shard was applied to the state that opens the log. The default says: not at all.
+///
+/// Rows must not be persisted before the log is synced up to what they include: after a crash they
+/// would be ahead of it and refused.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Applied {
     /// Number of the first entry that is not applied.

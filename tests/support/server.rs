@@ -1,0 +1,69 @@
+//! A server in this process, on ports of its own and a folder of its own.
+
+use std::time::Duration;
+
+use onrush::config::Settings;
+use onrush::server::Server;
+use onrush_client::Client;
+
+/// A server for one test; stopped in order at its end, or cut off when dropped.
+pub(crate) struct TestServer {
+    server: Option<Server>,
+    folder: tempfile::TempDir,
+    settings: Settings,
+}
+
+impl TestServer {
+    /// A server with default settings.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server with some settings changed.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.server.http_addr = "127.0.0.1:0".parse().unwrap();
+        settings.server.tcp_addr = "127.0.0.1:0".parse().unwrap();
+        settings.server.data_dir = folder.path().join("data");
+        // Small files, so that a test costs no gigabyte of disk.
+        settings.store.segment_bytes = 8 << 20;
+        change(&mut settings);
+        let server = Server::start(&settings).await.unwrap();
+        Self { server: Some(server), folder, settings }
+    }
+
+    fn running(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    /// A client of its binary port.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.running().tcp_addr().to_string()).await.unwrap()
+    }
+
+    /// `http://127.0.0.1:port`.
+    #[allow(dead_code, reason = "not every test speaks HTTP")]
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.running().http_addr())
+    }
+
+    /// Its binary port.
+    #[allow(dead_code, reason = "not every test speaks the protocol by hand")]
+    pub(crate) fn tcp_addr(&self) -> std::net::SocketAddr {
+        self.running().tcp_addr()
+    }
+
+    /// Stops it in order and starts it again on the same folder, on new ports.
+    #[allow(dead_code, reason = "not every test restarts")]
+    pub(crate) async fn restart(mut self) -> Self {
+        self.server.take().unwrap().stop(Duration::from_secs(10)).await;
+        let server = Server::start(&self.settings).await.unwrap();
+        Self { server: Some(server), folder: self.folder, settings: self.settings }
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(mut self) {
+        self.server.take().unwrap().stop(Duration::from_secs(10)).await;
+    }
+}

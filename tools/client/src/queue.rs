@@ -1,0 +1,183 @@
+//! A queue as users speak of it: the start of every sentence of the fluent interface.
+//!
+//! In: a name, perhaps a partition. Out: builders for pushing, popping, consuming, buffering and
+//! setting up. Called by users.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use onrush_protocol::request::{Configure, DeleteQueue};
+use onrush_protocol::{
+    NameError, PartitionName, QueueName, QueueOptions, Request, Response, ShortText,
+};
+
+use crate::buffer::Buffer;
+use crate::client::{Client, Repeat};
+use crate::connection::mismatch;
+use crate::consume::{Consume, Each, InBatches};
+use crate::error::Error;
+use crate::message::Message;
+use crate::pop::Pop;
+use crate::push::Push;
+use crate::received::ReceivedMessage;
+
+/// What every builder of this crate becomes when it is awaited. It borrows nothing.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A queue, or one partition of it. Cheap to clone; making one sends nothing.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    client: Client,
+    target: Result<Target, NameError>,
+}
+
+/// Names that were checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) queue: QueueName,
+    pub(crate) partition: Option<PartitionName>,
+}
+
+impl Target {
+    /// Where a push goes.
+    pub(crate) fn partition(&self) -> PartitionName {
+        self.partition.clone().unwrap_or_default()
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
+        let target = name.parse().map(|queue| Target { queue, partition: None });
+        Self { client, target }
+    }
+
+    /// One partition of the queue: strictly ordered, made by its first message. Pushes without
+    /// one go to `Default`; pops without one take from any.
+    #[must_use]
+    pub fn partition(mut self, name: &str) -> Self {
+        self.target =
+            self.target.and_then(|target| Ok(Target { partition: Some(name.parse()?), ..target }));
+        self
+    }
+
+    /// Pushes messages, in their order, however many there are. Await it.
+    #[must_use]
+    pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Push {
+        Push::new(self.client.clone(), self.target.clone(), messages.into_iter().collect())
+    }
+
+    /// Takes messages out under a lease. Await it.
+    #[must_use]
+    pub fn pop(&self) -> Pop {
+        Pop::new(self.client.clone(), self.target.clone())
+    }
+
+    /// Hands messages to `handler` one by one, acknowledges what it did and gives back what it
+    /// could not do. Start it.
+    #[must_use]
+    pub fn consume<H, F, E>(&self, handler: H) -> Consume<Each<H>>
+    where
+        H: Fn(ReceivedMessage) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send,
+        E: std::fmt::Display + Send,
+    {
+        Consume::new(self.pop(), self.client.clone(), Each::new(handler))
+    }
+
+    /// As [`Self::consume`], with all messages of one partition that came together as one.
+    #[must_use]
+    pub fn consume_batches<H, F, E>(&self, handler: H) -> Consume<InBatches<H>>
+    where
+        H: Fn(Vec<ReceivedMessage>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send,
+        E: std::fmt::Display + Send,
+    {
+        Consume::new(self.pop(), self.client.clone(), InBatches::new(handler))
+    }
+
+    /// Collects messages here and pushes them when there are `messages_max` or the oldest has
+    /// waited for `wait`. They are in this process's memory only until then.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for a name that no queue or partition may have, [`Error::Value`] for a
+    /// `messages_max` of 0.
+    pub fn buffer(&self, messages_max: usize, wait: Duration) -> Result<Buffer, Error> {
+        let target = self.target.clone()?;
+        Buffer::start(self.client.clone(), target, messages_max, wait)
+    }
+
+    /// Sets the queue's options; options that `options` leaves at their default go back to it.
+    #[must_use]
+    pub fn config(&self, options: QueueOptions) -> Config {
+        let (client, target) = (self.client.clone(), self.target.clone());
+        let (namespace, task) = (ShortText::default(), ShortText::default());
+        Config { client, target, options, namespace, task }
+    }
+
+    /// Makes the queue with default options.
+    ///
+    /// # Errors
+    /// As [`Config::create`].
+    pub async fn create(&self) -> Result<QueueOptions, Error> {
+        self.config(QueueOptions::default()).create().await
+    }
+
+    /// Removes the queue with all its messages, groups and dead letters. Returns whether it
+    /// existed.
+    ///
+    /// # Errors
+    /// Any [`Error`]; it is not repeated when its outcome is unknown.
+    pub async fn delete(&self) -> Result<bool, Error> {
+        let queue = self.target.clone()?.queue;
+        self.client.delete_queue(DeleteQueue { queue }).await
+    }
+}
+
+/// A queue's options on their way to the server. [`Self::create`] it, or await it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent until it is created or awaited"]
+pub struct Config {
+    client: Client,
+    target: Result<Target, NameError>,
+    options: QueueOptions,
+    namespace: ShortText,
+    task: ShortText,
+}
+
+impl Config {
+    /// What the queue belongs to; cut at 255 bytes.
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.namespace = ShortText::lossy(namespace);
+        self
+    }
+
+    /// What the queue is for; cut at 255 bytes.
+    pub fn task(mut self, task: &str) -> Self {
+        self.task = ShortText::lossy(task);
+        self
+    }
+
+    /// Creates the queue or changes it. Returns the options that now hold. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the option that the server does not take.
+    pub async fn create(self) -> Result<QueueOptions, Error> {
+        let queue = self.target?.queue;
+        let (options, namespace, task) = (self.options, self.namespace, self.task);
+        let request = Request::Configure(Configure { queue, namespace, task, options });
+        match self.client.request(Repeat::Safe, &request).await? {
+            Response::Configured(configured) => Ok(configured.options),
+            other => Err(mismatch("configure", &other)),
+        }
+    }
+}
+
+impl IntoFuture for Config {
+    type Output = Result<QueueOptions, Error>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.create())
+    }
+}

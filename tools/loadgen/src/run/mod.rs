@@ -1,0 +1,325 @@
+//! The runs: which phases each command has, and what is reported of them.
+//!
+//! In: checked arguments. Out: a [`Report`]. Every run but `floor` has a queue and a consumer
+//! group of its own, measures the floor before and after with the same traffic, and pops
+//! everything back that it pushed. Called by `main`.
+
+pub(crate) mod pop;
+pub(crate) mod push;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::time::Duration;
+
+use onrush_client::{Client, GroupName, Qos, QueueName};
+
+use crate::arguments::{Command, Load};
+use crate::clock::{Clock, Span};
+use crate::consumer::{Consumption, Expected};
+use crate::error::LoadError;
+use crate::floor::{self, Bound, Measured};
+use crate::http;
+use crate::progress::{Progress, Voice};
+use crate::report::{Findings, Report};
+use crate::tally::{Meter, Tally};
+use crate::verify::{Integrity, Verifier};
+use pop::{PopCrew, PopPlan};
+use push::{PushCrew, PushPlan, Pushed};
+
+/// How long outstanding answers are waited for after the end.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// Longest that filling or emptying a queue may take.
+pub(crate) const PHASE_MAX: Duration = Duration::from_secs(3600);
+
+/// One run and what all its phases share.
+pub(crate) struct Run<'a> {
+    pub(crate) load: &'a Load,
+    voice: Voice,
+    pub(crate) clock: Clock,
+    pub(crate) queue: QueueName,
+    pub(crate) group: GroupName,
+    /// Tells this run's messages from another's in the same queue.
+    mark: u16,
+}
+
+/// Does what the command says.
+pub(crate) fn run(command: &Command) -> Result<Report, LoadError> {
+    let (name, load) = command.parts();
+    load.check(name)?;
+    let run = Run::new(load)?;
+    let findings = match command {
+        Command::Floor(_) => run.floor_only(),
+        Command::Push(_) if load.http => run.with_queue(|run| run.around(http::push)),
+        Command::Pop(_) if load.http => run.with_queue(|run| run.around(http::pop)),
+        Command::Mixed(_) if load.http => Err(LoadError::Argument {
+            name: "http",
+            value: "true".to_owned(),
+            allowed: "mixed runs speak the binary protocol only".to_owned(),
+        }),
+        Command::Push(_) => run.with_queue(|run| run.around(Run::push)),
+        Command::Pop(_) => run.with_queue(|run| run.around(Run::pop)),
+        Command::Mixed(_) => run.with_queue(|run| run.around(Run::mixed)),
+    }?;
+    Ok(Report::new(Findings { command: name, ..findings }, load))
+}
+
+impl<'a> Run<'a> {
+    fn new(load: &'a Load) -> Result<Self, LoadError> {
+        let mark: u16 = rand::random();
+        let nonce: u32 = rand::random();
+        let own = format!("load-{nonce:08x}");
+        let refused = |error: onrush_protocol::NameError| LoadError::Argument {
+            name: "queue",
+            value: load.queue.clone().unwrap_or_default(),
+            allowed: error.to_string(),
+        };
+        Ok(Self {
+            load,
+            voice: Voice::choose(load.json),
+            clock: Clock::start(),
+            queue: load.queue.as_deref().unwrap_or(&own).parse().map_err(refused)?,
+            group: own.parse().map_err(refused)?,
+            mark,
+        })
+    }
+
+    pub(crate) fn push_plan(&self) -> PushPlan {
+        PushPlan::new(self.load, self.queue.clone(), self.mark)
+    }
+
+    pub(crate) fn pop_plan(&self) -> PopPlan {
+        PopPlan::new(self.load, self.queue.clone(), self.group.clone())
+    }
+
+    pub(crate) fn verifier(&self) -> Option<Verifier> {
+        let (producers, partitions) = (self.load.connections, self.load.partitions as usize);
+        (!self.load.no_verify).then(|| Verifier::new(self.mark, producers, partitions))
+    }
+
+    pub(crate) fn progress(
+        &self,
+        phase: &'static str,
+        length: Duration,
+        meter: &Arc<Meter>,
+    ) -> Progress {
+        Progress::start(self.voice, phase, length, meter)
+    }
+
+    /// What this run's rate is held against.
+    pub(crate) fn bound(&self, is_push: bool) -> Bound {
+        match self.load.promise() {
+            Qos::Buffered if is_push => Bound::Frames,
+            _ => Bound::Durable,
+        }
+    }
+
+    fn measure(&self, bound: Bound) -> Result<Measured, LoadError> {
+        let load = self.load;
+        let (seconds, threads) = (load.floor_length(), load.floor_threads);
+        floor::measure(bound, &self.push_plan(), seconds, threads, &load.data_dir)
+    }
+
+    /// Both bounds and nothing else.
+    fn floor_only(&self) -> Result<Findings, LoadError> {
+        let floors = vec![
+            self.measure(Bound::Frames)?,
+            self.measure(Bound::Durable)?,
+            self.measure(Bound::Frames)?,
+            self.measure(Bound::Durable)?,
+        ];
+        let span = Span::new(self.clock, Duration::ZERO, Duration::from_secs(1), Duration::ZERO);
+        Ok(Findings {
+            command: "floor",
+            tally: Tally::new(span, Arc::new(Meter::default())),
+            end_to_end: None,
+            pop_rate: None,
+            integrity: None,
+            bound: Some(self.bound(true)),
+            floors,
+        })
+    }
+
+    /// Sets up the run's queue, and deletes it after.
+    fn with_queue(
+        &self,
+        body: impl FnOnce(&Self) -> Result<Findings, LoadError>,
+    ) -> Result<Findings, LoadError> {
+        if self.load.queue.is_some() {
+            return body(self);
+        }
+        if self.load.http {
+            let result = http::set_up(self).and_then(|()| body(self));
+            if !self.load.keep {
+                http::tear_down(self)?;
+            }
+            return result;
+        }
+        let runtime = runtime()?;
+        let mut builder = Client::builder().addr(&self.load.addr).retries(0);
+        if let Some(token) = &self.load.token {
+            builder = builder.token(token);
+        }
+        let client = runtime.block_on(builder.connect())?;
+        let queue = client.queue(self.queue.as_str());
+        runtime.block_on(queue.create())?;
+        client.disconnect();
+        let result = body(self);
+        if !self.load.keep {
+            runtime.block_on(queue.delete())?;
+        }
+        result
+    }
+
+    /// Measures the floor before and after `body`.
+    fn around(
+        &self,
+        body: impl FnOnce(&Self) -> Result<Findings, LoadError>,
+    ) -> Result<Findings, LoadError> {
+        if self.load.no_floor {
+            return body(self);
+        }
+        let before = self.measure(self.bound(true))?;
+        let mut findings = body(self)?;
+        let bound = findings.bound.unwrap_or(before.bound);
+        findings.floors.push(before);
+        findings.floors.push(self.measure(bound)?);
+        Ok(findings)
+    }
+
+    fn push(&self) -> Result<Findings, LoadError> {
+        let crew = PushCrew::dial(&self.push_plan())?;
+        let meter = Arc::new(Meter::default());
+        let span = Span::new(self.clock, self.load.warmup(), self.load.length(), DRAIN);
+        let pushed = {
+            let length = self.load.warmup() + self.load.length();
+            let _progress = self.progress("push", length, &meter);
+            crew.run(self.clock, span, &meter)?
+        };
+        let mut findings = Findings {
+            command: "push",
+            end_to_end: None,
+            pop_rate: None,
+            integrity: None,
+            bound: Some(self.bound(true)),
+            floors: Vec::new(),
+            tally: Tally::new(span, Arc::clone(&meter)),
+        };
+        if !self.load.no_verify {
+            let (integrity, consumed) = self.check(&pushed)?;
+            findings.integrity = Some(integrity);
+            for (what, count) in &consumed.tally.errors {
+                findings.tally.error(&format!("check: {what}"), *count);
+            }
+        }
+        findings.tally.absorb(&pushed.tally);
+        Ok(findings)
+    }
+
+    /// Pops back everything that was pushed.
+    fn check(&self, pushed: &Pushed) -> Result<(Integrity, Consumption), LoadError> {
+        let expected = Arc::new(Expected::default());
+        expected.messages.store(pushed.accepted(), Release);
+        expected.is_final.store(true, Release);
+        let span = Span::new(self.clock, Duration::ZERO, PHASE_MAX, Duration::ZERO);
+        let meter = Arc::new(Meter::default());
+        let _progress = self.progress("check", Duration::from_secs(10), &meter);
+        let crew = PopCrew::dial(&self.pop_plan())?;
+        let mut consumed = crew.run(self.clock, span, &meter, expected, self.verifier())?;
+        let integrity = consumed.verifier.take().map(|verifier| verifier.close(&pushed.ledgers));
+        Ok((integrity.unwrap_or_default(), consumed))
+    }
+
+    fn pop(&self) -> Result<Findings, LoadError> {
+        let mut plan = self.push_plan();
+        plan.messages_max = self.load.messages;
+        plan.rate = None;
+        // Everything must be there before it is popped.
+        if plan.terms.qos == Qos::Buffered {
+            plan.terms.qos = Qos::AtLeastOnce;
+        }
+        let meter = Arc::new(Meter::default());
+        let fill = Span::new(self.clock, Duration::ZERO, PHASE_MAX, DRAIN);
+        let pushed = {
+            let _progress = self.progress("fill", self.load.length(), &meter);
+            PushCrew::dial(&plan)?.run(self.clock, fill, &meter)?
+        };
+        let expected = Arc::new(Expected::default());
+        expected.messages.store(pushed.accepted(), Release);
+        expected.is_final.store(true, Release);
+        let crew = PopCrew::dial(&self.pop_plan())?;
+        let meter = Arc::new(Meter::default());
+        let mut span = Span::new(self.clock, Duration::ZERO, self.load.length(), PHASE_MAX);
+        let mut consumed = {
+            let _progress = self.progress("pop", self.load.length(), &meter);
+            crew.run(self.clock, span, &meter, expected, self.verifier())?
+        };
+        // A queue that was empty before the time was up is measured until then.
+        span.end_ns = span.end_ns.min(consumed.last_ns.max(span.warm_ns + 1));
+        consumed.tally.span = span;
+        for (what, count) in &pushed.tally.errors {
+            consumed.tally.error(&format!("fill: {what}"), *count);
+        }
+        let integrity = consumed.verifier.take().map(|verifier| verifier.close(&pushed.ledgers));
+        Ok(Findings {
+            command: "pop",
+            tally: consumed.tally,
+            end_to_end: None,
+            pop_rate: None,
+            integrity,
+            bound: Some(Bound::Durable),
+            floors: Vec::new(),
+        })
+    }
+
+    fn mixed(&self) -> Result<Findings, LoadError> {
+        let push_crew = PushCrew::dial(&self.push_plan())?;
+        let pop_crew = PopCrew::dial(&self.pop_plan())?;
+        let expected = Arc::new(Expected::default());
+        let (meter, popped) = (Arc::new(Meter::default()), Arc::new(Meter::default()));
+        let clock = self.clock;
+        let span = Span::new(clock, self.load.warmup(), self.load.length(), DRAIN);
+        // Consumers go on until everything has come out.
+        let pop_span = Span { give_up_ns: u64::MAX, ..span };
+        let length = self.load.warmup() + self.load.length();
+        let (pushed, consumed) = std::thread::scope(|scope| {
+            let _progress = self.progress("mixed", length, &meter);
+            let consumers = scope.spawn(|| {
+                let expected = Arc::clone(&expected);
+                pop_crew.run(clock, pop_span, &popped, expected, self.verifier())
+            });
+            let pushed = push_crew.run(clock, span, &meter);
+            if let Ok(pushed) = &pushed {
+                expected.messages.store(pushed.accepted(), Release);
+            }
+            expected.is_final.store(true, Release);
+            (pushed, consumers.join())
+        });
+        let panicked = |_| LoadError::Io { doing: "popping", reason: "a thread panicked".into() };
+        let (pushed, mut consumed) = (pushed?, consumed.map_err(panicked)??);
+        let integrity = consumed.verifier.take().map(|verifier| verifier.close(&pushed.ledgers));
+        let mut tally = pushed.tally;
+        for (what, count) in &consumed.tally.errors {
+            tally.error(what, *count);
+        }
+        let pop_rate = Some(consumed.tally.rate());
+        let end_to_end = integrity.is_some().then(|| consumed.tally.end_to_end.clone());
+        Ok(Findings {
+            command: "mixed",
+            tally,
+            end_to_end,
+            pop_rate,
+            integrity,
+            bound: Some(self.bound(true)),
+            floors: Vec::new(),
+        })
+    }
+}
+
+/// A small runtime for the parts that are not measured, and for HTTP.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, LoadError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(LoadError::io("starting a runtime"))
+}
