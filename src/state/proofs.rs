@@ -7,6 +7,7 @@
 
 mod audit;
 mod bytes;
+mod mishap;
 mod picture;
 mod race;
 mod ready;

@@ -330,7 +330,7 @@ impl World {
 
     fn upkeep(&self, desk: &Desk, draft: &mut Draft<'_>, step: &Step) {
         match step {
-            Step::Lapse { most } => drop(draft.lapse(*most).unwrap()),
+            Step::Lapse { most } => drop(draft.lapse(*most)),
             Step::Retain { slot } => drop(draft.retain(self.queues[*slot]).unwrap()),
             Step::Register { slot, start } => draft.register(self.queues[*slot], GROUPS[2], *start),
             Step::Relocate { pick, most } => {
