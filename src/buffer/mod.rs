@@ -81,6 +81,12 @@ impl Buffers {
         }
     }
 
+    /// How many shards it has rings for.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shelves.len() as u16
+    }
+
     /// Puts a push into its partition's ring; never waits beyond the shard's lock.
     ///
     /// # Errors

@@ -93,6 +93,7 @@ impl Lane {
     /// The checkpoint under way is written. One that failed is not ended: what it carried stays in
     /// memory, and there are no further checkpoints of this run.
     pub(super) fn end_checkpoint(&mut self, written: bool) {
+        self.checkpoints_failed |= !written;
         let Some(shard) = self.schedule.under_way().filter(|_| written) else { return };
         self.telemetry.checkpoints.add(1);
         match self.replica.shards.get_mut(usize::from(shard)) {
@@ -107,7 +108,8 @@ impl Lane {
 
     /// Writes everything that is not a row yet, in this thread: the next start has nothing to apply.
     pub(super) fn checkpoint_everything(&mut self) {
-        if self.schedule.under_way().is_some() && !self.await_checkpoint() {
+        let is_open = self.schedule.under_way().is_some();
+        if self.checkpoints_failed || (is_open && !self.await_checkpoint()) {
             return;
         }
         let end = self.log.bounds().end;
