@@ -12,6 +12,7 @@ use onrush_protocol::limits::{MESSAGE_BYTES_MAX, POP_MESSAGES_MAX, RECORDS_MAX};
 use serde::Serialize;
 
 use crate::error::LoadError;
+use crate::http::PAYLOAD_BYTES_MIN;
 use crate::payload::STAMP_BYTES;
 
 /// Most partitions that a name with eight digits can tell apart.
@@ -176,7 +177,11 @@ impl Load {
     /// [`LoadError::Argument`] naming the first that is outside.
     pub(crate) fn check(&self, command: &str) -> Result<(), LoadError> {
         let is_checked = !self.no_verify && command != "floor";
-        let size_min = if is_checked { STAMP_BYTES } else { 0 };
+        let size_min = match (self.http, is_checked) {
+            (true, _) => PAYLOAD_BYTES_MIN,
+            (false, true) => STAMP_BYTES,
+            (false, false) => 0,
+        };
         let whole = |name, value: u64, min: u64, max: u64| match value {
             value if value < min || value > max => Err(LoadError::Argument {
                 name,

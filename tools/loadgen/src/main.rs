@@ -9,7 +9,7 @@
 //! | `run` | which phases a command has |
 //! | `engine` | many connections on one thread |
 //! | `producer`, `consumer` | what is said on one connection |
-//! | `template`, `payload`, `pace` | what is sent, and when |
+//! | `template`, `payload`, `numbers`, `pace` | what is sent, and when |
 //! | `verify` | lost, duplicated, reordered |
 //! | `floor` | what bounds any such engine here |
 //! | `http` | the same over HTTP/1.1 |
@@ -23,6 +23,7 @@ mod error;
 mod floor;
 mod http;
 mod machine;
+mod numbers;
 mod pace;
 mod payload;
 mod producer;

@@ -8,13 +8,12 @@
 use bytes::Bytes;
 use onrush_protocol::response::{Failure, PushStatus, Receipts, SectionReceipt};
 use onrush_protocol::{Code, Opcode, Outcome};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use crate::engine::{Answer, Dialogue};
+use crate::numbers::{Ledger, Numbers, Share};
 use crate::pace::Pace;
 use crate::tally::Tally;
-use crate::template::{Slot, Template};
+use crate::template::Template;
 
 /// Pause after a refusal without advice, in nanoseconds.
 const PAUSE_NS: u64 = 1_000_000;
@@ -37,7 +36,7 @@ pub(crate) struct ProducerTerms {
     pub(crate) end_ns: u64,
 }
 
-/// A producer; also what remains of it after the run.
+/// A producer.
 pub(crate) struct Producer {
     terms: ProducerTerms,
     template: Template,
@@ -48,33 +47,9 @@ pub(crate) struct Producer {
     free: Vec<u32>,
     /// The upper half of the next request id: tells two users of one place apart.
     generation: u32,
-    slots: Vec<Slot>,
-    random: SmallRng,
+    seqs: Vec<u64>,
     paused_until_ns: u64,
-    /// The newest number known to be stored, by partition; what duplicates repeat.
-    stored: Vec<Option<u64>>,
-    pub(crate) ledger: Ledger,
-}
-
-/// Which numbers one producer gave out, and which of them need not arrive.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    /// How many numbers were given out, by partition.
-    pub(crate) given: Vec<u64>,
-    /// Numbers that the server refused, and must not hand out.
-    pub(crate) refused: Vec<Range>,
-    /// Numbers of which nobody knows; they may arrive or not.
-    pub(crate) unknown: Vec<Range>,
-    /// Messages that were accepted, duplicates aside.
-    pub(crate) accepted: u64,
-}
-
-/// Numbers from `from` up to and without `to`, of one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) partition: u32,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
+    numbers: Numbers,
 }
 
 /// One request under way.
@@ -82,62 +57,36 @@ pub(crate) struct Range {
 struct Flight {
     generation: u32,
     intended_ns: u64,
-    /// The new numbers in it.
-    range: Range,
-    /// How many of its messages repeat an old number.
-    repeated: u32,
+    share: Share,
 }
 
 impl Producer {
     pub(crate) fn new(terms: ProducerTerms, template: Template) -> Self {
         let places = u32::try_from(terms.in_flight.max(1)).unwrap_or(u32::MAX);
-        let partitions = terms.partitions as usize;
-        let has_duplicates = terms.duplicates > 0.0;
+        let ProducerTerms { partitions, batch, duplicates, producer, .. } = terms;
         Self {
             partition: terms.first_partition % terms.partitions.max(1),
             begun: 0,
             flights: vec![None; places as usize],
             free: (0..places).rev().collect(),
             generation: 0,
-            slots: Vec::with_capacity(terms.batch as usize),
-            random: SmallRng::seed_from_u64(u64::from(terms.producer)),
+            seqs: Vec::with_capacity(batch as usize),
             paused_until_ns: 0,
-            stored: if has_duplicates { vec![None; partitions] } else { Vec::new() },
-            ledger: Ledger { given: vec![0; partitions], ..Ledger::default() },
+            numbers: Numbers::new(partitions, batch, duplicates, u64::from(producer)),
             terms,
             template,
         }
+    }
+
+    /// What became of its numbers.
+    pub(crate) fn into_ledger(self) -> Ledger {
+        self.numbers.ledger
     }
 
     /// Whether everything that it was meant to send was sent.
     fn is_finished(&self, now_ns: u64) -> bool {
         self.begun >= self.terms.messages_max
             || self.terms.pace.due_ns().unwrap_or(now_ns) >= self.terms.end_ns
-    }
-
-    /// Fills `slots` for the next batch of `partition` and says what is in it.
-    fn number(&mut self, partition: u32) -> (Range, u32) {
-        let given = self.ledger.given.get_mut(partition as usize);
-        let from = given.as_ref().map_or(0, |given| **given);
-        let repeatable = self.stored.get(partition as usize).copied().flatten();
-        let (mut next, mut repeated) = (from, 0);
-        self.slots.clear();
-        for _ in 0..self.terms.batch {
-            match repeatable {
-                Some(seq) if self.random.random_bool(self.terms.duplicates) => {
-                    repeated += 1;
-                    self.slots.push(Slot { seq });
-                }
-                _ => {
-                    self.slots.push(Slot { seq: next });
-                    next += 1;
-                }
-            }
-        }
-        if let Some(given) = given {
-            *given = next;
-        }
-        (Range { partition, from, to: next }, repeated)
     }
 
     /// Ends the flight that an answer belongs to.
@@ -160,21 +109,16 @@ impl Producer {
                 if count != self.terms.batch {
                     tally.error("receipt for another number of messages", 1);
                 }
-                let wrong = duplicates.abs_diff(flight.repeated);
+                let wrong = duplicates.abs_diff(flight.share.repeated);
                 tally.error("message wrongly told new from duplicate", u64::from(wrong));
                 tally.duplicates += u64::from(duplicates);
                 tally.answered(u64::from(count), flight.intended_ns, now_ns);
-                self.ledger.accepted += flight.range.to - flight.range.from;
-                if flight.range.to > flight.range.from
-                    && let Some(stored) = self.stored.get_mut(flight.range.partition as usize)
-                {
-                    *stored = Some(flight.range.to - 1);
-                }
+                self.numbers.accepted(flight.share);
             }
             Ok(Outcomes::Refused(failure)) => self.refuse(tally, now_ns, flight, &failure),
             Err(error) => {
                 tally.error(&error, 1);
-                self.ledger.unknown.push(flight.range);
+                self.numbers.unknown(flight.share);
             }
         }
     }
@@ -182,9 +126,9 @@ impl Producer {
     fn refuse(&mut self, tally: &mut Tally, now_ns: u64, flight: Flight, failure: &Failure) {
         let code = failure.known();
         if code.is_none_or(|code| code.outcome() == Outcome::Unknown) {
-            self.ledger.unknown.push(flight.range);
+            self.numbers.unknown(flight.share);
         } else {
-            self.ledger.refused.push(flight.range);
+            self.numbers.refused(flight.share);
         }
         match code {
             Some(Code::RingFull | Code::Busy) => tally.refused += u64::from(self.terms.batch),
@@ -210,14 +154,14 @@ impl Dialogue for Producer {
             let Some(place) = self.free.pop() else { return };
             let partition = self.partition;
             self.partition = (partition + 1) % self.terms.partitions.max(1);
-            let (range, repeated) = self.number(partition);
+            let share = self.numbers.next(partition, &mut self.seqs);
             let generation = self.generation;
             self.generation = self.generation.wrapping_add(1);
             let request_id = u64::from(generation) << 32 | u64::from(place);
             let producer = self.terms.producer;
-            self.template.append(request_id, partition, producer, intended_ns, &self.slots, out);
+            self.template.append(request_id, partition, producer, intended_ns, &self.seqs, out);
             if let Some(flight) = self.flights.get_mut(place as usize) {
-                *flight = Some(Flight { generation, intended_ns, range, repeated });
+                *flight = Some(Flight { generation, intended_ns, share });
             }
             self.begun += u64::from(self.terms.batch);
             self.terms.pace.advance();
@@ -252,7 +196,7 @@ impl Dialogue for Producer {
     fn lost(&mut self, tally: &mut Tally, reason: &str) {
         let mut outstanding = 0;
         for flight in self.flights.iter_mut().filter_map(Option::take) {
-            self.ledger.unknown.push(flight.range);
+            self.numbers.unknown(flight.share);
             outstanding += 1;
         }
         tally.error(reason, outstanding.max(1));

@@ -98,10 +98,12 @@ pub(crate) struct Findings {
 impl Report {
     pub(crate) fn new(findings: Findings, load: &Load) -> Self {
         let Findings { command, tally, bound, floors, integrity, .. } = findings;
-        let rate = tally.rate();
         let floor_rate = bound.and_then(|bound| {
             median(floors.iter().filter(|floor| floor.bound == bound).map(|floor| floor.rate))
         });
+        // Where nothing but the floor was measured, that is the rate.
+        let is_floor = command == "floor";
+        let rate = if is_floor { floor_rate.unwrap_or(0.0) } else { tally.rate() };
         let verified = integrity.is_some();
         let integrity = integrity.unwrap_or_default();
         let errors = tally.errors_total();
@@ -116,7 +118,7 @@ impl Report {
             pop_rate: findings.pop_rate,
             floor_rate,
             floor_bound: floor_rate.and(bound),
-            ratio_to_floor: floor_rate.map(|floor| rate / floor),
+            ratio_to_floor: floor_rate.filter(|_| !is_floor).map(|floor| rate / floor),
             floors,
             messages: tally.total,
             errors,

@@ -68,13 +68,6 @@ struct Place {
     filling_crc: u32,
 }
 
-/// One message of a batch that is being sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    /// The number within producer and partition; an old one for a duplicate.
-    pub(crate) seq: u64,
-}
-
 impl Template {
     /// Builds the frame.
     ///
@@ -120,14 +113,15 @@ impl Template {
         Ok(Self { frame, partition_at, batch_at, records, is_stamped, has_ids })
     }
 
-    /// Appends a frame with these messages to `out`; one slot for each record.
+    /// Appends a frame with these messages to `out`; one number for each record, an old one
+    /// for a duplicate.
     pub(crate) fn append(
         &self,
         request_id: u64,
         partition: u32,
         producer: u32,
         sent_ns: u64,
-        slots: &[Slot],
+        seqs: &[u64],
         out: &mut Vec<u8>,
     ) {
         let from = out.len();
@@ -138,12 +132,12 @@ impl Template {
         if !self.is_stamped && !self.has_ids {
             return;
         }
-        for (place, slot) in self.records.iter().zip(slots) {
+        for (place, &seq) in self.records.iter().zip(seqs) {
             if self.has_ids {
-                put(frame, place.id_at, &transaction_id(producer, slot.seq));
+                put(frame, place.id_at, &transaction_id(producer, seq));
             }
             if self.is_stamped {
-                let stamp = Stamp { producer, seq: slot.seq, sent_ns };
+                let stamp = Stamp { producer, seq, sent_ns };
                 let end = place.payload_at + STAMP_BYTES;
                 if let Some(bytes) = frame.get_mut(place.payload_at..end)
                     && let Some(bytes) = bytes.first_chunk_mut()
@@ -221,19 +215,19 @@ mod tests {
         for has_ids in [false, true] {
             let template = Template::build(&shape(has_ids), BatchLimits::default()).unwrap();
             let mut out = Vec::new();
-            let slots: Vec<Slot> = (100..107).map(|seq| Slot { seq }).collect();
+            let slots: Vec<u64> = (100..107).collect();
             template.append(1, 0, 9, 5, &slots, &mut out);
             out.clear();
             template.append(77, 12_345_678, 0xbeef_0002, 987, &slots, &mut out);
             assert_eq!(out.len(), template.frame.len());
             let (id, partition, batch) = received(&out);
             assert_eq!((id, partition.as_str()), (77, "p12345678"));
-            for (record, slot) in batch.records().zip(&slots) {
+            for (record, &seq) in batch.records().zip(&slots) {
                 let stamp = Stamp::read(record.payload).unwrap();
-                assert_eq!(stamp, Stamp { producer: 0xbeef_0002, seq: slot.seq, sent_ns: 987 });
+                assert_eq!(stamp, Stamp { producer: 0xbeef_0002, seq, sent_ns: 987 });
                 assert_eq!(
                     record.transaction_id.map(str::as_bytes),
-                    has_ids.then_some(&transaction_id(0xbeef_0002, slot.seq)[..])
+                    has_ids.then_some(&transaction_id(0xbeef_0002, seq)[..])
                 );
             }
         }

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use crate::numbers::{Ledger, Range};
 use crate::payload::Stamp;
-use crate::producer::{Ledger, Range};
 
 /// Checks one run's messages as they come out.
 pub(crate) struct Verifier {

@@ -5,7 +5,7 @@
 //! It stores, deduplicates, leases and counts attempts; it is small, not fast. Used by the tests
 //! of the client and of the load generator.
 
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 
 mod store;
 
@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
-pub(crate) use store::Store;
+pub(crate) use store::{Mischief, Store};
 
 /// What happens to the next request of one kind.
 #[derive(Clone, Debug)]

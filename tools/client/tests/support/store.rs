@@ -26,6 +26,17 @@ pub(crate) struct Store {
     pub(crate) acks: Vec<(u32, u64, u64, AckOutcome)>,
     /// Leases that were extended.
     pub(crate) extended: u64,
+    /// What shall go wrong before the first message is handed out.
+    pub(crate) mischief: Option<Mischief>,
+}
+
+/// Ways to break a promise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mischief {
+    Lose,
+    Repeat,
+    Swap,
+    Damage,
 }
 
 #[derive(Default)]
@@ -36,6 +47,7 @@ struct Partition {
     groups: HashMap<String, Cursor>,
 }
 
+#[derive(Clone)]
 struct Stored {
     transaction_id: Option<String>,
     trace_id: Option<[u8; 16]>,
@@ -62,10 +74,22 @@ impl Store {
         records.into_iter().flatten().map(|record| record.payload.clone()).collect()
     }
 
-    /// Takes back the last message of a partition, as a server that lies would.
-    pub(crate) fn lose_last(&mut self, queue: &str) {
-        let lost = self.partitions.iter_mut().find(|((of, _), _)| of == queue);
-        lost.expect("a partition").1.records.pop();
+    /// Does to the first partition what a server must never do, once.
+    fn misbehave(&mut self) {
+        let Some(mischief) = self.mischief else { return };
+        let Some(partition) = self.partitions.values_mut().find(|p| p.records.len() > 3) else {
+            return;
+        };
+        self.mischief = None;
+        match mischief {
+            Mischief::Lose => drop(partition.records.remove(1)),
+            Mischief::Repeat => {
+                let again = partition.records[0].clone();
+                partition.records.push(again);
+            }
+            Mischief::Swap => partition.records.swap(1, 2),
+            Mischief::Damage => partition.records[1].payload[30] ^= 1,
+        }
     }
 
     pub(crate) fn push(
@@ -102,6 +126,7 @@ impl Store {
     }
 
     pub(crate) fn pop(&mut self, pop: &Pop) -> Messages {
+        self.misbehave();
         self.leases += 1;
         let mut lease = NO_LEASE;
         lease[..8].copy_from_slice(&self.leases.to_le_bytes());

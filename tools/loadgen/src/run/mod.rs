@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use onrush_client::{Client, GroupName, Qos, QueueName, QueueOptions};
+use onrush_client::{Client, GroupName, Qos, QueueName};
 
 use crate::arguments::{Command, Load};
 use crate::clock::{Clock, Span};
@@ -27,18 +27,18 @@ use pop::{PopCrew, PopPlan};
 use push::{PushCrew, PushPlan, Pushed};
 
 /// How long outstanding answers are waited for after the end.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
 /// Longest that filling or emptying a queue may take.
-const PHASE_MAX: Duration = Duration::from_secs(3600);
+pub(crate) const PHASE_MAX: Duration = Duration::from_secs(3600);
 
 /// One run and what all its phases share.
 pub(crate) struct Run<'a> {
     pub(crate) load: &'a Load,
     voice: Voice,
     pub(crate) clock: Clock,
-    queue: QueueName,
-    group: GroupName,
+    pub(crate) queue: QueueName,
+    pub(crate) group: GroupName,
     /// Tells this run's messages from another's in the same queue.
     mark: u16,
 }
@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
     }
 
     /// What this run's rate is held against.
-    fn bound(&self, is_push: bool) -> Bound {
+    pub(crate) fn bound(&self, is_push: bool) -> Bound {
         match self.load.promise() {
             Qos::Buffered if is_push => Bound::Frames,
             _ => Bound::Durable,
@@ -162,9 +162,7 @@ impl<'a> Run<'a> {
         }
         let client = runtime.block_on(builder.connect())?;
         let queue = client.queue(self.queue.as_str());
-        // Nothing expires while a slow check is under way.
-        let options = QueueOptions { ttl_s: 0, lease_time_s: 3600, ..QueueOptions::default() };
-        runtime.block_on(queue.config(options).create())?;
+        runtime.block_on(queue.create())?;
         client.disconnect();
         let result = body(self);
         if !self.load.keep {

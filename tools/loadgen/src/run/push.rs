@@ -14,8 +14,9 @@ use crate::arguments::Load;
 use crate::clock::{Clock, Span};
 use crate::engine::{self, Line, dial};
 use crate::error::LoadError;
+use crate::numbers::Ledger;
 use crate::pace::Pace;
-use crate::producer::{Ledger, Producer, ProducerTerms};
+use crate::producer::{Producer, ProducerTerms};
 use crate::tally::{Meter, Tally};
 use crate::template::{Shape, Template};
 
@@ -209,6 +210,6 @@ fn drive(
     let mut tally = Tally::new(span, Arc::clone(meter));
     let (indices, mut lines): (Vec<_>, Vec<_>) = crew.into_iter().unzip();
     engine::run(&mut lines, &mut tally, clock, span.give_up_ns)?;
-    let ledgers = lines.into_iter().map(|line| line.dialogue.ledger);
+    let ledgers = lines.into_iter().map(|line| line.dialogue.into_ledger());
     Ok((tally, indices.into_iter().zip(ledgers).collect()))
 }
