@@ -1,6 +1,12 @@
 //! Whole runs of the binary against a server in memory: that a sound server passes, and that each
 //! broken promise is found and fails the run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 #[path = "../../client/tests/support/mod.rs"]
 mod support;
 
