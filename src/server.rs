@@ -22,7 +22,7 @@ use crate::base::random::{Random, SystemRandom};
 use crate::buffer::ring::RingLimits;
 use crate::buffer::{self, Buffers};
 use crate::catalog::{AutoCreate, Catalogs};
-use crate::config::{Durability, Settings, SubscriptionMode};
+use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
 use crate::ingest::{self, Ingest};
 use crate::log::Log;
@@ -33,7 +33,7 @@ use crate::state::kv::Kv;
 use crate::state::kv::disk::{DiskKv, DiskKvConfig, OpenError};
 use crate::state::ledger::DedupPolicy;
 use crate::telemetry::Telemetry;
-use crate::wire::{Rooms, tcp};
+use crate::wire::{Rooms, http, tcp};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,9 @@ impl Server {
         let tcp_config = Arc::new(tcp_config(settings));
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        drop(http_listener);
+        let http_config = Arc::new(http_config(settings));
+        let http_rooms = Arc::clone(&rooms);
+        doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
         Ok(Self { rooms, stop, doors, http_addr, tcp_addr, _ground: ground })
     }
 
@@ -316,6 +318,29 @@ fn tcp_config(settings: &Settings) -> tcp::Config {
         token: token(settings),
         store: "embedded",
         durability: settings.store.durability.word(),
+    }
+}
+
+fn http_config(settings: &Settings) -> http::Config {
+    let delivery = &settings.delivery;
+    http::Config {
+        dialect: match settings.http.dialect {
+            Dialect::Onrush => http::Dialect::Onrush,
+            Dialect::Queen => http::Dialect::Queen,
+        },
+        token: token(settings),
+        body_bytes_max: settings.http.body_bytes_max,
+        header_timeout: Duration::from_millis(settings.http.header_timeout_ms),
+        idle_timeout: Duration::from_millis(settings.http.idle_timeout_ms),
+        connections_max: settings.wire.connections_max,
+        batch_target_bytes: settings.wire.batch_target_bytes,
+        push_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
+        pop_timeout_ms: delivery.pop_timeout_ms,
+        pop_batch: delivery.pop_batch,
+        pop_bytes_max: delivery.pop_bytes_max as u64,
+        messages_max: delivery.messages_max,
+        start_new: start_new(settings),
+        ..http::Config::default()
     }
 }
 

@@ -82,6 +82,20 @@ impl Catalogs {
         &self,
         name: &QueueName,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        self.find_or_create_in(name, None, None).await
+    }
+
+    /// As [`Self::find_or_create`], with labels for a queue that is made; those of a queue that
+    /// exists stay as they are.
+    ///
+    /// # Errors
+    /// As [`Self::find_or_create`].
+    pub async fn find_or_create_in(
+        &self,
+        name: &QueueName,
+        namespace: Option<&str>,
+        task: Option<&str>,
+    ) -> Result<Arc<QueueDefinition>, CatalogError> {
         if let Some(found) = self.find(name) {
             return Ok(found);
         }
@@ -90,8 +104,8 @@ impl Catalogs {
         }
         // As the dotted names of the system that we replace: namespace.task.
         let mut parts = name.as_str().split('.');
-        let namespace = parts.next().unwrap_or_default();
-        let task = parts.next().unwrap_or_default();
+        let by_name = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (namespace, task) = (namespace.unwrap_or(by_name.0), task.unwrap_or(by_name.1));
         self.define(name, namespace, task, None).await
     }
 

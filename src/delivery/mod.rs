@@ -18,7 +18,8 @@ use crate::delivery::parcel::Package;
 use crate::log::ReadError;
 use crate::shard::Engine;
 use crate::shard::command::{
-    Ack, Command, CommandError, Empty, Extend, ListDead, ListedDead, Pop, Popped,
+    Ack, Command, CommandError, Empty, Extend, Find, Found, ListDead, ListedDead, Pop, Popped,
+    Wanted,
 };
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::PopBudget;
@@ -146,6 +147,21 @@ impl Delivery {
     ) -> Result<Option<u64>, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Extend(Extend { token, extend_ms, reply }));
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// Which messages some transaction ids name, for a door whose consumers acknowledge by id.
+    /// Answers in the order asked; `None` where there is no such partition.
+    ///
+    /// # Errors
+    /// [`CommandError`] when rows could not be read.
+    pub async fn find(
+        &self,
+        group: GroupName,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<Option<Found>>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.submit(Command::Find(Box::new(Find { group, wanted, reply })));
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 

@@ -36,6 +36,8 @@ pub enum Command {
     Define(Box<Define>),
     /// No such queue any more.
     Delete(Delete),
+    /// Which messages some transaction ids name, and what their partitions are called.
+    Find(Box<Find>),
     /// Dead letters, oldest sequence first within a partition.
     ListDead(ListDead),
     /// A picture of a queue's groups and partitions.
@@ -166,6 +168,39 @@ pub struct Delete {
     pub name: QueueName,
     /// The answer: whether there was one.
     pub reply: Reply<Result<bool, CommandError>>,
+}
+
+/// See [`Command::Find`].
+#[derive(Debug)]
+pub struct Find {
+    /// The group whose leases are looked at.
+    pub group: GroupName,
+    /// Which ids.
+    pub wanted: Vec<Wanted>,
+    /// The answer: for each id, `None` where there is no such partition.
+    pub reply: Reply<Result<Vec<Option<Found>>, CommandError>>,
+}
+
+/// A transaction id to be found.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// In this partition.
+    pub partition: PartitionNumber,
+    /// Among the messages of this lease first, where there is one.
+    pub token: Option<LeaseToken>,
+    /// The producer's id, or the text of a message's own.
+    pub id: Box<str>,
+}
+
+/// What was found of a transaction id.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// The partition's queue.
+    pub queue: Box<str>,
+    /// The partition's name.
+    pub partition: Box<str>,
+    /// The message; `None` when the id names none that is known.
+    pub seq: Option<Sequence>,
 }
 
 /// See [`Command::ListDead`].

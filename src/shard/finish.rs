@@ -2,6 +2,7 @@
 //! hand what became visible to consumers that wait.
 
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+use onrush_protocol::qos::Qos;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{
@@ -73,6 +74,9 @@ impl Lane {
             let (fresh, again) = round::tally(&receipt);
             new += fresh;
             duplicates += again;
+            if pending.qos == Qos::Buffered && receipt.is_ok() {
+                self.telemetry.buffered_flushed.add(u64::from(pending.push.batch.count()));
+            }
             if receipt.is_err() {
                 self.telemetry.push_failed.add(u64::from(pending.push.batch.count()));
             }
@@ -229,6 +233,7 @@ impl Lane {
             matches!(
                 command,
                 Command::ListDead(_)
+                    | Command::Find(_)
                     | Command::Describe(_)
                     | Command::CheckpointDone { .. }
                     | Command::Stop(_)
@@ -240,6 +245,11 @@ impl Lane {
                     let letters = self.list_dead(&list);
                     let letters = letters.map_err(|error| CommandError::Decide(error.into()));
                     let _ = list.reply.send(letters);
+                }
+                Command::Find(find) => {
+                    let found =
+                        self.find(&find).map_err(|error| CommandError::Decide(error.into()));
+                    let _ = find.reply.send(found);
                 }
                 Command::Describe(describe) => {
                     let description = self.describe(&describe);

@@ -357,6 +357,7 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Extend(extend) => drop(extend.reply.send(Err(error.clone()))),
         Command::Define(define) => drop(define.reply.send(Err(error.clone()))),
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
+        Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
         Command::Describe(_) | Command::CheckpointDone { .. } | Command::Stop(_) => {}
     }

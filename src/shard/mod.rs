@@ -8,6 +8,7 @@
 
 mod checkpointer;
 pub mod command;
+mod find;
 mod finish;
 pub mod hot;
 mod lane;

@@ -219,7 +219,8 @@ impl<'a> Round<'a> {
                 }
                 Outcome::Deleted(found.is_some())
             }
-            Command::ListDead(_)
+            Command::Find(_)
+            | Command::ListDead(_)
             | Command::Describe(_)
             | Command::CheckpointDone { .. }
             | Command::Stop(_) => Outcome::None,

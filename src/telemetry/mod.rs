@@ -47,6 +47,8 @@ pub struct Telemetry {
     pub push_failed: Counter,
     /// Accepted at QoS 0 into a ring.
     pub buffered: Counter,
+    /// Accepted at QoS 0 and then handed to the log.
+    pub buffered_flushed: Counter,
     /// Accepted at QoS 0 and then lost because the log failed.
     pub buffered_lost: Counter,
     /// Handed to consumers.

@@ -1,9 +1,10 @@
 //! The porch: what comes in here, and in which shape it goes on.
 //!
-//! [`tcp`] speaks the binary protocol, `http` the HTTP shim; both turn bytes into calls of the
+//! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
 //! same rooms and answers into bytes. [`codes`] is the one place where errors become codes.
 
 pub mod codes;
+pub mod http;
 pub mod tcp;
 pub mod token;
 
@@ -30,4 +31,9 @@ pub struct Rooms {
     pub engine: Arc<Engine>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Reads any bytes as the body of an HTTP push; panics only if what it makes of them is wrong.
+pub fn fuzz_http_push(body: &[u8]) {
+    http::fuzz_push(body);
 }

@@ -1,0 +1,124 @@
+//! Finding messages by transaction id, for consumers that acknowledge by id.
+//!
+//! In: ids with their partitions. Out: sequences. Three places are asked in turn: what the named
+//! lease holds decides whether a hit can be meant; the ledger knows the ids within the dedup
+//! horizon; the lease's own messages are read where the ledger has forgotten. A text that is a
+//! message's own id needs none of them. Called by the lane, between commits.
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use onrush_protocol::batch::RecordBatch;
+use onrush_protocol::id::MessageId;
+use onrush_protocol::name::GroupName;
+
+use crate::base::place::PartitionNumber;
+use crate::shard::command::{Find, Found, Wanted};
+use crate::shard::lane::{Lane, LogBodies};
+use crate::state::effect::{LeaseToken, Sequence};
+use crate::state::kv::KvError;
+use crate::state::{Bodies, ShardState};
+
+/// Sequences that a lease holds: first, and behind the last.
+type Held = (Sequence, Sequence);
+
+/// Ids in the messages that leases hold, by fingerprint, read once for all that ask.
+type HeldIds = HashMap<(PartitionNumber, LeaseToken), HashMap<u128, Sequence>>;
+
+impl Lane {
+    /// Finds what a [`Find`] asks for.
+    pub(super) fn find(&self, find: &Find) -> Result<Vec<Option<Found>>, KvError> {
+        let mut ids = HeldIds::default();
+        let found = find.wanted.iter().map(|wanted| self.find_one(&find.group, wanted, &mut ids));
+        found.collect()
+    }
+
+    fn find_one(
+        &self,
+        group: &GroupName,
+        wanted: &Wanted,
+        ids: &mut HeldIds,
+    ) -> Result<Option<Found>, KvError> {
+        let number = wanted.partition;
+        let at = usize::from(self.replica.count().of_partition(number));
+        let Some(shard) = self.replica.shards.get(at) else { return Ok(None) };
+        let Some(partition) = shard.partition(number) else { return Ok(None) };
+        let queue = self.replica.catalog.catalog().get(partition.queue);
+        let Some(queue) = queue.map(|queue| queue.name.clone()) else { return Ok(None) };
+        let held = wanted.token.and_then(|token| held_by(shard, number, group, token));
+        let seq = self.find_seq(shard, held, wanted, ids)?;
+        Ok(Some(Found { queue, partition: partition.name.clone(), seq }))
+    }
+
+    fn find_seq(
+        &self,
+        shard: &ShardState,
+        held: Option<Held>,
+        wanted: &Wanted,
+        ids: &mut HeldIds,
+    ) -> Result<Option<Sequence>, KvError> {
+        let number = wanted.partition;
+        let is_held = |seq: &Sequence| held.is_none_or(|(from, to)| from <= *seq && *seq < to);
+        let fingerprint = self.replica.key().fingerprint(&wanted.id);
+        let (dedup, now_ms) = (self.config.dedup, self.clock.now_ms());
+        let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
+        let named = first.map(|first| first.seq);
+        if named.as_ref().is_some_and(is_held) {
+            return Ok(named);
+        }
+        let end = shard.partition(number).map_or(0, |partition| partition.next_seq);
+        let own = MessageId::parse(&wanted.id).ok().map(MessageId::parts);
+        let own = own.filter(|(_, partition, seq)| *partition == number && *seq < end);
+        let own = own.map(|(_, _, seq)| seq);
+        if own.as_ref().is_some_and(is_held) {
+            return Ok(own);
+        }
+        let mut read = None;
+        if let (Some(held), Some(token)) = (held, wanted.token) {
+            let ids = match ids.entry((number, token)) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => place.insert(self.read_held(shard, number, held)?),
+            };
+            read = ids.get(&fingerprint).copied();
+        }
+        // Outside of its lease a message is still what the id names: the decision tells so.
+        Ok(read.or(named).or(own))
+    }
+
+    /// The ids of the messages of a lease: the ledger has forgotten those beyond its horizon.
+    fn read_held(
+        &self,
+        shard: &ShardState,
+        number: PartitionNumber,
+        (from, to): Held,
+    ) -> Result<HashMap<u128, Sequence>, KvError> {
+        let bodies = LogBodies { hot: &self.hot, log: &*self.log };
+        let key = self.replica.key();
+        let mut ids = HashMap::new();
+        for run in shard.runs(&*self.kv, number, from, to)? {
+            // A body that cannot be read hides its ids; what is readable is still found.
+            for chunk in bodies.chunks(shard.shard(), &run).unwrap_or_default() {
+                let Ok(batch) = RecordBatch::parse_trusted(chunk.batch) else { continue };
+                for (seq, record) in (chunk.first_seq..).zip(batch.records()) {
+                    if let Some(id) = record.transaction_id.filter(|_| (from..to).contains(&seq)) {
+                        ids.insert(key.fingerprint(id), seq);
+                    }
+                }
+            }
+        }
+        Ok(ids)
+    }
+}
+
+/// What a live lease of the group holds in a partition.
+fn held_by(
+    shard: &ShardState,
+    number: PartitionNumber,
+    group: &GroupName,
+    token: LeaseToken,
+) -> Option<Held> {
+    let partition = shard.partition(number)?;
+    let group = shard.group(partition.queue, group.as_str())?;
+    let cursor = partition.cursors.iter().find(|cursor| cursor.group == group)?;
+    let lease = cursor.lease.as_deref().filter(|lease| lease.token == token)?;
+    Some((lease.from, lease.to))
+}

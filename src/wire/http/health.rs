@@ -1,0 +1,135 @@
+//! Health: is the process there, does the engine answer, does the store take writes.
+//!
+//! In: nothing. Out: `/livez`, true as long as anything is; `/readyz` and `/health`, true when the
+//! engine answers within two seconds and its log can still be synced. Looking costs a turn of the
+//! engine and at most one sync, so looks of the same half second share one. Called by `admin` and
+//! `metrics`.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::timeout;
+
+use crate::base::place::QueueId;
+use crate::shard::command::{Command, Describe};
+use crate::wire::http::Api;
+use crate::wire::http::status::{Answer, json};
+use crate::wire::http::url::Query;
+
+/// Longest that a part may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a look stays good, microseconds.
+const FRESH_US: u64 = 500_000;
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Look {
+    /// The engine's commit loop answers.
+    pub(super) engine: bool,
+    /// The log is not poisoned and can be reached.
+    pub(super) store: bool,
+    /// The server takes new work.
+    pub(super) open: bool,
+}
+
+impl Look {
+    /// Whether work that is sent here will be done.
+    fn is_ready(self) -> bool {
+        self.engine && self.store && self.open
+    }
+}
+
+/// The last look, and when it was, in the clock's microseconds.
+#[derive(Debug, Default)]
+pub(super) struct LastLook(Mutex<Option<(u64, bool, bool)>>);
+
+/// Looks, or says what was seen a moment ago.
+pub(super) async fn look(api: &Api) -> Look {
+    let mut last = api.last_look.0.lock().await;
+    let now_us = api.rooms.clock.monotonic_us();
+    let fresh = last.filter(|(at_us, ..)| now_us.saturating_sub(*at_us) < FRESH_US);
+    let (engine, store) = match fresh {
+        Some((_, engine, store)) => (engine, store),
+        None => {
+            let seen = (engine_answers(api).await, store_syncs(api).await);
+            *last = Some((now_us, seen.0, seen.1));
+            seen
+        }
+    };
+    Look { engine, store, open: !*api.stop.borrow() }
+}
+
+async fn engine_answers(api: &Api) -> bool {
+    let (reply, answer) = oneshot::channel();
+    // Nothing is known of a queue with this number, so the answer is short.
+    let describe = Describe { queue: QueueId::MAX, reply };
+    api.rooms.engine.submit(Command::Describe(describe));
+    matches!(timeout(PATIENCE, answer).await, Ok(Ok(_)))
+}
+
+async fn store_syncs(api: &Api) -> bool {
+    matches!(timeout(PATIENCE, api.rooms.engine.log().sync()).await, Ok(Ok(())))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    database: &'static str,
+    server: &'static str,
+    version: &'static str,
+}
+
+/// `/health`: 200 or 503, in the words of the contract.
+pub(super) async fn health(api: &Api) -> Answer {
+    let look = look(api).await;
+    let body = Health {
+        status: if look.is_ready() { "healthy" } else { "unhealthy" },
+        database: if look.engine && look.store { "connected" } else { "disconnected" },
+        server: "Onrush",
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    json(status(look), &body)
+}
+
+/// `/livez`: whoever can answer is alive.
+pub(super) async fn live() -> Answer {
+    json(StatusCode::OK, &Short { status: "alive" })
+}
+
+#[derive(Serialize)]
+struct Short {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Verbose {
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    engine: &'static str,
+    store: &'static str,
+    open: &'static str,
+}
+
+/// `/readyz`: 200 or 503; with `?verbose`, which part is not ready.
+pub(super) async fn ready(api: &Api, query: &str) -> Answer {
+    let look = look(api).await;
+    let word = if look.is_ready() { "ready" } else { "not ready" };
+    let asked = Query::parse(query).is_ok_and(|query| query.has("verbose"));
+    if !asked {
+        return json(status(look), &Short { status: word });
+    }
+    let say = |good: bool| if good { "ok" } else { "failed" };
+    let Look { engine, store, open } = look;
+    let checks = Checks { engine: say(engine), store: say(store), open: say(open) };
+    json(status(look), &Verbose { status: word, checks })
+}
+
+fn status(look: Look) -> StatusCode {
+    if look.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

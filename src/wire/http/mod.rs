@@ -1,0 +1,175 @@
+//! The HTTP door: the user's push contract at the root, and the same API as the clients of Queen
+//! expect it under `/queen`.
+//!
+//! In: requests. Out: answers whose status tells the truth; a refusal is always
+//! `{"error", "code", "retryable"}`. Payloads are never parsed into values and never rewritten: in
+//! they are slices of the body, out they are slices of the batch. The door keeps no message.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`listen`] | which connections are served, and until when; `pace` how slow they may be |
+//! | `route` | which function answers; `admin` the routes beside the message path |
+//! | `body`, `url`, `shape` | what a request says, in the general |
+//! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
+//! | `pop`, `pop_answer` | a pop |
+//! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
+//! | `queues`, `options`, `dead` | the control plane |
+//! | `health`, `metrics` | how the server is |
+//! | `dialect`, `status`, `ids`, `base64` | how things are written |
+
+mod ack;
+mod ack_parse;
+mod admin;
+mod base64;
+mod body;
+mod dead;
+mod dialect;
+mod health;
+mod ids;
+mod lease;
+pub mod listen;
+mod metrics;
+mod names;
+mod options;
+mod pace;
+mod pop;
+mod pop_answer;
+mod push;
+mod push_answer;
+mod push_pack;
+mod push_parse;
+mod queues;
+mod route;
+mod shape;
+mod status;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onrush_protocol::batch::BatchLimits;
+use tokio::sync::watch;
+
+pub use dialect::Dialect;
+
+use crate::wire::Rooms;
+
+/// How HTTP is served.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the API answers at the root; under `/queen` it always answers as [`Dialect::Queen`].
+    pub dialect: Dialect,
+    /// What a client must present as a bearer token; `None` asks nobody.
+    pub token: Option<Arc<str>>,
+    /// Largest body, bytes.
+    pub body_bytes_max: usize,
+    /// How long a body may take, from the end of its head.
+    pub body_timeout: Duration,
+    /// Largest head, bytes.
+    pub header_bytes_max: usize,
+    /// How long a head may take once it has begun.
+    pub header_timeout: Duration,
+    /// How long a connection may rest between two requests.
+    pub idle_timeout: Duration,
+    /// Connections at a time, at most.
+    pub connections_max: usize,
+    /// Size at which a larger push is split into batches, bytes.
+    pub batch_target_bytes: usize,
+    /// How long a durable push may take.
+    pub push_timeout: Duration,
+    /// How long a pop that may wait does so where it does not say, milliseconds.
+    pub pop_timeout_ms: u64,
+    /// Messages of a pop where it does not say.
+    pub pop_batch: u32,
+    /// Bytes of a pop's messages; one batch always fits.
+    pub pop_bytes_max: u64,
+    /// Messages that one pop may ask for.
+    pub messages_max: u32,
+    /// Whether groups begin with new messages where neither they nor the consumer say.
+    pub start_new: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dialect: Dialect::Onrush,
+            token: None,
+            body_bytes_max: 64 << 20,
+            body_timeout: Duration::from_secs(60),
+            header_bytes_max: 32 << 10,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            connections_max: 20_000,
+            batch_target_bytes: 4 << 20,
+            push_timeout: Duration::from_secs(30),
+            pop_timeout_ms: 30_000,
+            pop_batch: 1,
+            pop_bytes_max: 4 << 20,
+            messages_max: 10_000,
+            start_new: false,
+        }
+    }
+}
+
+/// One way in: what a request needs to be answered.
+struct Api {
+    rooms: Arc<Rooms>,
+    config: Arc<Config>,
+    names: Arc<names::PartitionNames>,
+    meter: Arc<metrics::Meter>,
+    last_look: Arc<health::LastLook>,
+    stop: watch::Receiver<bool>,
+    started_us: u64,
+    dialect: Dialect,
+}
+
+impl Api {
+    /// The root's API and the one under `/queen`; they share everything but the dialect.
+    fn pair(
+        rooms: Arc<Rooms>,
+        config: Arc<Config>,
+        stop: watch::Receiver<bool>,
+    ) -> (Arc<Self>, Arc<Self>) {
+        let started_us = rooms.clock.monotonic_us();
+        let names = Arc::default();
+        let meter = Arc::default();
+        let last_look = Arc::default();
+        let with = |dialect| {
+            Arc::new(Self {
+                rooms: Arc::clone(&rooms),
+                config: Arc::clone(&config),
+                names: Arc::clone(&names),
+                meter: Arc::clone(&meter),
+                last_look: Arc::clone(&last_look),
+                stop: stop.clone(),
+                started_us,
+                dialect,
+            })
+        };
+        (with(config.dialect), with(Dialect::Queen))
+    }
+
+    /// Waits until the server stops.
+    async fn stopping(&self) {
+        // An error means that nobody is left who could stop it: then it has.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+}
+
+/// Reads a push body in both dialects and packs it, without an engine. For fuzzing: it must refuse
+/// or pack whatever it is given, and every batch that it packs must be one that a parser takes.
+pub fn fuzz_push(body: &[u8]) {
+    let limits = BatchLimits { message_bytes_max: 1 << 10, ..BatchLimits::default() };
+    for dialect in [Dialect::Onrush, Dialect::Queen] {
+        let Ok(request) = push_parse::parse(body, dialect) else { continue };
+        let Ok(packed) = push_pack::pack(&request.items, limits, 4 << 10) else { continue };
+        let mut seen = packed.refused.len();
+        for section in &packed.sections {
+            let batch = onrush_protocol::batch::RecordBatch::parse(section.batch.clone(), &limits);
+            let count = batch.map(|batch| batch.count() as usize);
+            assert_eq!(count.ok(), Some(section.items.len()), "a packed batch is whole");
+            seen += section.items.len();
+        }
+        assert_eq!(seen, request.items.len(), "every item is packed or refused");
+    }
+}

@@ -1,0 +1,184 @@
+//! How long a connection may rest, and how long a head may take.
+//!
+//! In: bytes that come and go, and requests that begin and end. Out: whether the connection should
+//! be closed now. A connection that sends nothing between two requests may rest long; one that has
+//! begun a head must finish it soon, because a slow head is how one client holds many connections.
+//! A request that is served takes as long as it takes. Called by `listen`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::base::clock::Clock;
+
+const HEAD: u8 = 0;
+const RESTING: u8 = 1;
+const SERVING: u8 = 2;
+
+/// What a connection is doing, and since when.
+pub(super) struct Pace {
+    state: AtomicU8,
+    since_us: AtomicU64,
+    clock: Arc<dyn Clock>,
+}
+
+/// How long it may do so, microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PaceLimits {
+    pub(super) head_us: u64,
+    pub(super) idle_us: u64,
+}
+
+impl Pace {
+    /// A new connection: its first head is due as if it had begun.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let since_us = AtomicU64::new(clock.monotonic_us());
+        Self { state: AtomicU8::new(HEAD), since_us, clock }
+    }
+
+    /// A head is whole and its request is served; until the returned value is dropped.
+    pub(super) fn serve(self: &Arc<Self>) -> Serving {
+        self.state.store(SERVING, Ordering::Relaxed);
+        Serving(Arc::clone(self))
+    }
+
+    /// Whether the connection has had its time.
+    pub(super) fn is_over(&self, limits: PaceLimits) -> bool {
+        let since = self.clock.monotonic_us().saturating_sub(self.since_us.load(Ordering::Relaxed));
+        match self.state.load(Ordering::Relaxed) {
+            HEAD => since > limits.head_us,
+            RESTING => since > limits.idle_us,
+            _ => false,
+        }
+    }
+
+    fn enter(&self, state: u8) {
+        self.since_us.store(self.clock.monotonic_us(), Ordering::Relaxed);
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    fn bytes_came(&self) {
+        if self.state.load(Ordering::Relaxed) == RESTING {
+            self.enter(HEAD);
+        }
+    }
+
+    fn bytes_went(&self) {
+        // An answer that is still being taken is no rest.
+        if self.state.load(Ordering::Relaxed) == RESTING {
+            self.enter(RESTING);
+        }
+    }
+}
+
+/// A request under way.
+pub(super) struct Serving(Arc<Pace>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.enter(RESTING);
+    }
+}
+
+/// A stream that tells its pace.
+pub(super) struct Paced<S> {
+    stream: S,
+    pace: Arc<Pace>,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S, pace: Arc<Pace>) -> Self {
+        Self { stream, pace }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            this.pace.bytes_came();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.pace.bytes_went();
+        Pin::new(&mut this.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.pace.bytes_went();
+        Pin::new(&mut this.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::base::clock::ManualClock;
+
+    const LIMITS: PaceLimits = PaceLimits { head_us: 10_000, idle_us: 75_000 };
+
+    #[tokio::test]
+    async fn a_connection_may_rest_longer_than_a_head_may_take() {
+        let clock = ManualClock::new(0);
+        let pace = Arc::new(Pace::new(Arc::new(clock.clone())));
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Paced::new(near, Arc::clone(&pace));
+        clock.advance_monotonic_us(10_001);
+        assert!(pace.is_over(LIMITS), "a first head that never comes");
+        let request = pace.serve();
+        clock.advance_monotonic_us(1_000_000);
+        assert!(!pace.is_over(LIMITS), "a long poll");
+        drop(request);
+        clock.advance_monotonic_us(75_000);
+        assert!(!pace.is_over(LIMITS), "resting");
+        far.write_all(b"G").await.unwrap();
+        near.read_u8().await.unwrap();
+        clock.advance_monotonic_us(10_000);
+        assert!(!pace.is_over(LIMITS), "a head has begun");
+        far.write_all(b"E").await.unwrap();
+        near.read_u8().await.unwrap();
+        clock.advance_monotonic_us(1);
+        assert!(pace.is_over(LIMITS), "a head that comes byte by byte");
+        drop(pace.serve());
+        clock.advance_monotonic_us(75_001);
+        assert!(pace.is_over(LIMITS), "rested too long");
+    }
+}

@@ -1,0 +1,175 @@
+//! The pop routes: a query in, messages out, or nothing after a wait.
+//!
+//! In: queue and partition from the path, the rest from the query. Out: the body of the contract;
+//! 204 without a body when there is nothing. A client that hangs up drops the future, and what was
+//! claimed for it goes back. When the server stops, those who wait get their 204 at once. Called by
+//! `route`.
+
+use onrush_protocol::code::Code;
+use onrush_protocol::limits::POP_MESSAGES_MAX;
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+
+use crate::delivery::{Handout, PopError, PopOrder};
+use crate::shard::command::CommandError;
+use crate::state::draft::pop::PopBudget;
+use crate::state::effect::GroupStart;
+use crate::wire::codes;
+use crate::wire::http::status::{Answer, Failure, empty};
+use crate::wire::http::url::Query;
+use crate::wire::http::{Api, Config, pop_answer};
+
+/// Longest that a pop may wait, milliseconds: an hour.
+const WAIT_MS_MAX: u64 = 60 * 60 * 1000;
+/// Most partitions of one pop.
+const PARTITIONS_MAX: u64 = 10_000;
+/// What a client that leaves the sizes to the server gets.
+const AUTOPILOT_BATCH: u32 = 200;
+const AUTOPILOT_PARTITIONS: u32 = 16;
+
+/// Pops from one partition of a queue, or from any.
+pub(super) async fn pop(
+    api: &Api,
+    queue: QueueName,
+    partition: Option<PartitionName>,
+    query: &str,
+) -> Result<Answer, Failure> {
+    let query = Query::parse(query)?;
+    let order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
+    let (queue, group) = (order.queue.clone(), order.group.clone());
+    let (auto_ack, waits) = (order.auto_ack, order.wait_ms > 0);
+    let popped = tokio::select! {
+        // In this order, so that messages that are there are not left behind.
+        biased;
+        popped = api.rooms.delivery.pop(order) => popped,
+        () = api.stopping(), if waits => return Ok(empty()),
+    };
+    let handout = match popped {
+        Ok(handout) => handout,
+        Err(PopError::Command(CommandError::ShuttingDown)) if waits => return Ok(empty()),
+        Err(error) => return Err(Failure::new(codes::of_pop_error(&error), error.to_string())),
+    };
+    let Handout { packages, .. } = &handout;
+    if packages.is_empty() {
+        return Ok(empty());
+    }
+    for package in packages {
+        api.names.remember(package.partition, queue.as_str(), package.name.as_str());
+    }
+    Ok(pop_answer::answer(&queue, &group, &handout, auto_ack))
+}
+
+/// Reads the query. What cannot be meant is refused where `strict`; else it counts as not said.
+fn order(
+    config: &Config,
+    strict: bool,
+    queue: QueueName,
+    partition: Option<PartitionName>,
+    query: &Query<'_>,
+) -> Result<PopOrder, Failure> {
+    let number = |name, min, max| match query.number(name, min, max) {
+        Err(_) if !strict => Ok(None),
+        number => number,
+    };
+    let autopilot = query.is_on("autopilot");
+    let (batch, partitions) =
+        if autopilot { (AUTOPILOT_BATCH, AUTOPILOT_PARTITIONS) } else { (config.pop_batch, 1) };
+    let messages_max = config.messages_max.min(POP_MESSAGES_MAX);
+    let messages = number("batch", 1, u64::from(messages_max))?.map_or(batch, |it| it as u32);
+    let partitions = number("partitions", 1, PARTITIONS_MAX)?.map_or(partitions, |it| it as u32);
+    let timeout = number("timeout", 0, WAIT_MS_MAX)?;
+    let wait_ms = if query.is_on("wait") { timeout.unwrap_or(config.pop_timeout_ms) } else { 0 };
+    let group = match query.get("consumerGroup") {
+        None => GroupName::queue_mode(),
+        Some(name) => name.parse()?,
+    };
+    if query.is_on("conflation") {
+        return Err(Failure::value("conflation is not supported"));
+    }
+    let start = start(config, strict, &group, query)?;
+    let budget = PopBudget { messages, bytes: config.pop_bytes_max, partitions };
+    let auto_ack = query.is_on("autoAck");
+    Ok(PopOrder { queue, partition, group, start, budget, wait_ms, lease_ms: 0, auto_ack })
+}
+
+/// Where a group begins that is new.
+fn start(
+    config: &Config,
+    strict: bool,
+    group: &GroupName,
+    query: &Query<'_>,
+) -> Result<GroupStart, Failure> {
+    if group.is_queue_mode() {
+        // Consumers that share a queue always share all of it.
+        return Ok(GroupStart::Beginning);
+    }
+    match query.get("subscriptionFrom") {
+        None => {}
+        Some("now") => return Ok(GroupStart::New),
+        // A start that silently were another one would lose or repeat messages.
+        Some(_) => return Err(Failure::value("subscriptionFrom can only be now")),
+    }
+    match query.get("subscriptionMode") {
+        Some("new" | "new-only") => Ok(GroupStart::New),
+        Some("all" | "from_beginning") => Ok(GroupStart::Beginning),
+        Some(_) if strict => {
+            Err(Failure::new(Code::BadValue, "subscriptionMode must be all or new"))
+        }
+        None if config.start_new => Ok(GroupStart::New),
+        Some(_) | None => Ok(GroupStart::Beginning),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(strict: bool, query: &str) -> Result<PopOrder, Failure> {
+        let query = Query::parse(query).unwrap();
+        order(&Config::default(), strict, QueueName::default(), None, &query)
+    }
+
+    #[test]
+    fn what_is_not_said_has_the_defaults_of_the_contract() {
+        let order = read(true, "").unwrap();
+        assert_eq!((order.budget.messages, order.budget.partitions), (1, 1));
+        assert_eq!((order.wait_ms, order.auto_ack), (0, false));
+        assert!(order.group.is_queue_mode());
+        assert_eq!(read(true, "wait=true").unwrap().wait_ms, 30_000);
+        assert_eq!(read(true, "timeout=50").unwrap().wait_ms, 0, "a timeout is no wish to wait");
+    }
+
+    #[test]
+    fn everything_that_can_be_said_is_heard() {
+        let query = "batch=50&wait=1&timeout=250&autoAck=true&consumerGroup=g&partitions=4";
+        let order = read(true, query).unwrap();
+        assert_eq!((order.budget.messages, order.budget.partitions), (50, 4));
+        assert_eq!((order.wait_ms, order.auto_ack, order.group.as_str()), (250, true, "g"));
+        let sized_by_us = read(false, "autopilot=true&partitions=3").unwrap();
+        assert_eq!((sized_by_us.budget.messages, sized_by_us.budget.partitions), (200, 3));
+    }
+
+    #[test]
+    fn a_group_begins_where_it_says_and_a_start_that_is_not_known_is_refused() {
+        let start = |query: &str| read(false, query).map(|it| it.start);
+        assert_eq!(start("consumerGroup=g&subscriptionMode=new"), Ok(GroupStart::New));
+        assert_eq!(start("consumerGroup=g&subscriptionMode=new-only"), Ok(GroupStart::New));
+        assert_eq!(start("consumerGroup=g&subscriptionFrom=now"), Ok(GroupStart::New));
+        assert_eq!(start("consumerGroup=g"), Ok(GroupStart::Beginning));
+        assert_eq!(start("subscriptionMode=new"), Ok(GroupStart::Beginning), "queue mode");
+        assert!(start("consumerGroup=g&subscriptionFrom=2026-01-01T00:00:00Z").is_err());
+        assert!(start("consumerGroup=g&subscriptionFrom=yesterday").is_err());
+    }
+
+    #[test]
+    fn input_that_cannot_be_meant_is_refused_by_us_and_overlooked_for_queens_clients() {
+        for query in ["batch=ten", "batch=0", "batch=10001", "partitions=-1", "timeout=soon"] {
+            let refused = read(true, query).unwrap_err();
+            let name = query.split('=').next().unwrap();
+            assert!(refused.message().starts_with(name), "{refused:?}");
+            assert_eq!(read(false, query).unwrap().budget, read(true, "").unwrap().budget);
+        }
+        assert!(read(true, "consumerGroup=g&subscriptionMode=newest").is_err());
+        let overlooked = read(false, "consumerGroup=g&subscriptionMode=newest").unwrap();
+        assert_eq!(overlooked.start, GroupStart::Beginning);
+    }
+}

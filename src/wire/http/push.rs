@@ -1,0 +1,184 @@
+//! The push route: a body in, batches into the rings, receipts back, one answer.
+//!
+//! In: the whole body. Out: an answer once the promise of its QoS holds for every item, or has
+//! failed for it. One item's failure is never another's. Dropping the future takes nothing back
+//! that was taken in. Called by `route`.
+
+use std::sync::Arc;
+
+use onrush_protocol::code::Code;
+use tokio::time::timeout;
+
+use crate::buffer::receipt::{Delivery, Mailbox, Receipt, Signer, Stored};
+use crate::ingest::{PushError, PushTerms};
+use crate::state::draft::push::Pushed;
+use crate::state::ledger::First;
+use crate::wire::codes;
+use crate::wire::http::Api;
+use crate::wire::http::push_answer::{self, Outcome, Outcomes};
+use crate::wire::http::push_pack::{self, Packed, Section};
+use crate::wire::http::push_parse::{self, PushItem, PushRequest};
+use crate::wire::http::status::{Answer, Failure};
+
+/// Pushes a body. Waits until every item is answered for, the configured time at most; then what
+/// became of the rest is not known.
+pub(super) async fn push(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
+    let rooms = &api.rooms;
+    let started_us = rooms.clock.monotonic_us();
+    let request = push_parse::parse(body, api.dialect)?;
+    let target = api.config.batch_target_bytes;
+    let packed = push_pack::pack(&request.items, *rooms.ingest.limits(), target)?;
+    let outcomes = take_in(api, &request, packed).await;
+    rooms.telemetry.push_latency.record(rooms.clock.monotonic_us() - started_us, 1);
+    Ok(push_answer::answer(api.dialect, &request.items, &outcomes))
+}
+
+/// Takes all sections in, one after the other so that a partition keeps its order, and waits for
+/// their receipts.
+async fn take_in(api: &Api, request: &PushRequest<'_>, packed: Packed) -> Outcomes {
+    let Packed { sections, refused } = packed;
+    let PushRequest { qos, buffer_ms, buffer_max, .. } = *request;
+    let terms = PushTerms { qos, buffer_ms, buffer_max };
+    let mut results = Results::new(request.items.len());
+    for (index, error) in refused {
+        results.set(index, Outcome::Failed(Failure::batch(&error)));
+    }
+    let mailbox = Arc::new(Mailbox::default());
+    let mut waiting = 0_usize;
+    for (number, section) in sections.iter().enumerate() {
+        let first = section.items.first().and_then(|index| request.items.get(*index as usize));
+        let signer = Signer { mailbox: Arc::clone(&mailbox), request: 0, section: number as u32 };
+        let signer = qos.is_durable().then_some(signer);
+        match admit(api, section, first, terms, signer).await {
+            Ok(_) if qos.is_durable() => waiting += 1,
+            Ok(_) => section.items.iter().for_each(|index| results.set(*index, Outcome::Buffered)),
+            Err(error) => {
+                let code = codes::of_push_error_at(&error, qos);
+                results.fail(&section.items, code, &error);
+            }
+        }
+    }
+    // The lane counts what it refuses itself.
+    api.rooms.telemetry.push_failed.add(results.failed);
+    let receive = receive(&mailbox, &sections, waiting, &mut results);
+    // Too late is told below, item by item: those that have their receipt keep it.
+    let _ = timeout(api.config.push_timeout, receive).await;
+    results.finish(!qos.is_durable())
+}
+
+/// Waits for the receipts of `waiting` sections.
+async fn receive(
+    mailbox: &Mailbox,
+    sections: &[Section],
+    mut waiting: usize,
+    results: &mut Results,
+) {
+    let mut arrived = Vec::new();
+    while waiting > 0 {
+        mailbox.take(&mut arrived);
+        if arrived.is_empty() {
+            mailbox.arrived().await;
+        }
+        for Delivery { section, receipt, .. } in arrived.drain(..) {
+            waiting = waiting.saturating_sub(1);
+            if let Some(section) = sections.get(section as usize) {
+                results.sign(&section.items, receipt);
+            }
+        }
+    }
+}
+
+/// Takes one section into its ring; waits where its queue has to be made or the ring is full.
+async fn admit(
+    api: &Api,
+    section: &Section,
+    first: Option<&PushItem<'_>>,
+    terms: PushTerms,
+    signer: Option<Signer>,
+) -> Result<u32, PushError> {
+    let Section { queue, partition, batch, .. } = section;
+    if let Some(PushItem { namespace, task, .. }) = first
+        && (namespace.is_some() || task.is_some())
+        && api.rooms.catalogs.find(queue).is_none()
+    {
+        let labels = (namespace.as_deref(), task.as_deref());
+        api.rooms.catalogs.find_or_create_in(queue, labels.0, labels.1).await?;
+    }
+    let ingest = &api.rooms.ingest;
+    match ingest.try_push(queue, partition.clone(), batch.clone(), terms, signer)? {
+        Ok(count) => Ok(count),
+        Err(later) => ingest.push_later(queue, later).await,
+    }
+}
+
+/// Outcomes as they come in.
+struct Results {
+    items: Vec<Option<Outcome>>,
+    failed: u64,
+    db_healthy: bool,
+}
+
+impl Results {
+    fn new(items: usize) -> Self {
+        Self { items: vec![None; items], failed: 0, db_healthy: true }
+    }
+
+    fn set(&mut self, index: u32, outcome: Outcome) {
+        self.failed += u64::from(matches!(outcome, Outcome::Failed(_)));
+        if let Some(place) = self.items.get_mut(index as usize) {
+            *place = Some(outcome);
+        }
+    }
+
+    fn fail(&mut self, items: &[u32], code: Code, error: &dyn std::fmt::Display) {
+        self.db_healthy &= !is_about_the_store(code);
+        let failure = match code {
+            Code::MessageTooLarge | Code::BatchTooLarge => {
+                Failure::new(code, super::status::TOO_LARGE)
+            }
+            _ => Failure::new(code, error.to_string()),
+        };
+        for index in items {
+            self.set(*index, Outcome::Failed(failure.clone()));
+        }
+    }
+
+    fn sign(&mut self, items: &[u32], receipt: Receipt) {
+        let Stored { partition, pushed } = match receipt {
+            Ok(stored) => stored,
+            Err(refusal) => return self.fail(items, codes::of_push_refusal(&refusal), &refusal),
+        };
+        match pushed {
+            Pushed::Stored { first_seq, time_ms, .. } => {
+                for (seq, index) in (first_seq..).zip(items) {
+                    let message = First { seq, time_ms };
+                    self.set(*index, Outcome::Stored { partition, message, duplicate: false });
+                }
+            }
+            Pushed::Mixed(outcomes) => {
+                for (outcome, index) in outcomes.iter().zip(items) {
+                    let (message, duplicate) = (outcome.message, outcome.duplicate);
+                    self.set(*index, Outcome::Stored { partition, message, duplicate });
+                }
+            }
+        }
+    }
+
+    fn finish(self, qos0: bool) -> Outcomes {
+        let Self { items, db_healthy, .. } = self;
+        let late = || {
+            let message = "the push was not committed in time";
+            Outcome::Failed(Failure::new(Code::TimedOut, message))
+        };
+        let items = items.into_iter().map(|outcome| outcome.unwrap_or_else(late)).collect();
+        Outcomes { items, qos0, db_healthy }
+    }
+}
+
+/// Whether a refusal says that the store did not do its part.
+fn is_about_the_store(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::OutcomeUnknown | Code::Poisoned | Code::DiskFull | Code::TimedOut
+    )
+}

@@ -1,0 +1,218 @@
+//! From a request to the one function that answers it.
+//!
+//! In: method, path and headers. Out: an answer, always: a refusal is one too. The routes of the
+//! message path are matched here by hand; all others go to a router. Under `/queen` everything is
+//! said in Queen's dialect, at the root in the configured one. Called by `listen`, per request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, EXPECT};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+use onrush_protocol::code::Code;
+use tower::ServiceExt;
+
+use crate::wire::http::body::{self, BodyLimits};
+use crate::wire::http::status::{Answer, Failure};
+use crate::wire::http::{Api, ack, lease, pop, push, url};
+use crate::wire::token;
+
+/// The two ways in, and the router behind them.
+pub(super) struct Doors {
+    pub(super) root: Arc<Api>,
+    pub(super) queen: Arc<Api>,
+    pub(super) router: Router,
+}
+
+/// The prefix of Queen's dialect.
+pub(super) const QUEEN: &str = "/queen";
+
+/// A route of the message path.
+#[derive(Debug, Eq, PartialEq)]
+enum Hot<'a> {
+    Push,
+    Pop { queue: &'a str, partition: Option<&'a str> },
+    Ack,
+    AckBatch,
+    Extend { lease_id: &'a str },
+}
+
+impl Doors {
+    /// The API that a path asks for, and the path inside of it.
+    fn enter<'a>(&self, path: &'a str) -> (&Arc<Api>, &'a str) {
+        match path.strip_prefix(QUEEN) {
+            Some("") => (&self.queen, "/"),
+            Some(rest) if rest.starts_with('/') => (&self.queen, rest),
+            Some(_) | None => (&self.root, path),
+        }
+    }
+}
+
+/// Answers one request. Dropping the future takes nothing back that was done.
+pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer {
+    let (head, incoming) = request.into_parts();
+    let (api, path) = doors.enter(head.uri.path());
+    let refused = admit(api, &head, path);
+    let hot = find(&head.method, path);
+    let answered = match (refused, hot) {
+        (Err(refused), _) => Err(refused),
+        (Ok(()), Some(hot)) => take(api, &head, hot, incoming).await,
+        (Ok(()), None) => forward(doors, api, &head, incoming).await,
+    };
+    answered.unwrap_or_else(|failure| failure.answer())
+}
+
+/// Who may enter. Health and figures are public, so that whoever watches needs no secret.
+fn admit(api: &Api, head: &Parts, path: &str) -> Result<(), Failure> {
+    let is_public = matches!(path, "/health" | "/livez" | "/readyz" | "/metrics");
+    let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let presented = presented.and_then(bearer);
+    if is_public || token::matches(api.config.token.as_deref(), presented) {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Unauthenticated, "a bearer token is required"))
+}
+
+/// The token of a header; the scheme's name may be written in any case.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// The route of the message path that this is.
+fn find<'a>(method: &Method, path: &'a str) -> Option<Hot<'a>> {
+    let rest = path.strip_prefix("/api/v1/")?;
+    if method == Method::GET {
+        let rest = rest.strip_prefix("pop/queue/")?;
+        let (queue, partition) = match rest.split_once('/') {
+            None => (rest, None),
+            Some((queue, more)) => (queue, Some(more.strip_prefix("partition/")?)),
+        };
+        return partition
+            .is_none_or(|name| !name.contains('/'))
+            .then_some(Hot::Pop { queue, partition });
+    }
+    if method != Method::POST {
+        return None;
+    }
+    match rest {
+        "push" => Some(Hot::Push),
+        "ack" => Some(Hot::Ack),
+        "ack/batch" => Some(Hot::AckBatch),
+        _ => {
+            let lease_id = rest.strip_prefix("lease/")?.strip_suffix("/extend")?;
+            (!lease_id.contains('/')).then_some(Hot::Extend { lease_id })
+        }
+    }
+}
+
+async fn take(
+    api: &Arc<Api>,
+    head: &Parts,
+    hot: Hot<'_>,
+    incoming: Incoming,
+) -> Result<Answer, Failure> {
+    match hot {
+        Hot::Pop { queue, partition } => {
+            let queue = url::segment(queue)?.parse()?;
+            let partition = partition.map(url::segment).transpose()?;
+            let partition = partition.map(|name| name.parse()).transpose()?;
+            pop::pop(api, queue, partition, head.uri.query().unwrap_or_default()).await
+        }
+        Hot::Push => push::push(api, &read(api, head, incoming).await?).await,
+        Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,
+        Hot::AckBatch => ack::ack_batch(api, &read(api, head, incoming).await?).await,
+        Hot::Extend { lease_id } => {
+            let lease_id = url::segment(lease_id)?;
+            lease::extend(api, &lease_id, &read(api, head, incoming).await?).await
+        }
+    }
+}
+
+/// Hands a request to the router, its body read.
+async fn forward(
+    doors: &Doors,
+    api: &Arc<Api>,
+    head: &Parts,
+    incoming: Incoming,
+) -> Result<Answer, Failure> {
+    let body = read(api, head, incoming).await?;
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    match doors.router.clone().oneshot(request).await {
+        Ok(answer) => Ok(answer),
+        Err(never) => match never {},
+    }
+}
+
+async fn read(api: &Api, head: &Parts, incoming: Incoming) -> Result<bytes::Bytes, Failure> {
+    let limits = BodyLimits { bytes_max: api.config.body_bytes_max, time: api.config.body_timeout };
+    body::read(incoming, limits, head.headers.contains_key(EXPECT)).await
+}
+
+/// Whether a path is one of the message path that is asked for with another method.
+pub(super) fn is_hot_path(path: &str) -> bool {
+    let path = path.strip_prefix(QUEEN).unwrap_or(path);
+    find(&Method::GET, path).is_some() || find(&Method::POST, path).is_some()
+}
+
+/// The answer to a path that leads nowhere.
+pub(super) fn nowhere(path: &str) -> Failure {
+    if is_hot_path(path) {
+        return wrong_method();
+    }
+    Failure::of_http(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this path")
+}
+
+/// The answer to a method that its path does not take.
+pub(super) fn wrong_method() -> Failure {
+    let message = "the path does not take this method";
+    Failure::of_http(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_the_message_path_are_found_by_method_and_path() {
+        let get = |path| find(&Method::GET, path);
+        let post = |path| find(&Method::POST, path);
+        assert_eq!(post("/api/v1/push"), Some(Hot::Push));
+        assert_eq!(post("/api/v1/ack"), Some(Hot::Ack));
+        assert_eq!(post("/api/v1/ack/batch"), Some(Hot::AckBatch));
+        assert_eq!(post("/api/v1/lease/x/extend"), Some(Hot::Extend { lease_id: "x" }));
+        let pop = |queue, partition| Some(Hot::Pop { queue, partition });
+        assert_eq!(get("/api/v1/pop/queue/a.b"), pop("a.b", None));
+        assert_eq!(get("/api/v1/pop/queue/a/partition/p%2F1"), pop("a", Some("p%2F1")));
+        assert_eq!(get("/api/v1/pop/queue/"), pop("", None), "the empty name is legal");
+        assert_eq!(get("/api/v1/pop/queue//partition/p"), pop("", Some("p")));
+        for path in ["/api/v1/push", "/api/v1/pop", "/api/v1/pop/queue/a/b", "/push", "/"] {
+            assert_eq!(get(path), None, "{path}");
+        }
+        for path in ["/api/v1/push/", "/api/v1/pop/queue/a", "/api/v1/lease/a/b/extend"] {
+            assert_eq!(post(path), None, "{path}");
+        }
+        assert_eq!(get("/api/v1/pop/queue/a/partition/b/c"), None);
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_is_told_apart_from_an_unknown_one() {
+        assert_eq!(nowhere("/api/v1/push").status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(nowhere("/queen/api/v1/pop/queue/a").status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(nowhere("/api/v2/push").status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+        assert_eq!(bearer(b"Bearer secret"), Some(&b"secret"[..]));
+        assert_eq!(bearer(b"bearer  secret "), Some(&b"secret"[..]));
+        for value in [&b"secret"[..], b"Basic secret", b"Bearer", b""] {
+            assert_eq!(bearer(value), None);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Queues, health and figures.
+
+use serde_json::{Value, json};
+
+use crate::client::World;
+
+#[tokio::test]
+async fn all_fifteen_options_are_echoed_as_they_were_sent_and_replaced_whole() {
+    let world = World::new().await;
+    let options = json!({
+        "leaseTime": 30, "maxSize": 1000, "ttl": 7200, "retryLimit": 5, "retryDelay": 2000,
+        "deadLetterQueue": true, "dlqAfterMaxRetries": true, "priority": -5,
+        "delayedProcessing": 2, "windowBuffer": 3, "retentionSeconds": 60,
+        "completedRetentionSeconds": 30, "retentionEnabled": true, "encryptionEnabled": false,
+        "maxWaitTimeSeconds": 90,
+    });
+    let body = json!({ "queue": "orders", "namespace": "n", "task": "t", "options": options });
+    let answer = world.post("/api/v1/configure", &body).await;
+    assert_eq!(answer.status, 200);
+    let json = answer.json();
+    assert_eq!(json["configured"], json!(true));
+    assert_eq!(json["options"], options);
+    assert_eq!((&json["namespace"], &json["task"]), (&json!("n"), &json!("t")));
+    assert!(uuid::Uuid::parse_str(json["queueId"].as_str().unwrap()).is_ok());
+    let again = world.post("/api/v1/configure", &json!({ "queue": "orders" })).await.json();
+    assert_eq!(again["options"]["leaseTime"], json!(300));
+    assert_eq!(again["options"]["retryDelay"], json!(1000));
+    assert_eq!((&again["namespace"], &again["queueId"]), (&json!(""), &json["queueId"]));
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_kept_are_refused() {
+    let world = World::new().await;
+    let refused = |body: Value| {
+        let world = &world;
+        async move { world.post("/api/v1/configure", &body).await.error() }
+    };
+    let (status, error, _) = refused(json!({})).await;
+    assert_eq!((status, error.as_str()), (400, "queue is required"));
+    let (_, error, code) = refused(json!({ "queue": "q", "options": { "ttl": "1" } })).await;
+    assert!(error.contains("ttl"), "{error}");
+    assert_eq!(code, "bad_option");
+    let unknown = json!({ "queue": "q", "options": { "leesTime": 1 } });
+    assert_eq!(refused(unknown.clone()).await.2, "bad_option");
+    let encrypted = json!({ "queue": "q", "options": { "encryptionEnabled": true } });
+    let (status, _, code) = refused(encrypted).await;
+    assert_eq!((status, code.as_str()), (409, "encryption_key_missing"), "never stored in clear");
+    assert_eq!(world.get("/api/v1/resources/queues").await.json()["queues"], json!([]));
+    assert_eq!(world.post("/queen/api/v1/configure", &unknown).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_gone_with_all_it_held() {
+    let world = World::new().await;
+    world.push(json!([{ "queue": "a/b c", "payload": 1, "transactionId": "t" }])).await;
+    let path = "/api/v1/resources/queues/a%2Fb%20c";
+    assert_eq!(world.get(path).await.json()["messages"]["total"], json!(1));
+    let deleted = world.ask("DELETE", path, "").await.json();
+    assert_eq!(deleted, json!({ "deleted": true, "queue": "a/b c", "existed": true }));
+    let again = world.ask("DELETE", path, "").await.json();
+    assert_eq!(again, json!({ "deleted": true, "queue": "a/b c", "existed": false }));
+    assert_eq!(world.get(path).await.status, 404);
+    let pushed =
+        world.push(json!([{ "queue": "a/b c", "payload": 2, "transactionId": "t" }])).await;
+    assert_eq!(pushed.json()["messages"][0]["status"], "pushed", "a new queue remembers nothing");
+    assert_eq!(pushed.json()["messages"][0]["sequence"], json!(0));
+}
+
+#[tokio::test]
+async fn queues_are_listed_newest_first_with_numbers_that_are_true() {
+    let world = World::new().await;
+    for name in ["old", "new"] {
+        world.push(json!([{ "queue": name }, { "queue": name, "partition": "p" }])).await;
+    }
+    let popped = world.get("/api/v1/pop/queue/old?consumerGroup=g").await.json();
+    let listed = world.get("/queen/api/v1/resources/queues").await.json();
+    let names: Vec<&Value> =
+        listed["queues"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["new", "old"]);
+    let old = &listed["queues"][1];
+    assert_eq!(old["partitions"], json!(2));
+    assert_eq!(old["messages"], json!({ "total": 2, "pending": 2 }));
+    assert_eq!(old["groups"], json!([{ "name": "g", "pending": 2, "leasedPartitions": 1 }]));
+    assert_eq!(listed["queues"][0]["groups"], json!([]));
+    assert_eq!(popped["messages"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn health_is_told_in_the_words_of_the_contract() {
+    let world = World::new().await;
+    let answer = world.get("/health").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["status"], "healthy");
+    assert_eq!(answer.json()["database"], "connected");
+    assert_eq!(world.get("/queen/health").await.status, 200);
+    assert_eq!(world.get("/livez").await.status, 200);
+    assert_eq!(world.get("/readyz").await.json(), json!({ "status": "ready" }));
+    let checks = json!({ "engine": "ok", "store": "ok", "open": "ok" });
+    assert_eq!(world.get("/readyz?verbose").await.json()["checks"], checks);
+}
+
+#[tokio::test]
+async fn figures_have_the_shape_of_the_contract_and_are_true() {
+    let world = World::new().await;
+    let item = json!({ "queue": "q", "transactionId": "t" });
+    world.push(json!([item, item, { "queue": "q" }])).await;
+    let json = world.get("/metrics").await.json();
+    let push = &json["push"];
+    assert_eq!((&push["total"], &push["duplicates"]), (&json!(2), &json!(1)));
+    assert_eq!((&push["requests"], &push["failed"]), (&json!(1), &json!(0)));
+    for key in ["throughput", "avg_latency_ms", "p95_latency_ms", "p99_latency_ms"] {
+        assert!(push[key].is_number(), "{key}: {push}");
+    }
+    assert!(push["p99_latency_ms"].as_f64() > Some(0.0));
+    assert_eq!(
+        json["database"],
+        json!({ "healthy": true, "connections_active": 0, "connections_idle": 0 })
+    );
+    assert_eq!(json["file_buffer"], json!({ "pending": 0, "flushed": 0, "failed": 0 }));
+}

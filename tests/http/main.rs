@@ -1,0 +1,17 @@
+//! The HTTP door against a whole server on a real folder: what its clients see.
+//!
+//! Each test starts a server of its own on ports of its own; requests are written byte by byte, so
+//! that nothing between the test and the door makes them better than they are.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
+)]
+
+mod ack;
+mod client;
+mod control;
+mod doors;
+mod pop;
+mod push;

@@ -1,0 +1,213 @@
+"""Flows of the unmodified PyPI client queen-mq against a server: `flows.py <base url>`.
+
+Each flow is one function; a flow that fails prints what it saw and ends the run with status 1.
+"""
+
+import asyncio
+import sys
+import uuid
+
+from queen import Queen
+
+FLOWS = []
+
+
+def flow(function):
+    FLOWS.append(function)
+    return function
+
+
+def same(seen, expected, what=""):
+    if seen != expected:
+        raise AssertionError(f"{what}: saw {seen!r}, expected {expected!r}")
+
+
+def name():
+    return f"queue-{uuid.uuid4()}"
+
+
+@flow
+async def a_queue_is_created_with_its_options_and_deleted(queen):
+    queue = name()
+    created = await queen.queue(queue).config(
+        {"lease_time": 10, "retry_limit": 2, "retention_enabled": True, "priority": 5}
+    ).create()
+    same(created["configured"], True)
+    same(created["options"]["leaseTime"], 10)
+    same(created["options"]["retentionEnabled"], True)
+    deleted = await queen.queue(queue).delete()
+    same((deleted["deleted"], deleted["existed"]), (True, True))
+    same((await queen.queue(queue).delete())["existed"], False)
+
+
+@flow
+async def what_is_pushed_is_popped_and_acknowledged(queen):
+    queue = name()
+    trace = str(uuid.uuid4())
+    seen = []
+
+    async def on_success(items):
+        seen.extend(items)
+
+    payloads = [{"n": 1, "text": "é😀"}, {"n": 2, "nested": {"list": [1, None, 2.5]}}]
+    items = [{"data": payloads[0], "traceId": trace}, {"data": payloads[1]}]
+    results = await queen.queue(queue).push(items).on_success(on_success)
+    same([it["status"] for it in results], ["queued", "queued"])
+    same(len(seen), 2, "the callback for what was queued")
+    messages = await queen.queue(queue).batch(10).pop()
+    same([it["data"] for it in messages], payloads)
+    same(messages[0]["traceId"], trace)
+    same([it["id"] for it in messages], [it["message_id"] for it in results])
+    acked = await queen.ack(messages[0], True)
+    same(acked["success"], True, acked)
+    acked = await queen.ack(messages[1:], True)
+    same(acked["success"], True, acked)
+    same(await queen.queue(queue).wait(False).pop(), [])
+
+
+@flow
+async def a_null_payload_stays_null(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": None}])
+    messages = await queen.queue(queue).pop()
+    same([it["data"] for it in messages], [None])
+
+
+@flow
+async def a_duplicate_is_told_by_its_callback_with_the_first_messages_id(queen):
+    queue = name()
+    first = await queen.queue(queue).push([{"transactionId": "tx-1", "data": 1}])
+    duplicates = []
+
+    async def on_duplicate(items, _error):
+        duplicates.extend(items)
+
+    again = await queen.queue(queue).push([{"transactionId": "tx-1", "data": 2}]).on_duplicate(
+        on_duplicate
+    )
+    same(again[0]["status"], "duplicate")
+    same(again[0]["message_id"], first[0]["message_id"])
+    same(len(duplicates), 1)
+
+
+@flow
+async def partitions_keep_their_order_and_are_popped_by_name(queen):
+    queue = name()
+    for partition in ("a", "b"):
+        await queen.queue(queue).partition(partition).push([{"data": n} for n in range(50)])
+    messages = await queen.queue(queue).partition("b").batch(50).pop()
+    same([it["data"] for it in messages], list(range(50)))
+    same({it["partition"] for it in messages}, {"b"})
+    rest = await queen.queue(queue).batch(100).partitions(10).pop()
+    same([it["data"] for it in rest], list(range(50)), "the leased partition is not given twice")
+
+
+@flow
+async def a_consumer_gets_everything_once_and_in_order(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": n} for n in range(100)])
+    seen = []
+
+    async def handler(message):
+        seen.append(message["data"])
+
+    consumer = queen.queue(queue).batch(10).each().limit(100).timeout_millis(5000).consume(handler)
+    await asyncio.wait_for(consumer, 60)
+    same(seen, list(range(100)))
+    same(await queen.queue(queue).wait(False).pop(), [])
+
+
+@flow
+async def a_waiting_consumer_gets_what_comes_later(queen):
+    queue = name()
+    waiting = asyncio.create_task(queen.queue(queue).timeout_millis(30000).pop())
+    await queen.queue(queue).push([{"data": "later"}])
+    messages = await asyncio.wait_for(waiting, 60)
+    same([it["data"] for it in messages], ["later"])
+
+
+@flow
+async def groups_get_every_message_each(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": n} for n in range(5)])
+    for group in ("one", "two"):
+        messages = await queen.queue(queue).group(group).batch(10).pop()
+        same([it["data"] for it in messages], list(range(5)), group)
+        same({it["consumerGroup"] for it in messages}, {group})
+        acked = await queen.ack(messages, True, {"group": group})
+        same(acked["success"], True, acked)
+        same(await queen.queue(queue).group(group).wait(False).pop(), [])
+
+
+@flow
+async def a_failed_message_comes_again_and_then_lies_among_the_dead_letters(queen):
+    queue = name()
+    await queen.queue(queue).config({"retry_limit": 1, "retry_delay": 0}).create()
+    await queen.queue(queue).push([{"data": {"poison": True}}])
+    for attempt in range(2):
+        messages = await queen.queue(queue).timeout_millis(30000).pop()
+        same([it["retryCount"] for it in messages], [attempt])
+        acked = await queen.ack(messages[0], False, {"error": "no luck"})
+        same(acked["success"], True, acked)
+    same(await queen.queue(queue).wait(False).pop(), [])
+    dead = await queen.queue(queue).dlq().get()
+    same(dead["total"], 1)
+    same(dead["messages"][0]["data"], {"poison": True})
+    same(dead["messages"][0]["errorMessage"], "no luck")
+
+
+@flow
+async def a_lease_is_renewed_and_one_that_is_gone_is_not(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": 1}])
+    messages = await queen.queue(queue).pop()
+    renewed = await queen.renew(messages[0])
+    same(renewed["success"], True, renewed)
+    if not renewed["newExpiresAt"].endswith("Z"):
+        raise AssertionError(renewed)
+    same((await queen.ack(messages[0], True))["success"], True)
+    gone = await queen.renew(messages[0])
+    same(gone["success"], False, gone)
+    stale = await queen.ack({**messages[0], "transactionId": "unknown"}, True)
+    same(stale["success"], False, stale)
+
+
+@flow
+async def a_buffer_of_the_client_is_flushed(queen):
+    queue = name()
+    options = {"message_count": 10, "time_millis": 60000}
+    for n in range(25):
+        await queen.queue(queue).buffer(options).push([{"data": n}])
+    await queen.flush_all_buffers()
+    messages = await queen.queue(queue).batch(100).pop()
+    same([it["data"] for it in messages], list(range(25)))
+
+
+@flow
+async def a_message_committed_on_delivery_is_not_given_again(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": 1}])
+    messages = await queen.queue(queue).commit_on_delivery().pop()
+    same([it["data"] for it in messages], [1])
+    same(await queen.queue(queue).wait(False).pop(), [])
+
+
+@flow
+async def queues_are_listed_and_health_is_told(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": 1}])
+    listed = await queen.admin.list_queues()
+    same([it["name"] for it in listed["queues"] if it["name"] == queue], [queue])
+    same((await queen.admin.get_queue(queue))["messages"]["total"], 1)
+    same((await queen.admin.health())["status"], "healthy")
+
+
+async def run(base):
+    async with Queen(base) as queen:
+        for function in FLOWS:
+            title = function.__name__.replace("_", " ")
+            await asyncio.wait_for(function(queen), 120)
+            print(f"ok: {title}", flush=True)
+
+
+asyncio.run(run(sys.argv[1]))
