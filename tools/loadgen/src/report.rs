@@ -111,7 +111,7 @@ impl Report {
         Self {
             r#type: "result",
             command,
-            ok: errors == 0 && integrity.is_sound(),
+            ok: errors == 0 && integrity.is_sound(load.promise()),
             rate,
             payload_bytes_per_second: rate * load.size as f64,
             latency: Percentiles::of(&tally.latency),
