@@ -141,6 +141,7 @@ impl Connection {
     /// Waits for something to do, and reads if there is something to read.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>, closing: bool) -> Result<(), ()> {
         let may_read = self.may_read() && !closing && !*stop.borrow();
+        let holds_memory = self.holds_memory();
         let interest = match (may_read, self.output.is_empty()) {
             (true, true) => Some(Interest::READABLE),
             (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
@@ -164,7 +165,7 @@ impl Connection {
             let most = if self.greeted { *frame_timeout } else { *hello_timeout };
             most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us)))
         });
-        let (has_pushes, holds_memory) = (self.pushes.len() > 0, self.holds_memory());
+        let has_pushes = self.pushes.len() > 0;
         tokio::select! {
             biased;
             ready = ready => {
