@@ -196,7 +196,7 @@ impl Client {
         request: &Request,
         wait: Duration,
     ) -> Result<Response, Error> {
-        let limit = wait + self.inner.session.options().request_timeout;
+        let limit = wait.saturating_add(self.inner.session.options().request_timeout);
         self.call(Repeat::Unsafe, |connection| async move {
             connection.request_within(request, limit).await
         })

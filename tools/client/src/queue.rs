@@ -55,27 +55,27 @@ impl Queue {
     /// One partition of the queue: strictly ordered, made by its first message. Pushes without
     /// one go to `Default`; pops without one take from any.
     #[must_use]
-    pub fn partition(mut self, name: &str) -> Self {
-        self.target =
-            self.target.and_then(|target| Ok(Target { partition: Some(name.parse()?), ..target }));
-        self
+    pub fn partition(&self, name: &str) -> Self {
+        let (client, target) = (self.client.clone(), self.target.clone());
+        let target = target.and_then(|target| {
+            let partition = Some(name.parse()?);
+            Ok(Target { partition, ..target })
+        });
+        Self { client, target }
     }
 
     /// Pushes messages, in their order, however many there are. Await it.
-    #[must_use]
     pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Push {
         Push::new(self.client.clone(), self.target.clone(), messages.into_iter().collect())
     }
 
     /// Takes messages out under a lease. Await it.
-    #[must_use]
     pub fn pop(&self) -> Pop {
         Pop::new(self.client.clone(), self.target.clone())
     }
 
     /// Hands messages to `handler` one by one, acknowledges what it did and gives back what it
     /// could not do. Start it.
-    #[must_use]
     pub fn consume<H, F, E>(&self, handler: H) -> Consume<Each<H>>
     where
         H: Fn(ReceivedMessage) -> F + Send + Sync + 'static,
@@ -86,7 +86,6 @@ impl Queue {
     }
 
     /// As [`Self::consume`], with all messages of one partition that came together as one.
-    #[must_use]
     pub fn consume_batches<H, F, E>(&self, handler: H) -> Consume<InBatches<H>>
     where
         H: Fn(Vec<ReceivedMessage>) -> F + Send + Sync + 'static,
@@ -108,7 +107,6 @@ impl Queue {
     }
 
     /// Sets the queue's options; options that `options` leaves at their default go back to it.
-    #[must_use]
     pub fn config(&self, options: QueueOptions) -> Config {
         let (client, target) = (self.client.clone(), self.target.clone());
         let (namespace, task) = (ShortText::default(), ShortText::default());

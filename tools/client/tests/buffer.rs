@@ -1,5 +1,11 @@
 //! Collecting messages before they are pushed: nothing is dropped in silence.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,11 @@
 //! Many requests on one connection: order of answers, the window, ends of connections.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! Popping, acknowledging, renewing, and the consuming loop.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

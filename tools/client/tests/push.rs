@@ -1,5 +1,11 @@
 //! Pushing through the fluent interface: receipts, splitting, callbacks, retries.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

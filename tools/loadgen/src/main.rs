@@ -1,7 +1,8 @@
 //! `onrush-load`: how fast, how late, and whether nothing was lost.
 //!
 //! In: a command line. Out: a table or NDJSON on standard output; exit code 0 when the run passed,
-//! 1 when something was lost, repeated, reordered or went wrong, 2 when there was no run.
+//! 1 when something was lost, reordered, damaged or went wrong (or came out twice
+//! at QoS 2), 2 when there was no run.
 //!
 //! | file | what it decides |
 //! |---|---|

@@ -197,12 +197,14 @@ impl Dialogue for Producer {
         let mut outstanding = 0;
         for flight in self.flights.iter_mut().filter_map(Option::take) {
             self.numbers.unknown(flight.share);
+            tally.unanswered(flight.intended_ns);
             outstanding += 1;
         }
         tally.error(reason, outstanding.max(1));
         // What was due and never sent: the server was slower than the rate.
-        while self.terms.pace.due_ns().is_some_and(|due| due < self.terms.end_ns) {
+        while let Some(due_ns) = self.terms.pace.due_ns().filter(|due| *due < self.terms.end_ns) {
             tally.unsent += 1;
+            tally.unanswered(due_ns);
             self.terms.pace.advance();
         }
     }

@@ -70,7 +70,8 @@ pub(crate) struct Report {
     pub(crate) error_kinds: BTreeMap<String, u64>,
     /// Messages refused because the server had too much to do; not errors.
     pub(crate) refused: u64,
-    /// Requests of an open loop that were due and never sent; their latency is in no percentile.
+    /// Requests of an open loop that were due and never sent. Their latency counts up to the end
+    /// of the run, as that of requests without an answer does.
     pub(crate) unsent: u64,
     /// Messages answered as duplicates.
     pub(crate) answered_duplicate: u64,
@@ -110,7 +111,7 @@ impl Report {
         Self {
             r#type: "result",
             command,
-            ok: errors == 0 && integrity.is_sound(),
+            ok: errors == 0 && integrity.is_sound(load.promise()),
             rate,
             payload_bytes_per_second: rate * load.size as f64,
             latency: Percentiles::of(&tally.latency),
@@ -242,7 +243,7 @@ fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(digit);

@@ -81,6 +81,15 @@ impl Tally {
         }
     }
 
+    /// A request that was meant to be sent at `intended_ns` has no answer at the end of the run:
+    /// it has taken at least until then, and leaving it out would make a slow server look fast.
+    pub(crate) fn unanswered(&mut self, intended_ns: u64) {
+        if self.span.counts(intended_ns) {
+            let at_least = self.span.give_up_ns.saturating_sub(intended_ns);
+            self.latency.saturating_record(at_least.max(1));
+        }
+    }
+
     /// A message that was meant to be sent at `sent_ns` arrived now.
     pub(crate) fn arrived(&mut self, sent_ns: u64, now_ns: u64) {
         if self.span.counts(sent_ns) {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use onrush_protocol::Qos;
 use serde::Serialize;
 
 use crate::numbers::{Ledger, Range};
@@ -49,15 +50,16 @@ pub(crate) struct Integrity {
 }
 
 impl Integrity {
-    /// Whether the server kept all its promises.
-    pub(crate) fn is_sound(&self) -> bool {
+    /// Whether the server kept its promises. Only exactly once promises that nothing comes out
+    /// twice; the others are told of it all the same.
+    pub(crate) fn is_sound(&self, qos: Qos) -> bool {
         let faults = [
             self.lost,
-            self.duplicated,
             self.reordered,
             self.damaged,
             self.refused_but_stored,
             self.sequence_gaps,
+            if qos == Qos::ExactlyOnce { self.duplicated } else { 0 },
         ];
         faults.iter().all(|&count| count == 0)
     }
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn all_in_order_is_sound() {
         let found = verdict(&[0, 1, 2, 3], given(4));
-        assert!(found.is_sound());
+        assert!(found.is_sound(Qos::ExactlyOnce));
         assert_eq!(found.received, 4);
     }
 
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn what_was_refused_is_not_lost_and_must_not_come() {
         let ledger = || Ledger { refused: vec![range(1, 3)], ..given(4) };
-        assert!(verdict(&[0, 3], ledger()).is_sound());
+        assert!(verdict(&[0, 3], ledger()).is_sound(Qos::ExactlyOnce));
         assert_eq!(verdict(&[0, 1, 3], ledger()).refused_but_stored, 1);
         // A refusal does not excuse another loss.
         assert_eq!(verdict(&[0], ledger()).lost, 1);
@@ -251,8 +253,8 @@ mod tests {
     #[test]
     fn what_nobody_knows_may_come_or_not() {
         let ledger = || Ledger { unknown: vec![range(1, 3)], ..given(4) };
-        assert!(verdict(&[0, 3], ledger()).is_sound());
-        assert!(verdict(&[0, 1, 2, 3], ledger()).is_sound());
+        assert!(verdict(&[0, 3], ledger()).is_sound(Qos::ExactlyOnce));
+        assert!(verdict(&[0, 1, 2, 3], ledger()).is_sound(Qos::ExactlyOnce));
     }
 
     #[test]
@@ -276,7 +278,7 @@ mod tests {
         }
         let ledger = || Ledger { given: vec![3, 3], ..Ledger::default() };
         let found = verifier.close(&[ledger(), ledger()]);
-        assert!(found.is_sound());
+        assert!(found.is_sound(Qos::ExactlyOnce));
         assert_eq!(found.received, 12);
     }
 
@@ -285,7 +287,7 @@ mod tests {
         let mut verifier = Verifier::new(MARK.wrapping_add(1), 1, 1);
         verifier.message(Some(0), &payload(0, 0));
         let found = verifier.close(&[given(0)]);
-        assert_eq!((found.foreign, found.is_sound()), (1, true));
+        assert_eq!((found.foreign, found.is_sound(Qos::ExactlyOnce)), (1, true));
     }
 
     #[test]

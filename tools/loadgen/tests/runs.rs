@@ -1,6 +1,12 @@
 //! Whole runs of the binary against a server in memory: that a sound server passes, and that each
 //! broken promise is found and fails the run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed, and should say where"
+)]
+
 #[path = "../../client/tests/support/mod.rs"]
 mod support;
 
@@ -72,7 +78,7 @@ async fn every_broken_promise_fails_the_run_by_its_name() {
     ] {
         let server = FakeServer::start().await;
         server.shared.store.lock().unwrap().mischief = Some(mischief);
-        let (code, report) = run(&push(&server, "")).await;
+        let (code, report) = run(&push(&server, "--qos 2")).await;
         assert_eq!(code, 1, "{mischief:?}");
         assert!(report[field].as_u64().unwrap() > 0, "{mischief:?}: {report:#}");
         assert_eq!(report["ok"], false);

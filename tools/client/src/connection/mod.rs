@@ -239,8 +239,8 @@ impl Connection {
     }
 
     /// Pushes a ready record batch to one partition: the short way for load generators. The batch
-    /// is not looked at and not copied. Pushes of one connection enter a partition in the order
-    /// in which their futures were first polled.
+    /// is not looked at and not copied. Pushes that one task polls one after the other enter a
+    /// partition in that order, as long as the window has room for them.
     ///
     /// # Errors
     /// As [`Self::request`]. A section that was refused is not an error here: see the receipts.
@@ -316,7 +316,7 @@ impl Connection {
             Err(_) => {
                 // Not a byte from the server in all that time: the line is dead, and whoever
                 // comes next should not wait as long to find out.
-                if !self.inner.pending.heard_since(deadline.at - deadline.limit) {
+                if !self.inner.pending.heard_since(deadline.from) {
                     self.close();
                 }
                 Err(Error::TimedOut { waited: deadline.limit, sent: true })
@@ -327,15 +327,21 @@ impl Connection {
 
 type Answer = oneshot::Receiver<Result<Frame, Error>>;
 
+/// Later than any request is waited for; what a limit beyond the clock's range comes to.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 #[derive(Clone, Copy)]
 struct Deadline {
+    from: Instant,
     at: Instant,
     limit: Duration,
 }
 
 impl Deadline {
     fn after(limit: Duration) -> Self {
-        Self { at: Instant::now() + limit, limit }
+        let from = Instant::now();
+        let at = from.checked_add(limit).unwrap_or(from + FAR);
+        Self { from, at, limit }
     }
 }
 

@@ -37,8 +37,6 @@ struct Filling {
     bytes: Vec<u8>,
     number: u64,
     is_over: bool,
-    /// Why nothing is written any more.
-    failed: Option<String>,
 }
 
 impl Group {
@@ -48,7 +46,7 @@ impl Group {
             .prefix("onrush-floor-")
             .tempdir_in(folder)
             .map_err(LoadError::io("making a folder for the floor"))?;
-        let filling = Filling { bytes: Vec::new(), number: 1, is_over: false, failed: None };
+        let filling = Filling { bytes: Vec::new(), number: 1, is_over: false };
         Ok(Self {
             filling: Mutex::new(filling),
             came: Condvar::new(),
@@ -90,13 +88,8 @@ impl Group {
         self: std::sync::Arc<Self>,
         mut bells: Vec<UnixStream>,
     ) -> JoinHandle<Result<(), LoadError>> {
-        std::thread::spawn(move || {
-            let result = self.write_groups(&mut bells);
-            if let Err(error) = &result {
-                self.filling.lock().failed = Some(error.to_string());
-            }
-            result
-        })
+        // When it fails, nothing is answered any more; its result tells why.
+        std::thread::spawn(move || self.write_groups(&mut bells))
     }
 
     fn write_groups(&self, bells: &mut [UnixStream]) -> Result<(), LoadError> {

@@ -34,12 +34,15 @@ const TERMS_BYTES: usize = 15;
 /// Bytes of a receipt frame for one section that was pushed.
 const RECEIPT_BYTES: usize = FRAME_HEADER_BYTES + 3 + 25;
 
+/// A thread, and what it ends with.
+type Running = JoinHandle<Result<(), LoadError>>;
+
 /// Running threads, each with a door of its own.
 pub(super) struct Sink {
     addrs: Vec<String>,
     is_over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Result<(), LoadError>>>,
-    writer: Option<(Arc<Group>, JoinHandle<Result<(), LoadError>>)>,
+    threads: Vec<Running>,
+    writer: Option<(Arc<Group>, Running)>,
 }
 
 impl Sink {

@@ -46,10 +46,15 @@ pub(crate) fn push(run: &Run<'_>) -> Result<Findings, LoadError> {
         let meter = Arc::new(Meter::default());
         let _progress = run.progress("check", Duration::from_secs(10), &meter);
         let span = Span::new(run.clock, Duration::ZERO, PHASE_MAX, DRAIN);
-        let mut popped = empty(run, Tally::new(span, meter), Some(verifier), &ledgers)?;
-        integrity = popped.verifier.take().map(|verifier| verifier.close(&ledgers));
-        for (what, count) in &popped.tally.errors {
-            tally.error(&format!("check: {what}"), *count);
+        match empty(run, Tally::new(span, meter), Some(verifier), &ledgers) {
+            Ok(mut popped) => {
+                integrity = popped.verifier.take().map(|verifier| verifier.close(&ledgers));
+                for (what, count) in &popped.tally.errors {
+                    tally.error(&format!("check: {what}"), *count);
+                }
+            }
+            // The server is gone, perhaps; what was measured until then is still told.
+            Err(error) => tally.error(&format!("check: {error}"), 1),
         }
     }
     Ok(findings(tally, integrity, run.bound(true)))

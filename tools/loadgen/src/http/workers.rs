@@ -55,7 +55,9 @@ impl Producer {
                 break;
             }
             if clock.now_ns() >= span.give_up_ns {
-                tally.borrow_mut().unsent += 1;
+                let mut tally = tally.borrow_mut();
+                tally.unsent += 1;
+                tally.unanswered(intended_ns);
                 self.pace.advance();
                 continue;
             }
@@ -78,7 +80,9 @@ impl Producer {
                 }
                 Err(reason) => {
                     self.numbers.unknown(share);
-                    tally.borrow_mut().error(&reason, 1);
+                    let mut tally = tally.borrow_mut();
+                    tally.unanswered(intended_ns);
+                    tally.error(&reason, 1);
                     break;
                 }
             }

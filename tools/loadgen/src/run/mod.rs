@@ -150,9 +150,7 @@ impl<'a> Run<'a> {
         }
         if self.load.http {
             let result = http::set_up(self).and_then(|()| body(self));
-            if !self.load.keep {
-                http::tear_down(self)?;
-            }
+            self.clean_up(|| http::tear_down(self));
             return result;
         }
         let runtime = runtime()?;
@@ -165,10 +163,17 @@ impl<'a> Run<'a> {
         runtime.block_on(queue.create())?;
         client.disconnect();
         let result = body(self);
-        if !self.load.keep {
-            runtime.block_on(queue.delete())?;
-        }
+        self.clean_up(|| Ok(runtime.block_on(queue.delete()).map(drop)?));
         result
+    }
+
+    /// Deletes the run's queue. What was found out is worth more than a queue that stays behind.
+    fn clean_up(&self, delete: impl FnOnce() -> Result<(), LoadError>) {
+        if !self.load.keep
+            && let Err(error) = delete()
+        {
+            eprintln!("onrush-load: the queue {} stays behind: {error}", self.queue);
+        }
     }
 
     /// Measures the floor before and after `body`.
@@ -206,10 +211,15 @@ impl<'a> Run<'a> {
             tally: Tally::new(span, Arc::clone(&meter)),
         };
         if !self.load.no_verify {
-            let (integrity, consumed) = self.check(&pushed)?;
-            findings.integrity = Some(integrity);
-            for (what, count) in &consumed.tally.errors {
-                findings.tally.error(&format!("check: {what}"), *count);
+            match self.check(&pushed) {
+                Ok((integrity, consumed)) => {
+                    findings.integrity = Some(integrity);
+                    for (what, count) in &consumed.tally.errors {
+                        findings.tally.error(&format!("check: {what}"), *count);
+                    }
+                }
+                // The server is gone, perhaps; what was measured until then is still told.
+                Err(error) => findings.tally.error(&format!("check: {error}"), 1),
             }
         }
         findings.tally.absorb(&pushed.tally);

@@ -158,6 +158,11 @@ impl PushCrew {
             let in_flight = plan.in_flight.min(welcome.in_flight_max.max(1) as usize);
             sockets.push((stream, in_flight, plan.template(index, &welcome)?));
         }
+        if let Some((_, in_flight, _)) =
+            sockets.iter().find(|(_, found, _)| *found < plan.in_flight)
+        {
+            eprintln!("onrush-load: the server takes {in_flight} requests under way, not more");
+        }
         Ok(Self { plan: plan.clone(), sockets })
     }
 
