@@ -978,7 +978,8 @@ async fn acks_and_extensions_of_what_nobody_holds_are_refused_item_by_item() {
     ];
     let got = codes(raw.ask(&ack("g", messages.lease, &asked)).await);
     let missing = Some(Code::MessageNotFound);
-    let expected = [Some(Code::PartitionNotFound), missing, missing, missing, missing, missing, None];
+    let expected =
+        [Some(Code::PartitionNotFound), missing, missing, missing, missing, missing, None];
     assert_eq!(got, expected, "only the last item names what is held");
     let got = codes(raw.ask(&ack("g", [9; 16], &[item(partition, 1, 1)])).await);
     assert_eq!(got, [Some(Code::LeaseExpired)]);

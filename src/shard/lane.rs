@@ -184,14 +184,14 @@ impl Lane {
     fn fail_or_split(&mut self, work: Work, error: &AppendError) {
         let parts = match error {
             AppendError::DiskFull | AppendError::TooLarge { .. } => work.split(error),
-            _ => Err(work),
+            _ => Err(Box::new(work)),
         };
         match parts {
             Ok((first, second)) => {
                 self.commit_whole(first);
                 self.commit_whole(second);
             }
-            Err(work) => self.fail(work, error),
+            Err(work) => self.fail(*work, error),
         }
     }
 

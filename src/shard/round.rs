@@ -63,7 +63,7 @@ impl Work {
     ///
     /// # Errors
     /// The work itself when there are no such parts.
-    pub fn split(mut self, error: &AppendError) -> Result<(Self, Self), Self> {
+    pub fn split(mut self, error: &AppendError) -> Result<(Self, Self), Box<Self>> {
         let has_upkeep = !self.retention.is_empty()
             || !self.relocations.is_empty()
             || !self.reburials.is_empty();
@@ -74,13 +74,12 @@ impl Work {
         } else if has_upkeep && has_commands {
             let commands = std::mem::take(&mut self.commands);
             let chores = std::mem::take(&mut self.chores);
-            let upkeep = std::mem::replace(&mut self, Self { commands, chores, ..Self::default() });
-            upkeep
+            std::mem::replace(&mut self, Self { commands, chores, ..Self::default() })
         } else if too_large && self.commands.len() > 1 {
             let half = self.commands.len() / 2;
             Self { commands: self.commands.split_off(half), ..Self::default() }
         } else {
-            return Err(self);
+            return Err(Box::new(self));
         };
         Ok((self, second))
     }
