@@ -339,7 +339,8 @@ impl Lane {
     }
 
     /// Refuses what the log never took, so that the engine can stop.
-    fn give_up(&mut self, work: Work) {
+    fn give_up(&mut self, mut work: Work) {
+        self.take_own_commands(&mut work);
         let lost = self.telemetry.buffered_lost.get();
         self.refuse_rings(work.rings, &PushRefusal::ShuttingDown, true);
         let lost = self.telemetry.buffered_lost.get() - lost;
