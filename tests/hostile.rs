@@ -704,9 +704,9 @@ async fn options_that_no_queue_can_have_are_refused_and_change_nothing() {
     };
     const CENTURY_S: u64 = 100 * 366 * 24 * 60 * 60;
     let cases: [(&[(u8, u64)], Code, &str, u64); 6] = [
-        (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "leaseTime", u64::from(u32::MAX)),
-        (&[(13, 2)], Code::BadOption, "retentionEnabled", 1),
-        (&[(1, 60), (1, 61)], Code::BadOption, "leaseTime", 0),
+        (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "lease_time_s", u64::from(u32::MAX)),
+        (&[(13, 2)], Code::BadOption, "retention_enabled", 1),
+        (&[(1, 60), (1, 61)], Code::BadOption, "option", 0),
         (&[(200, 1)], Code::BadOption, "option", 15),
         (&[(1, CENTURY_S + 1)], Code::BadOption, "leaseTime", CENTURY_S),
         (&[(14, 1)], Code::EncryptionKeyMissing, "encryptionEnabled", 0),
@@ -978,7 +978,8 @@ async fn acks_and_extensions_of_what_nobody_holds_are_refused_item_by_item() {
     ];
     let got = codes(raw.ask(&ack("g", messages.lease, &asked)).await);
     let missing = Some(Code::MessageNotFound);
-    let expected = [Some(Code::PartitionNotFound), missing, missing, missing, missing, missing, None];
+    let expected =
+        [Some(Code::PartitionNotFound), missing, missing, missing, missing, missing, None];
     assert_eq!(got, expected, "only the last item names what is held");
     let got = codes(raw.ask(&ack("g", [9; 16], &[item(partition, 1, 1)])).await);
     assert_eq!(got, [Some(Code::LeaseExpired)]);
@@ -1076,6 +1077,36 @@ async fn a_peer_that_does_not_read_is_not_read_from_either() {
     }
     answered.sort_unstable();
     assert_eq!(answered, (0..POPS).collect::<Vec<_>>());
+    neighbour.goes_on().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_the_server_itself_leaves_unread_is_not_the_peers_delay() {
+    const POPS: u64 = 40;
+    let server = TestServer::start_with(|settings| settings.wire.frame_timeout_ms = 300).await;
+    let mut neighbour = Neighbour::of(&server).await;
+    let mut raw = Raw::greeted(&server).await;
+    raw.push(Qos::AtLeastOnce, &[section("large", "p", batch(&[&vec![b'x'; 1 << 20]]))]).await;
+    let mut bytes = BytesMut::new();
+    for id in 0..POPS {
+        let request = Pop { group: format!("g{id}").parse().unwrap(), ..pop("large") };
+        Request::Pop(request).encode_frame(id, &mut bytes);
+    }
+    let ping = framed(Opcode::Ping.number(), POPS, b"");
+    bytes.put_slice(&ping[..10]);
+    raw.send(&bytes).await;
+    // So much is waiting to be written that the server does not read the rest, which comes now.
+    neighbour.await_stat("popped", |popped| popped == POPS).await;
+    raw.send(&ping[10..]).await;
+    // Whoever is late in truth is let go; by then the other one would have been, too.
+    let mut late = Raw::greeted(&server).await;
+    late.send(&ping[..10]).await;
+    late.assert_closed().await;
+    for _ in 0..POPS {
+        assert!(matches!(raw.answer().await, (..POPS, Response::Messages(_))));
+    }
+    assert!(matches!(raw.answer().await, (POPS, Response::Pong(_))));
     neighbour.goes_on().await;
     server.stop().await;
 }
