@@ -77,6 +77,8 @@ pub(super) struct Connection {
     greeted: bool,
     /// Since when an incomplete frame waits for its rest, or the hello is missing.
     waiting_since_us: Option<u64>,
+    /// Nothing was read for a while although there may be something: no time counts meanwhile.
+    is_paused: bool,
     now_us: u64,
 }
 
@@ -101,6 +103,7 @@ impl Connection {
             rest: VecDeque::new(),
             greeted: false,
             waiting_since_us: Some(now_us),
+            is_paused: false,
             now_us,
         }
     }
@@ -113,6 +116,8 @@ impl Connection {
             self.now_us = self.rooms.clock.monotonic_us();
             if !closing && matches!(self.parse(), Step::Close) {
                 closing = true;
+                // Whoever does not take the reason in time is let go without it.
+                self.waiting_since_us = Some(self.now_us);
             }
             self.collect();
             if self.write().is_err() {
@@ -148,6 +153,7 @@ impl Connection {
             (false, false) => Some(Interest::WRITABLE),
             (false, true) => None,
         };
+        let deadline = self.deadline(may_read || closing);
         let ready = async {
             match interest {
                 Some(interest) => self.stream.ready(interest).await,
@@ -160,11 +166,6 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let deadline = self.waiting_since_us.map(|since_us| {
-            let Config { frame_timeout, hello_timeout, .. } = &*self.config;
-            let most = if self.greeted { *frame_timeout } else { *hello_timeout };
-            most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us)))
-        });
         let has_pushes = self.pushes.len() > 0;
         tokio::select! {
             biased;
@@ -201,6 +202,23 @@ impl Connection {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
+    }
+
+    /// How long the client may still take for what it owes: its hello, the rest of a frame. While
+    /// nothing is read it owes nothing, as the rest may have come.
+    fn deadline(&mut self, is_its_turn: bool) -> Option<Duration> {
+        let mut since_us = self.waiting_since_us?;
+        if !is_its_turn {
+            self.is_paused = true;
+            return None;
+        }
+        if std::mem::take(&mut self.is_paused) {
+            since_us = self.now_us;
+            self.waiting_since_us = Some(since_us);
+        }
+        let Config { frame_timeout, hello_timeout, .. } = &*self.config;
+        let most = if self.greeted { *frame_timeout } else { *hello_timeout };
+        Some(most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us))))
     }
 
     /// The hello or the rest of a frame did not come in time.
