@@ -42,6 +42,8 @@ const READ_BYTES: usize = 256 * 1024;
 const FIRST_READ_BYTES: usize = 8 * 1024;
 /// A connection without traffic for so long gives its memory back.
 const QUIET: Duration = Duration::from_secs(1);
+/// Bytes read ahead of what may be carried out now: by reading, a hang-up is noticed.
+const AHEAD_BYTES: usize = 16 * 1024;
 /// Bytes waiting to be written at which reading stops.
 const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Parts of one vectored write; more than the kernel takes at once would be of no use.
@@ -145,7 +147,9 @@ impl Connection {
 
     /// Waits for something to do, and reads if there is something to read.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>, closing: bool) -> Result<(), ()> {
-        let may_read = self.may_read() && !closing && !*stop.borrow();
+        let is_open = !closing && !*stop.borrow();
+        let may_parse = is_open && self.may_read();
+        let may_read = may_parse || is_open && self.greeted && self.input.len() < AHEAD_BYTES;
         let holds_memory = self.holds_memory();
         let interest = match (may_read, self.output.is_empty()) {
             (true, true) => Some(Interest::READABLE),
@@ -153,7 +157,7 @@ impl Connection {
             (false, false) => Some(Interest::WRITABLE),
             (false, true) => None,
         };
-        let deadline = self.deadline(may_read || closing);
+        let deadline = self.deadline(may_parse || closing);
         let ready = async {
             match interest {
                 Some(interest) => self.stream.ready(interest).await,
