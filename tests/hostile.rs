@@ -1252,31 +1252,38 @@ async fn a_tiny_budget_slows_durable_pushes_down_and_fails_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_hangs_up_while_it_waits_takes_no_message_with_it() {
-    let server = TestServer::start().await;
-    let mut neighbour = Neighbour::of(&server).await;
-    let mut raw = Raw::greeted(&server).await;
-    raw.push(Qos::AtLeastOnce, &[section("parked", "p", batch(&[b"first"]))]).await;
-    let first = raw.pop(pop("parked")).await;
-    let partition = first.sections[0].partition;
-    raw.ask(&ack("g", first.lease, &[AckItem { partition, ..ack_item(0, 0) }])).await;
-    let open = neighbour.stat("connections").await;
-    for round in 0..20 {
-        let mut waiting = Raw::greeted(&server).await;
-        let long = Pop { wait_ms: 60_000, lease_ms: 600_000, ..pop("parked") };
-        waiting.send_body(Opcode::Pop.number(), &body(&Request::Pop(long))).await;
-        // The ping behind it is answered, so the pop is at the server.
-        waiting.send_body(Opcode::Ping.number(), b"").await;
-        assert!(matches!(waiting.answer().await.1, Response::Pong(_)));
-        drop(waiting);
-        neighbour.await_stat("connections", |now| now == open).await;
-        raw.push(Qos::AtLeastOnce, &[section("parked", "p", batch(&[b"next"]))]).await;
-        let messages = raw.pop(pop("parked")).await;
-        assert_eq!(payloads(&messages), [&b"next"[..]], "round {round}");
-        assert!(messages.sections[0].attempts.is_empty(), "nobody had it before");
-        let seq = messages.sections[0].chunks[0].first_seq;
-        let item = AckItem { partition, ..ack_item(seq, seq) };
-        raw.ask(&ack("g", messages.lease, &[item])).await;
+    // With a window of one, the waiting pop is all that the server has to do with its connection.
+    for in_flight_max in [1024, 1] {
+        let server = TestServer::start_with(|settings| {
+            settings.wire.in_flight_max = in_flight_max;
+        });
+        let server = server.await;
+        let mut neighbour = Neighbour::of(&server).await;
+        let mut raw = Raw::greeted(&server).await;
+        let next = || [section("parked", "p", batch(&[b"next"]))];
+        raw.push(Qos::AtLeastOnce, &next()).await;
+        let mut messages = raw.pop(pop("parked")).await;
+        let open = neighbour.stat("connections").await;
+        for round in 0..15 {
+            assert_eq!(payloads(&messages), [&b"next"[..]], "round {round}");
+            assert!(messages.sections[0].attempts.is_empty(), "nobody had it before");
+            let (partition, seq) =
+                (messages.sections[0].partition, messages.sections[0].chunks[0].first_seq);
+            let item = AckItem { partition, ..ack_item(seq, seq) };
+            raw.ask(&ack("g", messages.lease, &[item])).await;
+            let mut waiting = Raw::greeted(&server).await;
+            let long = Pop { wait_ms: 60_000, lease_ms: 600_000, ..pop("parked") };
+            waiting.send_body(Opcode::Pop.number(), &body(&Request::Pop(long))).await;
+            if in_flight_max > 1 {
+                // The ping behind it is answered, so the pop is at the server.
+                waiting.assert_goes_on().await;
+            }
+            drop(waiting);
+            neighbour.await_stat("connections", |now| now == open).await;
+            raw.push(Qos::AtLeastOnce, &next()).await;
+            messages = raw.pop(pop("parked")).await;
+        }
+        neighbour.goes_on().await;
+        server.stop().await;
     }
-    neighbour.goes_on().await;
-    server.stop().await;
 }
