@@ -43,23 +43,24 @@ impl Budget {
         fits
     }
 
-    /// Gives bytes back and wakes whoever waits for room.
+    /// Gives bytes back and wakes whoever waits for room, once there is some.
     pub fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        let used = self.used.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        // Not at the first free byte: everybody would wake for room that one of them takes.
+        if used <= self.limit / 4 * 3 && self.waiting.load(Ordering::Acquire) > 0 {
             self.room.notify_waiters();
         }
     }
 
-    /// Waits until `bytes` would fit, or until bytes came back at all: the caller tries again and
+    /// Waits until there is room again, a quarter of the limit at least: the caller tries again and
     /// waits again. Dropping the future changes nothing.
-    pub async fn wait_for_room(&self, bytes: u64) {
+    pub async fn wait_for_room(&self) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(&self.waiting);
         let room = self.room.notified();
         tokio::pin!(room);
         room.as_mut().enable();
-        if self.used() + bytes <= self.limit || self.used() == 0 {
+        if self.used() <= self.limit / 4 * 3 {
             return;
         }
         room.await;

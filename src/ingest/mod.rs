@@ -155,7 +155,7 @@ impl Ingest {
         let timeout = tokio::time::sleep(self.config.room_timeout);
         tokio::pin!(timeout);
         loop {
-            let room = self.wait_for_room(&placed, full);
+            let room = self.wait_for_room(full);
             tokio::select! {
                 () = room => {}
                 () = &mut timeout => return Err(full.into()),
@@ -168,11 +168,9 @@ impl Ingest {
         }
     }
 
-    async fn wait_for_room(&self, placed: &Placed, full: Full) {
+    async fn wait_for_room(&self, full: Full) {
         match full {
-            Full::Budget { .. } => {
-                self.engine.buffers().budget().wait_for_room(placed.bytes()).await;
-            }
+            Full::Budget { .. } => self.engine.buffers().budget().wait_for_room().await,
             // A ring empties with its next commit, a few milliseconds at most under load.
             Full::Ring { .. } => tokio::time::sleep(Duration::from_millis(1)).await,
         }

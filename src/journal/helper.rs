@@ -10,9 +10,10 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::prepare::Preparer;
+use super::prepare::{BULK_BYTES_PER_SECOND, Pace, Preparer};
 use super::segment::CreateError;
 use super::writer::Writer;
+use crate::base::clock::{Clock, SystemClock};
 
 pub(super) struct Helper {
     shared: Arc<Shared>,
@@ -61,6 +62,8 @@ impl Drop for Helper {
 }
 
 fn run(shared: &Shared, writer: &Writer, preparer: &Preparer) {
+    let (base, used_bytes) = writer.active();
+    let mut meter = Meter::new(base + used_bytes);
     loop {
         {
             let mut signal = shared.signal.lock();
@@ -76,13 +79,37 @@ fn run(shared: &Shared, writer: &Writer, preparer: &Preparer) {
             continue;
         }
         let (base, used_bytes) = writer.active();
+        let pace = meter.pace(base + used_bytes);
         if writer.synced() < base {
             // A failure poisons the writer, which tells every caller.
             let _ = writer.sync_to(base);
         }
         // Without space or file handles the append that needs the segment tries again, and tells.
-        if let Err(CreateError::InDoubt(error)) = preparer.go_on(used_bytes) {
+        if let Err(CreateError::InDoubt(error)) = preparer.go_on(used_bytes, pace) {
             writer.poison("creating a segment", &error);
         }
+    }
+}
+
+/// Measures how fast the log grows, from one wake to the next.
+struct Meter {
+    clock: SystemClock,
+    end: u64,
+    at_us: u64,
+}
+
+impl Meter {
+    fn new(end: u64) -> Self {
+        let clock = SystemClock::new();
+        let at_us = clock.monotonic_us();
+        Self { clock, end, at_us }
+    }
+
+    fn pace(&mut self, end: u64) -> Pace {
+        let at_us = self.clock.monotonic_us();
+        let (grown, took_us) = (end.saturating_sub(self.end), at_us - self.at_us);
+        (self.end, self.at_us) = (end, at_us);
+        let is_bulk = grown.saturating_mul(1_000_000) / took_us.max(1) > BULK_BYTES_PER_SECOND;
+        if is_bulk { Pace::Bulk } else { Pace::Calm }
     }
 }

@@ -1,9 +1,10 @@
 //! Finding messages by transaction id, for consumers that acknowledge by id.
 //!
-//! In: ids with their partitions. Out: sequences. Three places are asked in turn: what the named
-//! lease holds decides whether a hit can be meant; the ledger knows the ids within the dedup
-//! horizon; the lease's own messages are read where the ledger has forgotten. A text that is a
-//! message's own id needs none of them. Called by the lane, between commits.
+//! In: ids with their partitions. Out: sequences. Two places know ids: the ledger, as long as the
+//! dedup horizon lasts, and the messages themselves, of which the lease's are read where it is asked
+//! for many of them or where the ledger has forgotten. A text that is a message's own id needs
+//! neither. A hit that the named lease does not hold is taken only if there is no other. Called by
+//! the lane, between commits.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -24,64 +25,87 @@ type Held = (Sequence, Sequence);
 /// Ids in the messages that leases hold, by fingerprint, read once for all that ask.
 type HeldIds = HashMap<(PartitionNumber, LeaseToken), HashMap<u128, Sequence>>;
 
+/// Reading one message's id costs about this share of asking the ledger for one.
+const READS_PER_QUESTION: u64 = 16;
+
+/// What is worked with while one command is answered.
+struct Search<'a> {
+    group: &'a GroupName,
+    ids: HeldIds,
+    questions: u64,
+}
+
 impl Lane {
     /// Finds what a [`Find`] asks for.
     pub(super) fn find(&self, find: &Find) -> Result<Vec<Option<Found>>, KvError> {
-        let mut ids = HeldIds::default();
-        let found = find.wanted.iter().map(|wanted| self.find_one(&find.group, wanted, &mut ids));
-        found.collect()
+        let questions = find.wanted.len() as u64;
+        let mut search = Search { group: &find.group, ids: HeldIds::default(), questions };
+        find.wanted.iter().map(|wanted| self.find_one(wanted, &mut search)).collect()
     }
 
-    fn find_one(
-        &self,
-        group: &GroupName,
-        wanted: &Wanted,
-        ids: &mut HeldIds,
-    ) -> Result<Option<Found>, KvError> {
+    fn find_one(&self, wanted: &Wanted, search: &mut Search<'_>) -> Result<Option<Found>, KvError> {
         let number = wanted.partition;
         let at = usize::from(self.replica.count().of_partition(number));
         let Some(shard) = self.replica.shards.get(at) else { return Ok(None) };
         let Some(partition) = shard.partition(number) else { return Ok(None) };
         let queue = self.replica.catalog.catalog().get(partition.queue);
         let Some(queue) = queue.map(|queue| queue.name.clone()) else { return Ok(None) };
-        let held = wanted.token.and_then(|token| held_by(shard, number, group, token));
-        let seq = self.find_seq(shard, held, wanted, ids)?;
+        let seq = self.find_seq(shard, wanted, search)?;
         Ok(Some(Found { queue, partition: partition.name.clone(), seq }))
     }
 
     fn find_seq(
         &self,
         shard: &ShardState,
-        held: Option<Held>,
         wanted: &Wanted,
-        ids: &mut HeldIds,
+        search: &mut Search<'_>,
     ) -> Result<Option<Sequence>, KvError> {
         let number = wanted.partition;
-        let is_held = |seq: &Sequence| held.is_none_or(|(from, to)| from <= *seq && *seq < to);
+        let lease = wanted.token.and_then(|token| {
+            held_by(shard, number, search.group, token).map(|held| (token, held))
+        });
+        let is_held =
+            |seq: &Sequence| lease.is_none_or(|(_, (from, to))| from <= *seq && *seq < to);
         let fingerprint = self.replica.key().fingerprint(&wanted.id);
-        let (dedup, now_ms) = (self.config.dedup, self.clock.now_ms());
-        let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
-        let named = first.map(|first| first.seq);
-        if named.as_ref().is_some_and(is_held) {
-            return Ok(named);
-        }
         let end = shard.partition(number).map_or(0, |partition| partition.next_seq);
         let own = MessageId::parse(&wanted.id).ok().map(MessageId::parts);
         let own = own.filter(|(_, partition, seq)| *partition == number && *seq < end);
         let own = own.map(|(_, _, seq)| seq);
-        if own.as_ref().is_some_and(is_held) {
-            return Ok(own);
+        let many = |(from, to): Held| to - from <= search.questions * READS_PER_QUESTION;
+        if let Some((token, held)) = lease.filter(|(_, held)| many(*held)) {
+            let ids = self.held_ids(shard, number, token, held, search)?;
+            if let Some(seq) = ids.get(&fingerprint) {
+                return Ok(Some(*seq));
+            }
         }
-        let mut read = None;
-        if let (Some(held), Some(token)) = (held, wanted.token) {
-            let ids = match ids.entry((number, token)) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(place) => place.insert(self.read_held(shard, number, held)?),
-            };
-            read = ids.get(&fingerprint).copied();
+        let (dedup, now_ms) = (self.config.dedup, self.clock.now_ms());
+        let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
+        let named = first.map(|first| first.seq);
+        if let Some(seq) = named.filter(is_held).or(own.filter(is_held)) {
+            return Ok(Some(seq));
         }
+        let read = match lease {
+            Some((token, held)) => {
+                self.held_ids(shard, number, token, held, search)?.get(&fingerprint).copied()
+            }
+            None => None,
+        };
         // Outside of its lease a message is still what the id names: the decision tells so.
         Ok(read.or(named).or(own))
+    }
+
+    fn held_ids<'a>(
+        &self,
+        shard: &ShardState,
+        number: PartitionNumber,
+        token: LeaseToken,
+        held: Held,
+        search: &'a mut Search<'_>,
+    ) -> Result<&'a HashMap<u128, Sequence>, KvError> {
+        Ok(match search.ids.entry((number, token)) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(self.read_held(shard, number, held)?),
+        })
     }
 
     /// The ids of the messages of a lease: the ledger has forgotten those beyond its horizon.

@@ -168,8 +168,7 @@ impl<'a> Round<'a> {
         let mut lapsed = 0;
         for shard in due {
             if let Some(draft) = self.draft(shard) {
-                // A lease whose dead letter cannot be read now stays; it is due again next time.
-                lapsed += draft.lapse(LAPSES_PER_COMMIT).unwrap_or(0);
+                lapsed += draft.lapse(LAPSES_PER_COMMIT);
             }
         }
         lapsed
@@ -359,8 +358,10 @@ impl<'a> Round<'a> {
             let mut found = Vec::new();
             match draft.pop(&ask, &mut budget, &mut found) {
                 Ok(step) => last_step = Some(step),
-                // What other shards gave already is leased; this one is asked again next time.
-                Err(error) if claims.is_empty() => return Outcome::Failed(error),
+                // What was claimed before is leased; the rest is asked again next time.
+                Err(error) if claims.is_empty() && found.is_empty() => {
+                    return Outcome::Failed(error);
+                }
                 Err(_) => {}
             }
             claims.extend(found.into_iter().map(|claim| (shard, claim)));

@@ -117,8 +117,11 @@ impl ShardState {
         if !partition.live || partition.next_seq != run.first_seq {
             return;
         }
-        // Runs join only within one entry: between entries there is always a header in the log.
-        if !partition.runs.last_mut().is_some_and(|last| last.join(&run)) {
+        // Runs join only within one entry: between entries there is always a header in the log. And
+        // only behind another append: a batch that moved has a row of its own already.
+        let follows = std::mem::replace(&mut self.append_end, run.position + u64::from(run.len));
+        let last = partition.runs.last_mut().filter(|_| follows == run.position);
+        if !last.is_some_and(|last| last.join(&run)) {
             partition.runs.push(run);
         }
         partition.next_seq = run.end_seq();
@@ -253,6 +256,15 @@ impl ShardState {
         } else {
             self.touch(local);
             self.refresh_ready(local);
+            self.take_turns(local, group);
+        }
+    }
+
+    /// A partition that was served without a lease and has more goes behind those that wait.
+    fn take_turns(&mut self, local: u32, group: GroupIndex) {
+        let Some(group) = self.groups.get_mut(group as usize) else { return };
+        if group.ready.front() == Some(&local) {
+            group.ready.rotate_left(1);
         }
     }
 
@@ -285,13 +297,14 @@ impl ShardState {
         if run.end_seq() <= partition.base_seq {
             return;
         }
-        // A run of several batches moves batch by batch, in a row: its parts join again.
-        if let Some(held) = partition.runs.iter_mut().find(|it| it.first_seq == run.first_seq) {
-            *held = run;
-        } else if let Some(held) =
-            partition.runs.iter_mut().find(|it| it.end_seq() == run.first_seq)
-        {
-            held.join(&run);
+        // A run of several batches moves batch by batch, all of them in one entry, and each becomes a
+        // run of its own: joined over the end of the old run, its row would cover another run's row.
+        let at = partition.runs.partition_point(|it| it.first_seq < run.first_seq);
+        match partition.runs.get_mut(at) {
+            Some(held) if held.first_seq == run.first_seq => *held = run,
+            _ if at > 0 => partition.runs.insert(at, run),
+            // Older than what memory holds: its row will say where it lies.
+            _ => {}
         }
         self.changes.relocate(number, run);
         self.touch(local);

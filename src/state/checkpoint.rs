@@ -116,10 +116,7 @@ impl Changes {
     }
 
     pub(super) fn relocate(&mut self, partition: PartitionNumber, run: Run) {
-        let before = self.relocated.last_mut().filter(|(before, _)| *before == partition);
-        if !before.is_some_and(|(_, held)| held.join(&run)) {
-            self.relocated.push((partition, run));
-        }
+        self.relocated.push((partition, run));
     }
 
     pub(super) fn bury_partition(&mut self, partition: PartitionNumber) {
@@ -168,7 +165,10 @@ impl ShardState {
             }
         }
         for (partition, run) in std::mem::take(&mut self.changes.relocated) {
-            out.push(run_row(partition, &run));
+            // One that was trimmed meanwhile would leave a row that nobody removes.
+            if self.is_live(partition, &run) {
+                out.push(run_row(partition, &run));
+            }
         }
         for ((partition, group, seq), place) in &self.dead {
             let key = rows::dead_key(*partition, *group, *seq);

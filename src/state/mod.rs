@@ -18,6 +18,8 @@ pub mod kv;
 pub mod ledger;
 pub mod model;
 pub mod progress;
+#[cfg(test)]
+mod proofs;
 pub mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +73,8 @@ pub struct ShardState {
     stored_position: u64,
     /// Time of the last entry.
     last_ms: u64,
+    /// Log position behind the last append applied.
+    append_end: u64,
     partitions: Vec<Partition>,
     /// Local indexes by (queue, name).
     names: HashTable<u32>,
@@ -100,6 +104,7 @@ impl ShardState {
             position: 0,
             stored_position: 0,
             last_ms: 0,
+            append_end: 0,
             partitions: Vec::new(),
             names: HashTable::new(),
             by_queue: HashMap::default(),
@@ -258,6 +263,8 @@ impl ShardState {
                 Scan::Continue
             })?;
         }
+        // A run that moved batch by batch may be held in part while its row still says the old place.
+        let from = found.last().map_or(from, |run| run.end_seq().max(from));
         let skip = partition.runs.partition_point(|run| run.end_seq() <= from);
         let in_memory = partition.runs.iter().skip(skip).take_while(|run| run.first_seq < to);
         found.extend(in_memory.copied());

@@ -108,6 +108,43 @@ async fn an_id_of_the_producers_that_looks_like_an_address_is_not_taken_for_one(
 }
 
 #[tokio::test]
+async fn an_id_that_the_ledger_has_forgotten_is_found_among_what_its_lease_holds() {
+    let world = World::with(|settings| {
+        settings.store.dedup_horizon = std::time::Duration::ZERO;
+    })
+    .await;
+    let popped = leased(&world, json!(["a", "b"])).await;
+    let messages = &popped["messages"];
+    let mut unknown = verdict(&messages[0], "completed");
+    unknown["transactionId"] = json!("never-pushed");
+    let lines = json!([verdict(&messages[1], "completed"), unknown]);
+    let acked = world.post("/api/v1/ack/batch", &json!({ "acknowledgments": lines })).await.json();
+    assert_eq!((&acked[0]["success"], &acked[1]["success"]), (&json!(true), &json!(false)));
+    assert_eq!(acked[1]["error"], "Message not found");
+    let acked = world.post("/api/v1/ack", &verdict(&messages[0], "completed")).await.json();
+    assert_eq!(acked[0]["leaseReleased"], json!(true), "{acked}");
+}
+
+#[tokio::test]
+async fn a_lease_and_the_names_of_its_partition_outlive_a_restart() {
+    let world = World::new().await;
+    let popped = leased(&world, json!([1])).await;
+    let World { server, folder } = world;
+    server.stop(std::time::Duration::from_secs(10)).await;
+    let settings = crate::client::settings(folder.path());
+    let server = onrush::server::Server::start(&settings).await.unwrap();
+    let world = World { server, folder };
+    let mut by_own_id = verdict(&popped["messages"][0], "completed");
+    by_own_id["transactionId"] = popped["messages"][0]["id"].clone();
+    let acked = world.post("/api/v1/ack", &by_own_id).await.json();
+    assert_eq!(acked[0]["success"], json!(true), "{acked}");
+    assert_eq!(
+        (&acked[0]["queueName"], &acked[0]["partitionName"]),
+        (&json!("q"), &json!("Default"))
+    );
+}
+
+#[tokio::test]
 async fn a_failed_message_comes_again_and_then_is_a_dead_letter_with_its_payload() {
     let world = World::new().await;
     let configured = json!({ "queue": "q", "options": { "retryLimit": 1, "retryDelay": 0 } });

@@ -61,12 +61,15 @@ async fn a_payload_comes_back_byte_for_byte() {
 async fn what_is_no_json_goes_out_as_base64_and_spoils_nothing() {
     let world = World::new().await;
     let tcp = onrush_client::Client::connect(&world.server.tcp_addr().to_string()).await.unwrap();
+    let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
     let messages = [
         onrush_client::Message::bytes(&b"\xff\x00"[..]),
         onrush_client::Message::json(&json!({ "fine": true })),
+        onrush_client::Message::json(&deep),
     ];
     tcp.queue("q").push(messages).await.unwrap();
-    let json = world.get("/api/v1/pop/queue/q?batch=2").await.json();
+    let json = world.get("/api/v1/pop/queue/q?batch=3").await.json();
+    assert_eq!(json["messages"][2]["encoding"], "base64", "nested deeper than we take it");
     assert_eq!(json["messages"][0]["data"], "/wA=");
     assert_eq!(json["messages"][0]["encoding"], "base64");
     assert_eq!(json["messages"][1]["data"], json!({ "fine": true }));
@@ -130,6 +133,29 @@ async fn groups_do_not_see_each_other_and_a_new_one_may_begin_now() {
     world.push(json!([{ "queue": "q", "payload": 2 }])).await;
     let popped = world.get(&pop("late", "")).await.json();
     assert_eq!(popped["messages"][0]["data"], json!(2));
+}
+
+#[tokio::test]
+async fn a_pop_by_namespace_and_task_finds_their_queues_and_waits_for_them() {
+    let world = World::new().await;
+    for name in ["billing.invoice", "billing.refund", "other"] {
+        world.push(json!([{ "queue": name, "payload": name }])).await;
+    }
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let popped = world.get("/api/v1/pop?namespace=billing").await.json();
+        assert_eq!(popped["queue"], popped["messages"][0]["queue"]);
+        seen.push(popped["messages"][0]["data"].as_str().unwrap().to_owned());
+    }
+    seen.sort();
+    assert_eq!(seen, ["billing.invoice", "billing.refund"]);
+    assert_eq!(world.get("/queen/api/v1/pop?namespace=billing").await.status, 204);
+    let mut waiting = world.connect().await;
+    let path = "/api/v1/pop?namespace=billing&task=late&wait=true&timeout=60000";
+    waiting.send(&request("GET", path, "", "")).await;
+    world.push(json!([{ "queue": "billing.late", "payload": "late" }])).await;
+    assert_eq!(waiting.answer().await.json()["messages"][0]["data"], "late");
+    assert_eq!(world.get("/api/v1/pop").await.error().1, "namespace or task is required");
 }
 
 #[tokio::test]

@@ -223,8 +223,7 @@ async fn a_body_that_is_refused_stores_nothing() {
 
 #[tokio::test]
 async fn what_was_answered_survives_a_restart() {
-    let World { server, folder } = World::new().await;
-    let world = World { server, folder };
+    let world = World::new().await;
     world.push(json!([{ "queue": "q", "payload": "kept", "transactionId": "t" }])).await;
     let World { server, folder } = world;
     server.stop(std::time::Duration::from_secs(10)).await;

@@ -12,6 +12,8 @@ pub mod pop;
 pub mod push;
 pub mod upkeep;
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 
 use crate::base::place::{PartitionNumber, QueueId};
@@ -81,6 +83,8 @@ pub struct Draft<'a> {
     cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
+    /// Partitions that gave some of their work without a lease and have more.
+    left_over: FastMap<GroupIndex, VecDeque<PartitionNumber>>,
 }
 
 impl<'a> Draft<'a> {
@@ -99,6 +103,7 @@ impl<'a> Draft<'a> {
             new_ids: FastMap::default(),
             cursors: FastMap::default(),
             ready_at: FastMap::default(),
+            left_over: FastMap::default(),
         }
     }
 

@@ -120,13 +120,16 @@ impl Draft<'_> {
         }
     }
 
-    /// The next partition of the ready list that this draft has not looked at.
+    /// The next partition of the ready list that this draft has not looked at; behind its end,
+    /// those that an earlier pop of this draft did not empty.
     fn next_ready(&mut self, group: GroupIndex) -> Option<PartitionNumber> {
         let list = &self.state.group_at(group)?.ready;
         let at = self.ready_at.entry(group).or_insert(0);
-        let local = *list.get(*at)?;
+        let Some(local) = list.get(*at) else {
+            return self.left_over.get_mut(&group)?.pop_front();
+        };
         *at += 1;
-        self.state.shards.number(self.state.shard, local)
+        self.state.shards.number(self.state.shard, *local)
     }
 
     fn claim(
@@ -163,6 +166,9 @@ impl Draft<'_> {
         if ask.auto_ack {
             for (first, end) in &ranges {
                 cursor.progress.settle(*first, end - 1);
+            }
+            if !cursor.progress.open_ranges(to, visible).is_empty() {
+                self.left_over.entry(group).or_default().push_back(partition);
             }
             self.settle(partition, group, cursor, false);
         } else {

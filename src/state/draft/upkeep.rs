@@ -1,7 +1,7 @@
 //! Deciding what time brings: leases that lapse, messages that retention lets go, queues that go.
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::state::codec::Chunk;
+use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::Failure;
 use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
@@ -9,17 +9,21 @@ use crate::state::model::{Lease, Partition, Run};
 
 /// Runs looked at for one partition in one round of retention; the next round goes on.
 const RUNS_PER_ROUND: usize = 4096;
+/// Bytes of dead letters of lapsed leases after which the next ones wait for the next entry: all of
+/// it must fit into one append beside what else is committed.
+const LAPSED_BYTES_PER_ENTRY: usize = 4 << 20;
 
 impl Draft<'_> {
-    /// Ends leases that are over, `most` at a time: an attempt for each message that they still
-    /// held, and a dead letter where that was one too many. Returns how many ended.
+    /// Ends leases that are over, `most` at a time and while their dead letters together are not
+    /// too large for one entry: an attempt for each message that they still held, and a dead letter
+    /// where that was one too many. Returns how many ended.
     ///
-    /// # Errors
-    /// [`DecideError`] when a dead letter's body cannot be read; leases before it did end.
-    pub fn lapse(&mut self, most: usize) -> Result<usize, DecideError> {
+    /// A message that cannot be read now gets no dead letter: it stays open with its attempts
+    /// counted, so that it never holds up the leases behind it.
+    pub fn lapse(&mut self, most: usize) -> usize {
         let due = self.state.timers.iter().take_while(|(until, ..)| *until <= self.now_ms);
         let due: Vec<_> = due.take(most).map(|(_, local, group)| (*local, *group)).collect();
-        let mut ended = 0;
+        let (mut ended, first_effect) = (0, self.effects.len());
         for (local, group) in due {
             let Some(number) = self.state.shards.number(self.state.shard, local) else { continue };
             let Some(mut cursor) = self.cursor(number, group) else { continue };
@@ -32,11 +36,22 @@ impl Draft<'_> {
                 limit: Some(limit.map_or(0, |it| it.options.retry_limit)),
             };
             let open = cursor.progress.open_ranges(lease.from, lease.to);
-            self.fail(number, group, &mut cursor.progress, &open, &failure)?;
+            let mut progress = cursor.progress.clone();
+            if self.fail(number, group, &mut progress, &open, &failure).is_ok() {
+                cursor.progress = progress;
+            } else {
+                for seq in open.iter().flat_map(|(from, to)| *from..*to) {
+                    cursor.progress.fail(seq);
+                }
+            }
             self.settle(number, group, cursor, true);
             ended += 1;
+            let effects = self.effects.iter().skip(first_effect);
+            if effects.map(codec::encoded_len).sum::<usize>() > LAPSED_BYTES_PER_ENTRY {
+                break;
+            }
         }
-        Ok(ended)
+        ended
     }
 
     /// Makes the leases with this token last until at least `until_ms`. Returns the earliest end

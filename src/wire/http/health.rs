@@ -54,7 +54,8 @@ pub(super) async fn look(api: &Api) -> Look {
         Some((_, engine, store)) => (engine, store),
         None => {
             let seen = (engine_answers(api).await, store_syncs(api).await);
-            *last = Some((now_us, seen.0, seen.1));
+            // As of its end: whoever waited for this look need not look again.
+            *last = Some((api.rooms.clock.monotonic_us(), seen.0, seen.1));
             seen
         }
     };

@@ -11,7 +11,7 @@
 //! | `route` | which function answers; `admin` the routes beside the message path |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
-//! | `pop`, `pop_answer` | a pop |
+//! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `dead` | the control plane |
 //! | `health`, `metrics` | how the server is |
@@ -24,6 +24,7 @@ mod base64;
 mod body;
 mod dead;
 mod dialect;
+mod discover;
 mod health;
 mod ids;
 mod lease;
@@ -63,7 +64,7 @@ pub struct Config {
     pub token: Option<Arc<str>>,
     /// Largest body, bytes.
     pub body_bytes_max: usize,
-    /// How long a body may take, from the end of its head.
+    /// How long a body may take whatever its size; a large one that keeps coming may take longer.
     pub body_timeout: Duration,
     /// Largest head, bytes.
     pub header_bytes_max: usize,
@@ -95,7 +96,7 @@ impl Default for Config {
             dialect: Dialect::Onrush,
             token: None,
             body_bytes_max: 64 << 20,
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
             header_bytes_max: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -118,6 +119,7 @@ struct Api {
     names: Arc<names::PartitionNames>,
     meter: Arc<metrics::Meter>,
     last_look: Arc<health::LastLook>,
+    turn: Arc<discover::Turn>,
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
@@ -134,6 +136,7 @@ impl Api {
         let names = Arc::default();
         let meter = Arc::default();
         let last_look = Arc::default();
+        let turn = Arc::default();
         let with = |dialect| {
             Arc::new(Self {
                 rooms: Arc::clone(&rooms),
@@ -141,6 +144,7 @@ impl Api {
                 names: Arc::clone(&names),
                 meter: Arc::clone(&meter),
                 last_look: Arc::clone(&last_look),
+                turn: Arc::clone(&turn),
                 stop: stop.clone(),
                 started_us,
                 dialect,
@@ -171,5 +175,42 @@ pub fn fuzz_push(body: &[u8]) {
             seen += section.items.len();
         }
         assert_eq!(seen, request.items.len(), "every item is packed or refused");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fuzz_push;
+    use crate::base::random::SeededRandom;
+
+    const BODY: &[u8] =
+        br#"{"items":[{"queue":"q","partition":"p","payload":{"a":[1,"x\u00e9",null]},
+        "transactionId":"t","traceId":"019a0c11-7fe8-7001-9999-0123456789ab"},{"queue":"r","data":7,
+        "namespace":"n","task":"t"}],"bufferMs":100,"bufferMax":5,"qos0":true,"qos":0}"#;
+
+    #[test]
+    fn a_damaged_push_is_refused_or_packed_whole() {
+        let random = SeededRandom::new(7);
+        let below = |limit: usize| random.below(limit as u64) as usize;
+        fuzz_push(BODY);
+        for _ in 0..20_000 {
+            let mut body = BODY.to_vec();
+            for _ in 0..=below(4) {
+                let (at, to) = (below(body.len()), below(body.len()));
+                match below(4) {
+                    0 => body[at] = below(256) as u8,
+                    1 => body.swap(at, to),
+                    2 => drop(body.drain(at.min(to)..at.max(to))),
+                    _ => {
+                        let part = body[at.min(to)..at.max(to)].to_vec();
+                        body.splice(at..at, part);
+                    }
+                }
+                if body.is_empty() {
+                    break;
+                }
+            }
+            fuzz_push(&body);
+        }
     }
 }

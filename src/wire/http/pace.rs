@@ -67,9 +67,10 @@ impl Pace {
         }
     }
 
-    fn bytes_went(&self) {
-        // An answer that is still being taken is no rest.
-        if self.state.load(Ordering::Relaxed) == RESTING {
+    /// An answer that is still being taken is no rest; one that nobody takes is.
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        let went = matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0);
+        if went && self.state.load(Ordering::Relaxed) == RESTING {
             self.enter(RESTING);
         }
     }
@@ -119,8 +120,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.pace.bytes_went();
-        Pin::new(&mut this.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.pace.wrote(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -129,8 +131,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.pace.bytes_went();
-        Pin::new(&mut this.stream).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, parts);
+        this.pace.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -180,5 +183,25 @@ mod tests {
         drop(pace.serve());
         clock.advance_monotonic_us(75_001);
         assert!(pace.is_over(LIMITS), "rested too long");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_slowly_is_no_rest_and_one_that_nobody_takes_is() {
+        let clock = ManualClock::new(0);
+        let pace = Arc::new(Pace::new(Arc::new(clock.clone())));
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut near = Paced::new(near, Arc::clone(&pace));
+        drop(pace.serve());
+        near.write_all(b"1234").await.unwrap();
+        clock.advance_monotonic_us(75_000);
+        far.read_u8().await.unwrap();
+        near.write_all(b"5").await.unwrap();
+        clock.advance_monotonic_us(75_000);
+        assert!(!pace.is_over(LIMITS), "a byte went meanwhile");
+        let mut write = std::pin::pin!(near.write_all(b"6"));
+        let waits = std::future::poll_fn(|context| Poll::Ready(write.as_mut().poll(context)));
+        assert!(waits.await.is_pending(), "nobody reads");
+        clock.advance_monotonic_us(1);
+        assert!(pace.is_over(LIMITS));
     }
 }

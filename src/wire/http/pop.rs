@@ -9,7 +9,7 @@ use onrush_protocol::code::Code;
 use onrush_protocol::limits::POP_MESSAGES_MAX;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 
-use crate::delivery::{Handout, PopError, PopOrder};
+use crate::delivery::{PopError, PopOrder};
 use crate::shard::command::CommandError;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
@@ -35,31 +35,35 @@ pub(super) async fn pop(
 ) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
+    Ok(hand_out(api, order).await?.unwrap_or_else(empty))
+}
+
+/// Carries an order out; `None` when there is nothing.
+pub(super) async fn hand_out(api: &Api, order: PopOrder) -> Result<Option<Answer>, Failure> {
     let (queue, group) = (order.queue.clone(), order.group.clone());
     let (auto_ack, waits) = (order.auto_ack, order.wait_ms > 0);
     let popped = tokio::select! {
         // In this order, so that messages that are there are not left behind.
         biased;
         popped = api.rooms.delivery.pop(order) => popped,
-        () = api.stopping(), if waits => return Ok(empty()),
+        () = api.stopping(), if waits => return Ok(None),
     };
     let handout = match popped {
         Ok(handout) => handout,
-        Err(PopError::Command(CommandError::ShuttingDown)) if waits => return Ok(empty()),
+        Err(PopError::Command(CommandError::ShuttingDown)) if waits => return Ok(None),
         Err(error) => return Err(Failure::new(codes::of_pop_error(&error), error.to_string())),
     };
-    let Handout { packages, .. } = &handout;
-    if packages.is_empty() {
-        return Ok(empty());
+    if handout.packages.is_empty() {
+        return Ok(None);
     }
-    for package in packages {
+    for package in &handout.packages {
         api.names.remember(package.partition, queue.as_str(), package.name.as_str());
     }
-    Ok(pop_answer::answer(&queue, &group, &handout, auto_ack))
+    Ok(Some(pop_answer::answer(&queue, &group, &handout, auto_ack)))
 }
 
 /// Reads the query. What cannot be meant is refused where `strict`; else it counts as not said.
-fn order(
+pub(super) fn order(
     config: &Config,
     strict: bool,
     queue: QueueName,

@@ -2,8 +2,8 @@
 //!
 //! In: batches as they were pushed. Out: the contract's body. A JSON payload goes out as the bytes
 //! that came in; it is only looked over, because a producer over the binary protocol may call
-//! anything JSON, and one such payload must not spoil the whole answer. Whatever is no JSON goes
-//! out as base64 with `encoding` beside it. Pure. Called by `pop`, and by `dead` for payloads.
+//! anything JSON, and one such payload must not spoil the whole answer. Whatever is no JSON, or
+//! nests deeper than we would take it in, goes out as base64 with `encoding` beside it. Pure. Called by `pop`, and by `dead` for payloads.
 
 use hyper::StatusCode;
 use onrush_protocol::batch::Record;
@@ -15,6 +15,7 @@ use crate::delivery::Handout;
 use crate::delivery::parcel::Package;
 use crate::wire::http::base64;
 use crate::wire::http::ids::{TransactionId, Uuid, micros_text};
+use crate::wire::http::shape::{DEPTH_MAX, is_deeper_than};
 use crate::wire::http::status::{Answer, json};
 
 /// A lease's token; the empty text where nothing is leased.
@@ -42,8 +43,11 @@ pub(super) enum Data<'a> {
 impl<'a> Data<'a> {
     /// A record's payload.
     pub(super) fn of(record: &Record<'a>) -> Self {
-        let parsed = record.is_json.then(|| serde_json::from_slice(record.payload).ok());
-        parsed.flatten().map_or(Self::Binary(record.payload), Self::Json)
+        let parsed = record.is_json.then(|| serde_json::from_slice::<&RawValue>(record.payload));
+        match parsed {
+            Some(Ok(raw)) if !is_deeper_than(raw.get(), DEPTH_MAX) => Self::Json(raw),
+            _ => Self::Binary(record.payload),
+        }
     }
 
     /// What `encoding` says of it.

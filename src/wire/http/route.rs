@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::wire::http::body::{self, BodyLimits};
 use crate::wire::http::status::{Answer, Failure};
-use crate::wire::http::{Api, ack, lease, pop, push, url};
+use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
 use crate::wire::token;
 
 /// The two ways in, and the router behind them.
@@ -35,6 +35,7 @@ pub(super) const QUEEN: &str = "/queen";
 enum Hot<'a> {
     Push,
     Pop { queue: &'a str, partition: Option<&'a str> },
+    Discover,
     Ack,
     AckBatch,
     Extend { lease_id: &'a str },
@@ -86,6 +87,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 fn find<'a>(method: &Method, path: &'a str) -> Option<Hot<'a>> {
     let rest = path.strip_prefix("/api/v1/")?;
     if method == Method::GET {
+        if rest == "pop" {
+            return Some(Hot::Discover);
+        }
         let rest = rest.strip_prefix("pop/queue/")?;
         let (queue, partition) = match rest.split_once('/') {
             None => (rest, None),
@@ -122,6 +126,7 @@ async fn take(
             let partition = partition.map(|name| name.parse()).transpose()?;
             pop::pop(api, queue, partition, head.uri.query().unwrap_or_default()).await
         }
+        Hot::Discover => discover::pop(api, head.uri.query().unwrap_or_default()).await,
         Hot::Push => push::push(api, &read(api, head, incoming).await?).await,
         Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,
         Hot::AckBatch => ack::ack_batch(api, &read(api, head, incoming).await?).await,
@@ -150,8 +155,9 @@ async fn forward(
 }
 
 async fn read(api: &Api, head: &Parts, incoming: Incoming) -> Result<bytes::Bytes, Failure> {
-    let limits = BodyLimits { bytes_max: api.config.body_bytes_max, time: api.config.body_timeout };
-    body::read(incoming, limits, head.headers.contains_key(EXPECT)).await
+    let config = &api.config;
+    let limits = BodyLimits { bytes_max: config.body_bytes_max, grace: config.body_timeout };
+    body::read(incoming, limits, head.headers.contains_key(EXPECT), &*api.rooms.clock).await
 }
 
 /// Whether a path is one of the message path that is asked for with another method.
@@ -191,7 +197,8 @@ mod tests {
         assert_eq!(get("/api/v1/pop/queue/a/partition/p%2F1"), pop("a", Some("p%2F1")));
         assert_eq!(get("/api/v1/pop/queue/"), pop("", None), "the empty name is legal");
         assert_eq!(get("/api/v1/pop/queue//partition/p"), pop("", Some("p")));
-        for path in ["/api/v1/push", "/api/v1/pop", "/api/v1/pop/queue/a/b", "/push", "/"] {
+        assert_eq!(get("/api/v1/pop"), Some(Hot::Discover));
+        for path in ["/api/v1/push", "/api/v1/pop/", "/api/v1/pop/queue/a/b", "/push", "/"] {
             assert_eq!(get(path), None, "{path}");
         }
         for path in ["/api/v1/push/", "/api/v1/pop/queue/a", "/api/v1/lease/a/b/extend"] {

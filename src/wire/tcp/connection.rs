@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 
 use crate::buffer::receipt::{Delivery, Mailbox, Signer};
 use crate::ingest::{Later, PushError, PushTerms};
+use crate::wire::tcp::blocks::Blocks;
 use crate::wire::tcp::dispatch::dispatch;
 use crate::wire::tcp::outbox::Outbox;
 use crate::wire::tcp::pushes::{Answered, Pushes};
@@ -39,6 +40,8 @@ use crate::wire::{Rooms, token};
 const READ_BYTES: usize = 256 * 1024;
 /// A new connection's first buffer; most connections never need more.
 const FIRST_READ_BYTES: usize = 8 * 1024;
+/// A connection without traffic for so long gives its memory back.
+const QUIET: Duration = Duration::from_secs(1);
 /// Bytes waiting to be written at which reading stops.
 const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Parts of one vectored write; more than the kernel takes at once would be of no use.
@@ -60,6 +63,7 @@ pub(super) struct Connection {
     rooms: Arc<Rooms>,
     config: Arc<Config>,
     input: BytesMut,
+    blocks: Blocks,
     output: VecDeque<Bytes>,
     output_bytes: usize,
     answers: BytesMut,
@@ -84,6 +88,7 @@ impl Connection {
             rooms,
             config,
             input: BytesMut::new(),
+            blocks: Blocks::default(),
             output: VecDeque::new(),
             output_bytes: 0,
             answers: BytesMut::new(),
@@ -159,7 +164,7 @@ impl Connection {
             let most = if self.greeted { *frame_timeout } else { *hello_timeout };
             most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us)))
         });
-        let has_pushes = self.pushes.len() > 0;
+        let (has_pushes, holds_memory) = (self.pushes.len() > 0, self.holds_memory());
         tokio::select! {
             biased;
             ready = ready => {
@@ -175,12 +180,26 @@ impl Connection {
             }
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             () = sleep(deadline) => self.late()?,
+            () = tokio::time::sleep(QUIET), if holds_memory => self.let_go(),
             () = tokio::time::sleep(Duration::from_secs(1)), if has_pushes => {
                 self.pushes.expire(self.rooms.clock.monotonic_us(), &mut self.answers);
             }
             _ = stop.changed() => {}
         }
         Ok(())
+    }
+
+    fn holds_memory(&self) -> bool {
+        self.in_flight() == 0
+            && (!self.blocks.is_empty() || self.input.capacity() > FIRST_READ_BYTES)
+    }
+
+    /// Gives memory back that a busy connection may keep.
+    fn let_go(&mut self) {
+        self.blocks.clear();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
     }
 
     /// The hello or the rest of a frame did not come in time.
@@ -192,7 +211,7 @@ impl Connection {
     fn read(&mut self) -> Result<(), ()> {
         if self.input.capacity() - self.input.len() < READ_BYTES / 16 {
             let bytes = if self.greeted { READ_BYTES } else { FIRST_READ_BYTES };
-            self.input.reserve(bytes);
+            self.blocks.renew(&mut self.input, bytes);
         }
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => Err(()),
@@ -237,7 +256,7 @@ impl Connection {
         if let Some(bytes) = frame::frame_bytes(&self.input)
             && bytes > self.input.capacity()
         {
-            self.input.reserve(bytes - self.input.len());
+            self.blocks.renew(&mut self.input, bytes);
         }
     }
 

@@ -1,8 +1,9 @@
 //! The binary protocol: one task per connection.
 //!
-//! [`listen`] accepts, `connection` reads and writes, `pushes` keeps the pushes that wait for
+//! [`listen`] accepts, `blocks` is the memory that is read into, `connection` reads and writes, `pushes` keeps the pushes that wait for
 //! receipts, `outbox` collects answers, `dispatch` takes everything else to its room.
 
+mod blocks;
 mod connection;
 mod dispatch;
 mod failure;

@@ -1,0 +1,210 @@
+//! Reads the log with eyes of its own: sets instead of ranges, no code shared with `apply`.
+//!
+//! In: every entry that the log took. Out: a panic where one breaks an invariant: sequences dense from
+//! 0, an id once within its horizon, one live lease per partition and group, cursors that only go
+//! forward and never past an open message, attempts that only grow, dead letters that own their payload.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onrush_protocol::batch::RecordBatch;
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::effect::{DeadLetter, Effect, Entry, GroupIndex, Progress, Sequence};
+use crate::state::model::Lease;
+use crate::state::proofs::picture::Message;
+use crate::state::proofs::world::{POLICY, SHARD, shards};
+
+#[derive(Default)]
+pub(super) struct Partition {
+    queue: QueueId,
+    live: bool,
+    base: Sequence,
+    /// All messages that ever were, from sequence 0 on.
+    pub(super) messages: Vec<Message>,
+    cursors: BTreeMap<GroupIndex, Cursor>,
+}
+
+#[derive(Clone, Default)]
+struct Cursor {
+    settled: BTreeSet<Sequence>,
+    attempts: BTreeMap<Sequence, u32>,
+    lease: Option<Lease>,
+}
+
+/// What the log has said so far.
+#[derive(Default)]
+pub(super) struct Audit {
+    pub(super) partitions: BTreeMap<PartitionNumber, Partition>,
+    groups: Vec<QueueId>,
+    dead: BTreeSet<(PartitionNumber, GroupIndex, Sequence)>,
+    last_ms: u64,
+    /// How often each thing was seen, so that a test can prove that it saw them.
+    pub(super) seen: BTreeMap<&'static str, u64>,
+}
+
+fn records(batch: &bytes::Bytes, first: Sequence, time_ms: u64) -> Vec<Message> {
+    let batch = RecordBatch::parse_trusted(batch.clone()).unwrap();
+    let message = |(seq, record): (Sequence, onrush_protocol::batch::Record<'_>)| Message {
+        seq,
+        time_ms,
+        id: record.transaction_id.map(str::to_owned),
+        payload: String::from_utf8(record.payload.to_vec()).unwrap(),
+    };
+    (first..).zip(batch.records()).map(message).collect()
+}
+
+impl Audit {
+    /// Takes the next entry.
+    pub(super) fn take(&mut self, entry: &Entry) {
+        assert!(entry.time_ms >= self.last_ms, "time went back");
+        self.last_ms = entry.time_ms;
+        for effect in &entry.effects {
+            self.effect(effect, entry.time_ms);
+        }
+    }
+
+    fn effect(&mut self, effect: &Effect, now_ms: u64) {
+        match effect {
+            Effect::CreatePartition { number, queue, .. } => self.create(*number, *queue),
+            Effect::Append { partition, first_seq, count, batch, .. } => {
+                let messages = records(batch, *first_seq, now_ms);
+                assert_eq!(messages.len(), *count as usize);
+                self.append(*partition, *first_seq, messages);
+            }
+            Effect::Relocate { partition, first_seq, time_ms, batch, .. } => {
+                let moved = records(batch, *first_seq, *time_ms);
+                let there = &self.partition(*partition).messages[*first_seq as usize..];
+                assert_eq!(&there[..moved.len()], moved, "moving changed messages");
+            }
+            Effect::RegisterGroup { group, queue, start, .. } => {
+                self.register(*group, *queue, *start == crate::state::effect::GroupStart::New);
+            }
+            Effect::Lease { partition, group, token, until_ms, from, to } => {
+                let lease = Lease { token: *token, until_ms: *until_ms, from: *from, to: *to };
+                self.lease(*partition, *group, lease, now_ms);
+            }
+            Effect::Extend { partition, group, until_ms } => {
+                let lease = self.cursor(*partition, *group).lease.as_mut();
+                let lease = lease.expect("a lease that is there");
+                assert!(lease.until_ms < *until_ms, "a lease was shortened");
+                lease.until_ms = *until_ms;
+            }
+            Effect::Settle { partition, group, progress, release } => {
+                self.settle(*partition, *group, progress, *release);
+            }
+            Effect::Bury(letter) => self.bury(letter),
+            Effect::Trim { partition, base_seq } => {
+                let partition = self.partition(*partition);
+                assert!(*base_seq > partition.base);
+                assert!(*base_seq <= partition.messages.len() as u64);
+                partition.base = *base_seq;
+                for cursor in partition.cursors.values_mut() {
+                    cursor.settled.extend(0..*base_seq);
+                }
+            }
+            Effect::DropQueue { queue } => {
+                for partition in self.partitions.values_mut().filter(|it| it.queue == *queue) {
+                    partition.live = false;
+                    partition.cursors.clear();
+                }
+            }
+            Effect::DefineQueue(_) | Effect::DefineGroup { .. } | Effect::ForgetQueue { .. } => {
+                panic!("the catalog's effects are not for this shard")
+            }
+        }
+    }
+
+    fn partition(&mut self, number: PartitionNumber) -> &mut Partition {
+        let partition = self.partitions.get_mut(&number).expect("a partition that was made");
+        assert!(partition.live, "partition {number} is gone");
+        partition
+    }
+
+    fn cursor(&mut self, number: PartitionNumber, group: GroupIndex) -> &mut Cursor {
+        self.partition(number).cursors.get_mut(&group).expect("a group that was registered")
+    }
+
+    fn create(&mut self, number: PartitionNumber, queue: QueueId) {
+        let expected = shards().number(SHARD, self.partitions.len() as u32);
+        assert_eq!(Some(number), expected, "numbers are not dense");
+        let mut partition = Partition { queue, live: true, ..Partition::default() };
+        for (group, its) in (0..).zip(&self.groups) {
+            if *its == queue {
+                partition.cursors.insert(group, Cursor::default());
+            }
+        }
+        self.partitions.insert(number, partition);
+    }
+
+    fn register(&mut self, group: GroupIndex, queue: QueueId, is_new: bool) {
+        assert_eq!(group as usize, self.groups.len(), "indexes of groups are not dense");
+        self.groups.push(queue);
+        for partition in self.partitions.values_mut().filter(|it| it.live && it.queue == queue) {
+            let start = if is_new { partition.messages.len() as u64 } else { partition.base };
+            let cursor = Cursor { settled: (0..start).collect(), ..Cursor::default() };
+            partition.cursors.insert(group, cursor);
+        }
+    }
+
+    fn append(&mut self, number: PartitionNumber, first: Sequence, new: Vec<Message>) {
+        let partition = self.partition(number);
+        assert_eq!(first, partition.messages.len() as u64, "sequences of {number} are not dense");
+        for message in new {
+            if let Some(id) = &message.id {
+                let mut same = partition.messages.iter().filter(|it| it.id.as_ref() == Some(id));
+                let again = same.find(|it| it.time_ms + POLICY.horizon_ms > message.time_ms);
+                assert_eq!(again, None, "{id} was stored within the horizon");
+            }
+            partition.messages.push(message);
+        }
+        *self.seen.entry("append").or_default() += 1;
+    }
+
+    fn lease(&mut self, number: PartitionNumber, group: GroupIndex, lease: Lease, now_ms: u64) {
+        let end = self.partition(number).messages.len() as u64;
+        let cursor = self.cursor(number, group);
+        assert_eq!(cursor.lease, None, "a second lease on {number} for group {group}");
+        assert!(lease.from < lease.to && lease.to <= end && lease.until_ms > now_ms);
+        // Its end may be settled: it is the end of the last run that fitted.
+        assert!(!cursor.settled.contains(&lease.from), "{} is settled and leased", lease.from);
+        let open = (0..lease.from).find(|seq| !cursor.settled.contains(seq));
+        assert_eq!(open, None, "a lease from {} leaves messages out", lease.from);
+        cursor.lease = Some(lease);
+        *self.seen.entry("lease").or_default() += 1;
+    }
+
+    fn settle(
+        &mut self,
+        number: PartitionNumber,
+        group: GroupIndex,
+        new: &Progress,
+        release: bool,
+    ) {
+        let end = self.partition(number).messages.len() as u64;
+        let cursor = self.cursor(number, group);
+        let ranges = new.settled.iter().flat_map(|(first, last)| *first..=*last);
+        let settled: BTreeSet<Sequence> = (0..new.next).chain(ranges).collect();
+        assert!(settled.is_superset(&cursor.settled), "something settled is open again");
+        assert!(settled.iter().all(|seq| *seq < end), "something that is not there is settled");
+        assert!(!settled.contains(&new.next), "the cursor stands on a settled message");
+        let attempts: BTreeMap<Sequence, u32> = new.attempts.iter().copied().collect();
+        for (seq, before) in &cursor.attempts {
+            let after = attempts.get(seq).copied().unwrap_or(0);
+            assert!(settled.contains(seq) || after >= *before, "attempts of {seq} were forgotten");
+        }
+        (cursor.settled, cursor.attempts) = (settled, attempts);
+        if release {
+            cursor.lease = None;
+            *self.seen.entry("release").or_default() += 1;
+        }
+    }
+
+    fn bury(&mut self, letter: &DeadLetter) {
+        let message = &self.partition(letter.partition).messages[letter.seq as usize];
+        assert_eq!(letter.pushed_ms, message.time_ms);
+        let own = records(&letter.batch, letter.seq, letter.pushed_ms);
+        assert_eq!(own.as_slice(), std::slice::from_ref(message), "a dead letter lost its payload");
+        self.dead.insert((letter.partition, letter.group, letter.seq));
+        *self.seen.entry("bury").or_default() += 1;
+    }
+}

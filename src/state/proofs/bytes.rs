@@ -1,0 +1,189 @@
+//! Entries as bytes: back as they were, and nothing that is not an entry does any harm.
+
+use bytes::Bytes;
+use onrush_protocol::options::QueueOptions;
+use proptest::prelude::*;
+
+use crate::state::catalog::QueueDefinition;
+use crate::state::codec::{self, ENTRY_HEADER};
+use crate::state::effect::{DeadLetter, DeadReason, Effect, Entry, GroupStart, Origin, Progress};
+
+fn text() -> impl Strategy<Value = Box<str>> {
+    "[a-zäöü€ ]{0,12}".prop_map(Into::into)
+}
+
+fn start() -> impl Strategy<Value = GroupStart> {
+    prop_oneof![Just(GroupStart::Beginning), Just(GroupStart::New)]
+}
+
+/// Below and above what is copied into the rope.
+fn batch() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..60),
+        1 => (1_020..1_030_usize).prop_map(|len| vec![0xAB; len]),
+    ]
+    .prop_map(Bytes::from)
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    let settled = prop::collection::vec((any::<u64>(), any::<u64>()), 0..4);
+    let attempts = prop::collection::vec((any::<u64>(), any::<u32>()), 0..4);
+    (any::<u64>(), settled, attempts).prop_map(|(next, settled, attempts)| Progress {
+        next,
+        settled,
+        attempts,
+    })
+}
+
+fn dead() -> impl Strategy<Value = Effect> {
+    let reason = prop_oneof![
+        Just(DeadReason::RetriesExhausted),
+        Just(DeadReason::Asked),
+        Just(DeadReason::LeaseExpired),
+    ];
+    let numbers = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>());
+    (numbers, reason, text(), batch()).prop_map(|(numbers, reason, error, batch)| {
+        let (partition, group, seq, pushed_ms, attempts) = numbers;
+        Effect::Bury(DeadLetter {
+            partition,
+            group,
+            seq,
+            pushed_ms,
+            attempts,
+            reason,
+            error,
+            batch,
+        })
+    })
+}
+
+fn queue() -> impl Strategy<Value = Effect> {
+    let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<i32>());
+    (numbers, any::<bool>(), text(), text(), text()).prop_map(
+        |((id, created_ms, seconds, max_size, priority), flag, name, namespace, task)| {
+            let options = QueueOptions {
+                lease_time_s: seconds,
+                max_size,
+                priority,
+                dead_letter_queue: flag,
+                retention_enabled: !flag,
+                ..QueueOptions::default()
+            };
+            let queue = QueueDefinition { id, name, namespace, task, created_ms, options };
+            Effect::DefineQueue(Box::new(queue))
+        },
+    )
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    let append = (any::<u32>(), any::<u64>(), batch(), prop::collection::vec(any::<u128>(), 0..4));
+    let append = append.prop_map(|(partition, first_seq, batch, fingerprints)| {
+        // One fingerprint per record, or none at all.
+        let count = if fingerprints.is_empty() { 3 } else { fingerprints.len() as u32 };
+        Effect::Append { partition, first_seq, count, fingerprints, batch }
+    });
+    let relocate = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>(), batch()).prop_map(
+        |(partition, first_seq, count, time_ms, batch)| Effect::Relocate {
+            partition,
+            first_seq,
+            count,
+            time_ms,
+            batch,
+        },
+    );
+    let create = (any::<u32>(), any::<u32>(), text())
+        .prop_map(|(number, queue, name)| Effect::CreatePartition { number, queue, name });
+    let register =
+        (any::<u32>(), any::<u32>(), text(), start()).prop_map(|(group, queue, name, start)| {
+            Effect::RegisterGroup { group, queue, name, start }
+        });
+    let define = (any::<u32>(), text(), start())
+        .prop_map(|(queue, name, start)| Effect::DefineGroup { queue, name, start });
+    let lease = (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), any::<[u64; 3]>()).prop_map(
+        |(partition, group, token, [until_ms, from, to])| Effect::Lease {
+            partition,
+            group,
+            token,
+            until_ms,
+            from,
+            to,
+        },
+    );
+    let extend = any::<(u32, u32, u64)>().prop_map(|(partition, group, until_ms)| Effect::Extend {
+        partition,
+        group,
+        until_ms,
+    });
+    let settle = (any::<u32>(), any::<u32>(), progress(), any::<bool>()).prop_map(
+        |(partition, group, progress, release)| Effect::Settle {
+            partition,
+            group,
+            progress,
+            release,
+        },
+    );
+    let trim =
+        any::<(u32, u64)>().prop_map(|(partition, base_seq)| Effect::Trim { partition, base_seq });
+    let gone = prop_oneof![
+        any::<u32>().prop_map(|queue| Effect::DropQueue { queue }),
+        any::<u32>().prop_map(|queue| Effect::ForgetQueue { queue }),
+    ];
+    prop_oneof![
+        3 => append, 2 => relocate, 1 => create, 1 => register, 1 => define, 2 => lease,
+        1 => extend, 3 => settle, 1 => trim, 1 => gone, 2 => dead(), 1 => queue(),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    (any::<[u64; 3]>(), prop::collection::vec(effect(), 0..6)).prop_map(
+        |([time_ms, engine, append], effects)| Entry {
+            time_ms,
+            origin: Origin { engine, append },
+            effects,
+        },
+    )
+}
+
+fn flat(entry: &Entry) -> Bytes {
+    codec::encode(entry).concat().into()
+}
+
+proptest! {
+    #![proptest_config(super::cases(128))]
+
+    #[test]
+    fn an_entry_comes_back_from_its_bytes_as_it_was(entry in entry()) {
+        let bytes = flat(&entry);
+        let expected = ENTRY_HEADER + entry.effects.iter().map(codec::encoded_len).sum::<usize>();
+        prop_assert_eq!(bytes.len(), expected, "encoded_len lies");
+        prop_assert_eq!(codec::decode(bytes), Ok(entry));
+    }
+
+    #[test]
+    fn no_part_of_an_entry_passes_for_an_entry(entry in entry()) {
+        let bytes = flat(&entry);
+        for kept in 0..bytes.len() {
+            prop_assert!(codec::decode(bytes.slice(..kept)).is_err(), "{} bytes passed", kept);
+        }
+        let more = [&bytes[..], &[0]].concat();
+        prop_assert!(codec::decode(more.into()).is_err(), "a byte too many passed");
+    }
+
+    #[test]
+    fn damaged_bytes_are_read_without_harm(
+        entry in entry(),
+        damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = flat(&entry).to_vec();
+        for (at, value) in damage {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        // Whatever is read from it must at least be an entry that can be written.
+        if let Ok(read) = codec::decode(bytes.clone().into()) {
+            prop_assert!(codec::decode(flat(&read)).is_ok());
+        }
+        let _ = codec::decode_chunks(bytes.clone().into());
+        let _ = codec::decode_dead(bytes.into());
+    }
+}

@@ -1,0 +1,154 @@
+//! What can be observed of a state, whatever of it is in memory and whatever in rows; and the
+//! indexes that must agree with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onrush_protocol::batch::RecordBatch;
+
+use crate::base::place::PartitionNumber;
+use crate::state::effect::{DeadLetter, GroupIndex, GroupStart, Progress, Sequence};
+use crate::state::ledger::First;
+use crate::state::model::Lease;
+use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
+use crate::state::{Bodies, ShardState, codec};
+
+/// A message as a consumer would get it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Message {
+    pub(super) seq: Sequence,
+    pub(super) time_ms: u64,
+    pub(super) id: Option<String>,
+    pub(super) payload: String,
+}
+
+#[derive(Debug, PartialEq)]
+struct Cursor {
+    progress: Progress,
+    lease: Option<Lease>,
+    ready: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Partition {
+    name: String,
+    next_seq: Sequence,
+    base_seq: Sequence,
+    messages: Vec<Message>,
+    cursors: BTreeMap<GroupIndex, Cursor>,
+}
+
+/// Everything that two engines must agree on.
+#[derive(Debug, PartialEq)]
+pub(super) struct Picture {
+    head: u64,
+    last_ms: u64,
+    partitions: BTreeMap<PartitionNumber, Partition>,
+    partition_numbers_given: usize,
+    groups: Vec<(u32, String, GroupStart, bool)>,
+    dead: BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadLetter>,
+    ids: BTreeMap<(PartitionNumber, u8), First>,
+    next_timer_ms: Option<u64>,
+}
+
+/// The messages that a partition keeps, read through runs and rows.
+pub(super) fn messages(desk: &Desk, tape: &Tape, number: PartitionNumber) -> Vec<Message> {
+    let partition = desk.state.partition(number).unwrap();
+    let (base, next) = (partition.base_seq, partition.next_seq);
+    let runs = desk.state.runs(&desk.kv, number, base, next).unwrap();
+    let mut messages = Vec::new();
+    for chunk in runs.iter().flat_map(|run| tape.chunks(SHARD, run).unwrap()) {
+        assert_eq!(chunk.partition, number, "a run leads to another partition");
+        let batch = RecordBatch::parse_trusted(chunk.batch.clone()).unwrap();
+        for (seq, record) in (chunk.first_seq..).zip(batch.records()) {
+            let id = record.transaction_id.map(str::to_owned);
+            let payload = String::from_utf8(record.payload.to_vec()).unwrap();
+            messages.push(Message { seq, time_ms: chunk.time_ms, id, payload });
+        }
+    }
+    messages.retain(|message| message.seq >= base);
+    let seqs: Vec<u64> = messages.iter().map(|message| message.seq).collect();
+    assert_eq!(seqs, (base..next).collect::<Vec<u64>>(), "partition {number} is not dense");
+    messages
+}
+
+/// The picture of a desk; its indexes are checked on the way.
+pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
+    let state = &desk.state;
+    check_indexes(state);
+    let (mut partitions, mut dead, mut ids) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for number in state.partition_numbers() {
+        let partition = state.partition(number).unwrap();
+        let cursors = partition.cursors.iter().map(|it| {
+            let lease = it.lease.as_deref().copied();
+            (it.group, Cursor { progress: it.progress(), lease, ready: it.ready })
+        });
+        let (next_seq, base_seq) = (partition.next_seq, partition.base_seq);
+        let (name, messages) = (partition.name.to_string(), messages(desk, tape, number));
+        let cursors = cursors.collect();
+        partitions.insert(number, Partition { name, next_seq, base_seq, messages, cursors });
+        for (at, place) in state.dead_of(&desk.kv, number).unwrap() {
+            let letter = codec::decode_dead(tape.slice(place.position, place.len)).unwrap();
+            assert_eq!((letter.partition, letter.group, letter.seq), at);
+            dead.insert(at, letter);
+        }
+        for id in 0..12_u8 {
+            let fingerprint = key().fingerprint(&format!("id{id}"));
+            let now_ms = now_ms.max(state.last_ms());
+            let found = state.ledger().find(&desk.kv, POLICY, now_ms, number, fingerprint).unwrap();
+            ids.extend(found.map(|first| ((number, id), first)));
+        }
+    }
+    let group =
+        |it: &crate::state::model::Group| (it.queue, it.name.to_string(), it.start, it.live);
+    Picture {
+        head: state.head(),
+        last_ms: state.last_ms(),
+        partitions,
+        partition_numbers_given: state.partitions.len(),
+        groups: state.groups.iter().map(group).collect(),
+        dead,
+        ids,
+        next_timer_ms: state.next_timer_ms(),
+    }
+}
+
+/// Ready lists, timers and holders say what cursors say.
+pub(super) fn check_indexes(state: &ShardState) {
+    let mut ready: BTreeMap<GroupIndex, BTreeSet<u32>> = BTreeMap::new();
+    let (mut timers, mut holders) = (BTreeSet::new(), BTreeSet::new());
+    for (local, partition) in (0..).zip(&state.partitions) {
+        for cursor in &partition.cursors {
+            let has_work = cursor.lease.is_none() && cursor.next < partition.next_seq;
+            assert_eq!(cursor.ready, has_work, "local {local}, group {}", cursor.group);
+            if has_work {
+                ready.entry(cursor.group).or_default().insert(local);
+            }
+            if let Some(lease) = &cursor.lease {
+                timers.insert((lease.until_ms, local, cursor.group));
+                holders.insert((lease.token, local, cursor.group));
+            }
+        }
+        if partition.live {
+            let hash = key().place(partition.queue, &partition.name);
+            let found = state.find(partition.queue, &partition.name, hash);
+            assert_eq!(found, shards().number(SHARD, local), "local {local} is not found");
+        } else {
+            assert!(partition.cursors.is_empty() && partition.runs.is_empty());
+        }
+    }
+    for (index, group) in (0..).zip(&state.groups) {
+        let expected = ready.remove(&index).unwrap_or_default();
+        assert_eq!(group.ready_count, expected.len(), "count of group {index}");
+        let listed: BTreeSet<u32> = group.ready.iter().copied().collect();
+        assert!(expected.is_subset(&listed), "{expected:?} is not in the list {listed:?}");
+        let bound = 2 * group.ready_count + 64;
+        assert!(group.ready.len() <= bound, "{} stale entries", group.ready.len());
+    }
+    assert!(ready.is_empty(), "work for groups that are not there: {ready:?}");
+    assert_eq!(state.timers, timers);
+    let held = state
+        .holders
+        .iter()
+        .flat_map(|(token, holders)| holders.iter().map(|(local, group)| (*token, *local, *group)));
+    assert_eq!(held.collect::<BTreeSet<_>>(), holders);
+}

@@ -1,0 +1,180 @@
+//! Random commands, weighed so that sequences get somewhere: partitions fill, leases lapse, queues
+//! are deleted now and then.
+
+use proptest::prelude::*;
+
+use crate::base::place::QueueId;
+use crate::state::draft::ack::Verdict;
+use crate::state::draft::pop::PopBudget;
+use crate::state::effect::GroupStart;
+
+/// One command to a shard.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Push {
+        slot: usize,
+        partition: u8,
+        ids: Vec<Option<u8>>,
+        bytes: usize,
+    },
+    Pop {
+        slot: usize,
+        partition: Option<u8>,
+        group: usize,
+        budget: PopBudget,
+        lease_ms: u64,
+        auto_ack: bool,
+    },
+    /// About one of the messages handed out so far, from its `skip`-th on.
+    Ack {
+        pick: usize,
+        verdict: Verdict,
+        skip: u64,
+        most: u64,
+        with_token: bool,
+    },
+    Extend {
+        pick: usize,
+        more_ms: u64,
+    },
+    Lapse {
+        most: usize,
+    },
+    Retain {
+        slot: usize,
+    },
+    Register {
+        slot: usize,
+        start: GroupStart,
+    },
+    Relocate {
+        pick: usize,
+        most: usize,
+    },
+    Rebury {
+        pick: usize,
+    },
+    /// Not made up: follows from [`Move::Delete`].
+    Drop {
+        queue: QueueId,
+    },
+}
+
+impl Step {
+    /// When a commit decides it, as `shard::round` does.
+    pub(super) fn phase(&self) -> u8 {
+        match self {
+            Self::Lapse { .. } => 0,
+            Self::Pop { .. } | Self::Ack { .. } | Self::Extend { .. } => 1,
+            Self::Register { .. } | Self::Drop { .. } => 2,
+            Self::Retain { .. } | Self::Relocate { .. } | Self::Rebury { .. } => 3,
+            Self::Push { .. } => 4,
+        }
+    }
+}
+
+/// One move in a world with several deciders.
+#[derive(Clone, Debug)]
+pub(super) enum Move {
+    /// Somebody decides, perhaps without looking first at what others did.
+    Decide { who: usize, looks: bool, steps: Vec<Step> },
+    /// Time passes; negative: the wall clock is set back.
+    Sleep { ms: i64 },
+    /// The next part of somebody's checkpoint.
+    Checkpoint { who: usize },
+    /// Somebody starts again on the rows that its machine kept.
+    Restart { who: usize, kept: usize },
+    /// A queue is deleted and another takes its place.
+    Delete { who: usize, slot: usize },
+}
+
+fn push() -> impl Strategy<Value = Step> {
+    let id = prop_oneof![1 => Just(None), 1 => (0..12_u8).prop_map(Some)];
+    let ids = prop_oneof![
+        2 => (1..4_usize).prop_map(|count| vec![None; count]),
+        3 => prop::collection::vec(id, 1..5),
+    ];
+    // Some batches are beyond what is copied into the rope.
+    let bytes = prop_oneof![5 => 0..40_usize, 1 => 1_000..1_200_usize];
+    (0..2_usize, 0..3_u8, ids, bytes).prop_map(|(slot, partition, ids, bytes)| Step::Push {
+        slot,
+        partition,
+        ids,
+        bytes,
+    })
+}
+
+fn budget() -> impl Strategy<Value = PopBudget> {
+    let bytes = prop_oneof![3 => Just(u64::MAX), 1 => 50..1_500_u64];
+    (1..6_u32, bytes, 1..4_u32).prop_map(|(messages, bytes, partitions)| PopBudget {
+        messages,
+        bytes,
+        partitions,
+    })
+}
+
+fn pop() -> impl Strategy<Value = Step> {
+    let partition = prop_oneof![2 => Just(None), 1 => (0..4_u8).prop_map(Some)];
+    let lease_ms = prop_oneof![2 => Just(0), 1 => 1..20_000_u64];
+    (0..2_usize, partition, 0..3_usize, budget(), lease_ms, prop::bool::weighted(0.2)).prop_map(
+        |(slot, partition, group, budget, lease_ms, auto_ack)| Step::Pop {
+            slot,
+            partition,
+            group,
+            budget,
+            lease_ms,
+            auto_ack,
+        },
+    )
+}
+
+fn ack() -> impl Strategy<Value = Step> {
+    let verdict = prop_oneof![
+        4 => Just(Verdict::Completed),
+        3 => Just(Verdict::Failed),
+        1 => Just(Verdict::Retry),
+        1 => Just(Verdict::Dead),
+    ];
+    (any::<usize>(), verdict, 0..6_u64, 0..5_u64, prop::bool::weighted(0.8)).prop_map(
+        |(pick, verdict, skip, most, with_token)| Step::Ack {
+            pick,
+            verdict,
+            skip,
+            most,
+            with_token,
+        },
+    )
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let start = prop_oneof![Just(GroupStart::Beginning), Just(GroupStart::New)];
+    prop_oneof![
+        8 => push(),
+        8 => pop(),
+        8 => ack(),
+        1 => (any::<usize>(), 0..30_000_u64)
+            .prop_map(|(pick, more_ms)| Step::Extend { pick, more_ms }),
+        3 => (0..4_usize).prop_map(|most| Step::Lapse { most }),
+        1 => (0..2_usize).prop_map(|slot| Step::Retain { slot }),
+        1 => (0..2_usize, start).prop_map(|(slot, start)| Step::Register { slot, start }),
+        1 => (any::<usize>(), 1..4_usize)
+            .prop_map(|(pick, most)| Step::Relocate { pick, most }),
+        1 => any::<usize>().prop_map(|pick| Step::Rebury { pick }),
+    ]
+}
+
+/// Moves of `desks` deciders.
+pub(super) fn moves(desks: usize, most: usize) -> impl Strategy<Value = Vec<Move>> {
+    let who = 0..desks;
+    let steps = prop::collection::vec(step(), 1..5);
+    let sleep = prop_oneof![6 => 0..15_000_i64, 1 => 15_000..90_000_i64, 1 => -40_000..0_i64];
+    let one = prop_oneof![
+        14 => (who.clone(), any::<bool>(), steps)
+            .prop_map(|(who, looks, steps)| Move::Decide { who, looks, steps }),
+        3 => sleep.prop_map(|ms| Move::Sleep { ms }),
+        5 => who.clone().prop_map(|who| Move::Checkpoint { who }),
+        1 => (who.clone(), any::<usize>()).prop_map(|(who, kept)| Move::Restart { who, kept }),
+        1 => (who, 0..2_usize).prop_map(|(who, slot)| Move::Delete { who, slot }),
+    ];
+    prop::collection::vec(one, 1..most)
+}

@@ -1,0 +1,395 @@
+//! A small world for one shard: a conditional log, deciders with replicas of their own, a clock, and
+//! queues that can be deleted.
+
+use bytes::Bytes;
+use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
+use onrush_protocol::options::QueueOptions;
+
+use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
+use crate::state::catalog::{Catalog, CatalogShard, QueueDefinition};
+use crate::state::checkpoint::Checkpoint;
+use crate::state::codec::{self, Chunk};
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
+use crate::state::draft::push::{PushBatch, Pushed};
+use crate::state::draft::{Context, Draft};
+use crate::state::effect::{Effect, Entry, GroupStart, LeaseToken, Origin, Sequence};
+use crate::state::kv::Kv;
+use crate::state::kv::memory::MemoryKv;
+use crate::state::ledger::DedupPolicy;
+use crate::state::model::Run;
+use crate::state::proofs::steps::Step;
+use crate::state::{Bodies, ShardState};
+
+/// The shard that everything happens in; not 0, so that numbers and local indexes differ.
+pub(super) const SHARD: ShardId = 1;
+/// Bytes between entries, so that a position computed from a neighbour's end is wrong.
+const GAP_BYTES: usize = 13;
+/// Groups that every queue has from the beginning; a third one may come later.
+pub(super) const GROUPS: [&str; 3] = ["a", "b", "late"];
+pub(super) const POLICY: DedupPolicy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
+pub(super) const RETRY_LIMIT: u32 = 1;
+pub(super) const LEASE_MS: u64 = 10_000;
+
+pub(super) fn shards() -> ShardCount {
+    ShardCount::new(3).unwrap()
+}
+
+pub(super) fn key() -> StoreKey {
+    StoreKey([7; 16])
+}
+
+/// The log of one shard: whoever appends at the expected head wins.
+#[derive(Default)]
+pub(super) struct Tape {
+    bytes: Vec<u8>,
+    entries: Vec<(usize, usize)>,
+}
+
+impl Tape {
+    pub(super) fn head(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The position of the entry, or `None` when somebody was first.
+    pub(super) fn append(&mut self, expected_head: u64, rope: &[Bytes]) -> Option<u64> {
+        if expected_head != self.head() {
+            return None;
+        }
+        self.bytes.extend([0xEE; GAP_BYTES]);
+        let position = self.bytes.len();
+        for part in rope {
+            self.bytes.extend_from_slice(part);
+        }
+        self.entries.push((position, self.bytes.len() - position));
+        Some(position as u64)
+    }
+
+    pub(super) fn entry(&self, index: u64) -> (u64, Bytes) {
+        let (position, len) = self.entries[index as usize];
+        (position as u64, Bytes::copy_from_slice(&self.bytes[position..position + len]))
+    }
+
+    pub(super) fn slice(&self, position: u64, len: u32) -> Bytes {
+        let from = position as usize;
+        Bytes::copy_from_slice(&self.bytes[from..from + len as usize])
+    }
+}
+
+impl Bodies for Tape {
+    fn chunks(&self, _: ShardId, run: &Run) -> Option<Vec<Chunk>> {
+        Some(codec::decode_chunks(self.slice(run.position, run.len)).unwrap())
+    }
+}
+
+/// Somebody who decides: a replica with rows of its own.
+pub(super) struct Desk {
+    pub(super) state: ShardState,
+    pub(super) kv: MemoryKv,
+    number: u64,
+    appends: u64,
+    /// A checkpoint under way, and whether its rows are written.
+    pub(super) checkpoint: Option<(Checkpoint, bool)>,
+}
+
+impl Desk {
+    pub(super) fn new(number: u64) -> Self {
+        let state = ShardState::new(SHARD, shards(), key());
+        Self { state, kv: MemoryKv::with_crashes(), number, appends: 0, checkpoint: None }
+    }
+
+    /// A desk that starts again on rows.
+    pub(super) fn load(number: u64, kv: MemoryKv) -> Self {
+        let state = ShardState::load(SHARD, shards(), key(), &kv).unwrap();
+        Self { state, kv, number, appends: 0, checkpoint: None }
+    }
+
+    /// Applies what the tape has and the replica has not.
+    pub(super) fn follow(&mut self, tape: &Tape) {
+        while self.state.head() < tape.head() {
+            let (position, bytes) = tape.entry(self.state.head());
+            let entry = codec::decode(bytes.clone()).unwrap();
+            self.state.apply(&entry, position, bytes.len() as u64);
+        }
+    }
+
+    /// The next part of a checkpoint: begin, write, end.
+    pub(super) fn checkpoint(&mut self) {
+        match self.checkpoint.take() {
+            None => self.checkpoint = Some((self.state.begin_checkpoint(POLICY), false)),
+            Some((mut checkpoint, false)) => {
+                checkpoint.resolve(&self.kv).unwrap();
+                self.kv.write(&checkpoint.rows).unwrap();
+                self.checkpoint = Some((checkpoint, true));
+            }
+            Some((_, true)) => self.state.end_checkpoint(),
+        }
+    }
+}
+
+/// Messages that a consumer was handed.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) token: LeaseToken,
+    pub(super) group: &'static str,
+    pub(super) partition: PartitionNumber,
+    pub(super) ranges: Vec<(Sequence, Sequence)>,
+}
+
+/// What one step was answered.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Pushed {
+        partition: PartitionNumber,
+        records: Vec<(Option<String>, String)>,
+        pushed: Pushed,
+    },
+    Popped {
+        step: PopStep,
+        token: LeaseToken,
+        group: &'static str,
+        auto_ack: bool,
+        claims: Vec<Claim>,
+    },
+    Acked {
+        held: Held,
+        item: AckItem,
+        result: Result<Acked, AckRefusal>,
+    },
+    Extended(Option<u64>),
+    Nothing,
+}
+
+/// Tape, time, queues, and what consumers hold.
+pub(super) struct World {
+    pub(super) tape: Tape,
+    pub(super) now_ms: u64,
+    catalog: CatalogShard,
+    /// The queues in use: a queue that was deleted has a successor with another number.
+    pub(super) queues: [QueueId; 2],
+    pub(super) held: Vec<Held>,
+    serial: u64,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            tape: Tape::default(),
+            now_ms: 1_000_000,
+            catalog: CatalogShard::default(),
+            queues: [0, 1],
+            held: Vec::new(),
+            serial: 0,
+        };
+        world.define(0);
+        world.define(1);
+        world
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.catalog.catalog()
+    }
+
+    pub(super) fn context<'a>(&'a self, kv: &'a MemoryKv) -> Context<'a> {
+        let Self { tape, now_ms, .. } = self;
+        Context { now_ms: *now_ms, kv, bodies: tape, catalog: self.catalog(), dedup: POLICY }
+    }
+
+    fn change_catalog(&mut self, effects: Vec<Effect>) {
+        let entry = Entry { time_ms: self.now_ms, origin: Origin::default(), effects };
+        self.catalog.apply(&entry, 0, 0);
+    }
+
+    fn define(&mut self, id: QueueId) {
+        let options = QueueOptions {
+            lease_time_s: (LEASE_MS / 1000) as u32,
+            retry_limit: RETRY_LIMIT,
+            retention_enabled: true,
+            retention_s: if id % 2 == 0 { 100 } else { 0 },
+            completed_retention_s: 30,
+            ..QueueOptions::default()
+        };
+        let (namespace, task) = (Box::default(), Box::default());
+        let name = format!("q{id}").into();
+        let created_ms = self.now_ms;
+        let queue = QueueDefinition { id, name, namespace, task, created_ms, options };
+        let mut effects = vec![Effect::DefineQueue(Box::new(queue))];
+        for name in &GROUPS[..2] {
+            let (name, start) = (Box::from(*name), GroupStart::Beginning);
+            effects.push(Effect::DefineGroup { queue: id, name, start });
+        }
+        self.change_catalog(effects);
+    }
+
+    /// Deletes the queue in a slot; another one takes its place. Returns the one that is gone.
+    pub(super) fn replace_queue(&mut self, slot: usize) -> QueueId {
+        let gone = self.queues[slot];
+        self.change_catalog(vec![Effect::ForgetQueue { queue: gone }]);
+        let next = self.catalog().next_id();
+        self.define(next);
+        self.queues[slot] = next;
+        gone
+    }
+
+    /// Lets a desk decide steps; if it was stale it follows and decides again. `seen` gets the entry.
+    pub(super) fn decide(
+        &mut self,
+        desk: &mut Desk,
+        steps: &[Step],
+        seen: &mut dyn FnMut(&Entry, u64),
+    ) -> Vec<Answer> {
+        let serial = self.serial;
+        self.serial += steps.len() as u64;
+        // In the order in which a commit decides: what time brings, commands, upkeep, pushes.
+        let mut steps = steps.to_vec();
+        steps.sort_by_key(Step::phase);
+        loop {
+            desk.appends += 1;
+            let origin = Origin { engine: desk.number, append: desk.appends };
+            let mut draft = Draft::new(&desk.state, self.context(&desk.kv));
+            let decide = |(serial, step)| self.step(desk, &mut draft, serial, step);
+            let answers: Vec<Answer> = (serial..).zip(&steps).map(decide).collect();
+            if let Some(entry) = draft.finish(origin) {
+                let rope = codec::encode(&entry);
+                let Some(position) = self.tape.append(desk.state.head(), &rope) else {
+                    desk.follow(&self.tape);
+                    continue;
+                };
+                let len = rope.iter().map(Bytes::len).sum::<usize>() as u64;
+                desk.state.apply(&entry, position, len);
+                seen(&entry, position);
+            } else if desk.state.head() < self.tape.head() {
+                // A real engine in company looks at the heads before it says no.
+                desk.follow(&self.tape);
+                continue;
+            }
+            for answer in &answers {
+                self.note(answer);
+            }
+            return answers;
+        }
+    }
+
+    fn note(&mut self, answer: &Answer) {
+        let Answer::Popped { token, group, auto_ack: false, claims, .. } = answer else { return };
+        let held = claims.iter().map(|claim| Held {
+            token: *token,
+            group,
+            partition: claim.partition,
+            ranges: claim.ranges.clone(),
+        });
+        self.held.extend(held);
+    }
+
+    fn step(&self, desk: &Desk, draft: &mut Draft<'_>, serial: u64, step: &Step) -> Answer {
+        match step {
+            Step::Push { slot, partition, ids, bytes } => {
+                let (name, queue) = (format!("p{partition}"), self.queues[*slot]);
+                let hash = key().place(queue, &name);
+                let partition = draft.place(queue, &name, hash).unwrap();
+                let (push, records) = batch(serial, ids, *bytes);
+                Answer::Pushed { partition, records, pushed: draft.push(partition, &push).unwrap() }
+            }
+            Step::Pop { slot, partition, group, budget, lease_ms, auto_ack } => {
+                let (queue, group) = (self.queues[*slot], GROUPS[*group]);
+                let name = partition.map(|it| format!("p{it}"));
+                let place = name.as_deref().map(|name| (name, key().place(queue, name)));
+                let (mut token, mut budget, mut claims) = ([0; 16], *budget, Vec::new());
+                token[..8].copy_from_slice(&serial.to_le_bytes());
+                let (lease_ms, auto_ack) = (*lease_ms, *auto_ack);
+                let ask = PopAsk { queue, partition: place, group, token, lease_ms, auto_ack };
+                let step = draft.pop(&ask, &mut budget, &mut claims).unwrap();
+                Answer::Popped { step, token, group, auto_ack, claims }
+            }
+            Step::Ack { pick, verdict, skip, most, with_token } => {
+                let Some(held) = pick_of(&self.held, *pick) else { return Answer::Nothing };
+                let (from, to) = held.ranges[*skip as usize % held.ranges.len()];
+                let first = from + skip % (to - from);
+                let item = AckItem {
+                    first,
+                    last: (first + most).min(to - 1),
+                    verdict: *verdict,
+                    error: "said no".into(),
+                };
+                let token = with_token.then_some(held.token);
+                let items = std::slice::from_ref(&item);
+                let mut results = draft.ack(held.partition, held.group, token, items);
+                Answer::Acked { held: held.clone(), item, result: results.pop().unwrap() }
+            }
+            Step::Extend { pick, more_ms } => {
+                let Some(held) = pick_of(&self.held, *pick) else { return Answer::Nothing };
+                let until_ms = draft.now_ms() + more_ms;
+                Answer::Extended(draft.extend(held.token, until_ms))
+            }
+            other => {
+                self.upkeep(desk, draft, other);
+                Answer::Nothing
+            }
+        }
+    }
+
+    fn upkeep(&self, desk: &Desk, draft: &mut Draft<'_>, step: &Step) {
+        match step {
+            Step::Lapse { most } => drop(draft.lapse(*most)),
+            Step::Retain { slot } => drop(draft.retain(self.queues[*slot]).unwrap()),
+            Step::Register { slot, start } => draft.register(self.queues[*slot], GROUPS[2], *start),
+            Step::Relocate { pick, most } => {
+                let (desk, kv) = (&desk.state, &desk.kv);
+                let numbers: Vec<_> = desk.partition_numbers().collect();
+                let Some(number) = pick_of(&numbers, *pick) else { return };
+                let partition = desk.partition(*number).unwrap();
+                let runs = desk.runs(kv, *number, partition.base_seq, partition.next_seq).unwrap();
+                for run in runs.iter().take(*most) {
+                    for chunk in self.tape.chunks(SHARD, run).unwrap() {
+                        draft.relocate(&chunk);
+                    }
+                }
+            }
+            Step::Rebury { pick } => {
+                let (desk, kv) = (&desk.state, &desk.kv);
+                for number in desk.partition_numbers() {
+                    let dead: Vec<_> = desk.dead_of(kv, number).unwrap().into_values().collect();
+                    let Some(place) = pick_of(&dead, *pick) else { continue };
+                    let letter = self.tape.slice(place.position, place.len);
+                    draft.bury_again(&codec::decode_dead(letter).unwrap());
+                }
+            }
+            Step::Drop { queue } => draft.drop_queue(*queue),
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn pick_of<T>(from: &[T], pick: usize) -> Option<&T> {
+    (!from.is_empty()).then(|| &from[pick % from.len()])
+}
+
+/// A batch whose payloads exist once in the world, with each record's id and payload.
+fn batch(
+    serial: u64,
+    ids: &[Option<u8>],
+    bytes: usize,
+) -> (PushBatch, Vec<(Option<String>, String)>) {
+    let mut builder = BatchBuilder::new();
+    let (mut records, mut fingerprints) = (Vec::new(), Vec::new());
+    for (index, id) in ids.iter().enumerate() {
+        let id = id.map(|id| format!("id{id}"));
+        let payload = format!("{serial}.{index}.{}", "x".repeat(bytes));
+        let transaction_id = id.as_deref();
+        let record =
+            NewRecord { transaction_id, payload: payload.as_bytes(), ..NewRecord::default() };
+        builder.push(&record).unwrap();
+        fingerprints.push(transaction_id.map_or(0, |id| key().fingerprint(id)));
+        records.push((id, payload));
+    }
+    let batch: RecordBatch = builder.finish().unwrap();
+    if ids.iter().all(Option::is_none) {
+        fingerprints.clear();
+    }
+    (PushBatch { batch, fingerprints }, records)
+}
+
+/// A budget that only messages bound.
+pub(super) fn messages(messages: u32) -> PopBudget {
+    PopBudget { messages, bytes: u64::MAX, partitions: 1 }
+}
