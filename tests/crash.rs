@@ -9,7 +9,7 @@
 mod checker;
 #[path = "crash/load.rs"]
 mod load;
-#[path = "crash/process.rs"]
+#[path = "support/process.rs"]
 mod process;
 
 use std::sync::Arc;

@@ -704,9 +704,9 @@ async fn options_that_no_queue_can_have_are_refused_and_change_nothing() {
     };
     const CENTURY_S: u64 = 100 * 366 * 24 * 60 * 60;
     let cases: [(&[(u8, u64)], Code, &str, u64); 6] = [
-        (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "leaseTime", u64::from(u32::MAX)),
-        (&[(13, 2)], Code::BadOption, "retentionEnabled", 1),
-        (&[(1, 60), (1, 61)], Code::BadOption, "leaseTime", 0),
+        (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "lease_time_s", u64::from(u32::MAX)),
+        (&[(13, 2)], Code::BadOption, "retention_enabled", 1),
+        (&[(1, 60), (1, 61)], Code::BadOption, "option", 0),
         (&[(200, 1)], Code::BadOption, "option", 15),
         (&[(1, CENTURY_S + 1)], Code::BadOption, "leaseTime", CENTURY_S),
         (&[(14, 1)], Code::EncryptionKeyMissing, "encryptionEnabled", 0),
@@ -1082,6 +1082,36 @@ async fn a_peer_that_does_not_read_is_not_read_from_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_the_server_itself_leaves_unread_is_not_the_peers_delay() {
+    const POPS: u64 = 40;
+    let server = TestServer::start_with(|settings| settings.wire.frame_timeout_ms = 300).await;
+    let mut neighbour = Neighbour::of(&server).await;
+    let mut raw = Raw::greeted(&server).await;
+    raw.push(Qos::AtLeastOnce, &[section("large", "p", batch(&[&vec![b'x'; 1 << 20]]))]).await;
+    let mut bytes = BytesMut::new();
+    for id in 0..POPS {
+        let request = Pop { group: format!("g{id}").parse().unwrap(), ..pop("large") };
+        Request::Pop(request).encode_frame(id, &mut bytes);
+    }
+    let ping = framed(Opcode::Ping.number(), POPS, b"");
+    bytes.put_slice(&ping[..10]);
+    raw.send(&bytes).await;
+    // So much is waiting to be written that the server does not read the rest, which comes now.
+    neighbour.await_stat("popped", |popped| popped == POPS).await;
+    raw.send(&ping[10..]).await;
+    // Whoever is late in truth is let go; by then the other one would have been, too.
+    let mut late = Raw::greeted(&server).await;
+    late.send(&ping[..10]).await;
+    late.assert_closed().await;
+    for _ in 0..POPS {
+        assert!(matches!(raw.answer().await, (..POPS, Response::Messages(_))));
+    }
+    assert!(matches!(raw.answer().await, (POPS, Response::Pong(_))));
+    neighbour.goes_on().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_limit_are_closed_and_those_that_are_there_go_on() {
     let server = TestServer::start_with(|settings| settings.wire.connections_max = 8).await;
     let mut neighbour = Neighbour::of(&server).await;
@@ -1222,31 +1252,38 @@ async fn a_tiny_budget_slows_durable_pushes_down_and_fails_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_hangs_up_while_it_waits_takes_no_message_with_it() {
-    let server = TestServer::start().await;
-    let mut neighbour = Neighbour::of(&server).await;
-    let mut raw = Raw::greeted(&server).await;
-    raw.push(Qos::AtLeastOnce, &[section("parked", "p", batch(&[b"first"]))]).await;
-    let first = raw.pop(pop("parked")).await;
-    let partition = first.sections[0].partition;
-    raw.ask(&ack("g", first.lease, &[AckItem { partition, ..ack_item(0, 0) }])).await;
-    let open = neighbour.stat("connections").await;
-    for round in 0..20 {
-        let mut waiting = Raw::greeted(&server).await;
-        let long = Pop { wait_ms: 60_000, lease_ms: 600_000, ..pop("parked") };
-        waiting.send_body(Opcode::Pop.number(), &body(&Request::Pop(long))).await;
-        // The ping behind it is answered, so the pop is at the server.
-        waiting.send_body(Opcode::Ping.number(), b"").await;
-        assert!(matches!(waiting.answer().await.1, Response::Pong(_)));
-        drop(waiting);
-        neighbour.await_stat("connections", |now| now == open).await;
-        raw.push(Qos::AtLeastOnce, &[section("parked", "p", batch(&[b"next"]))]).await;
-        let messages = raw.pop(pop("parked")).await;
-        assert_eq!(payloads(&messages), [&b"next"[..]], "round {round}");
-        assert!(messages.sections[0].attempts.is_empty(), "nobody had it before");
-        let seq = messages.sections[0].chunks[0].first_seq;
-        let item = AckItem { partition, ..ack_item(seq, seq) };
-        raw.ask(&ack("g", messages.lease, &[item])).await;
+    // With a window of one, the waiting pop is all that the server has to do with its connection.
+    for in_flight_max in [1024, 1] {
+        let server = TestServer::start_with(|settings| {
+            settings.wire.in_flight_max = in_flight_max;
+        });
+        let server = server.await;
+        let mut neighbour = Neighbour::of(&server).await;
+        let mut raw = Raw::greeted(&server).await;
+        let next = || [section("parked", "p", batch(&[b"next"]))];
+        raw.push(Qos::AtLeastOnce, &next()).await;
+        let mut messages = raw.pop(pop("parked")).await;
+        let open = neighbour.stat("connections").await;
+        for round in 0..15 {
+            assert_eq!(payloads(&messages), [&b"next"[..]], "round {round}");
+            assert!(messages.sections[0].attempts.is_empty(), "nobody had it before");
+            let (partition, seq) =
+                (messages.sections[0].partition, messages.sections[0].chunks[0].first_seq);
+            let item = AckItem { partition, ..ack_item(seq, seq) };
+            raw.ask(&ack("g", messages.lease, &[item])).await;
+            let mut waiting = Raw::greeted(&server).await;
+            let long = Pop { wait_ms: 60_000, lease_ms: 600_000, ..pop("parked") };
+            waiting.send_body(Opcode::Pop.number(), &body(&Request::Pop(long))).await;
+            if in_flight_max > 1 {
+                // The ping behind it is answered, so the pop is at the server.
+                waiting.assert_goes_on().await;
+            }
+            drop(waiting);
+            neighbour.await_stat("connections", |now| now == open).await;
+            raw.push(Qos::AtLeastOnce, &next()).await;
+            messages = raw.pop(pop("parked")).await;
+        }
+        neighbour.goes_on().await;
+        server.stop().await;
     }
-    neighbour.goes_on().await;
-    server.stop().await;
 }

@@ -35,12 +35,13 @@ impl Budget {
     /// Takes bytes if they fit; something larger than the whole budget fits when nothing is used.
     #[must_use]
     pub fn take(&self, bytes: u64) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::AcqRel);
-        let fits = before == 0 || before + bytes <= self.limit;
-        if !fits {
-            self.give_back(bytes);
-        }
-        fits
+        // One step, and none to take back: bytes that were counted for a moment only would turn
+        // others away, and giving them back would wake everybody who waits, for nothing.
+        let with = |used: u64| {
+            let after = used.saturating_add(bytes);
+            (used == 0 || after <= self.limit).then_some(after)
+        };
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
     /// Gives bytes back and wakes whoever waits for room, once there is some.

@@ -87,7 +87,8 @@ impl Buffers {
         self.shelves.len() as u16
     }
 
-    /// Puts a push into its partition's ring; never waits beyond the shard's lock.
+    /// Puts a push into its partition's ring; never waits beyond the shard's lock. What stands in
+    /// its way is due at once: a full ring gains nothing by waiting for company.
     ///
     /// # Errors
     /// [`Full`]: the push comes back untouched with the reason.
@@ -99,6 +100,7 @@ impl Buffers {
         };
         let bytes = push.bytes();
         if !self.budget.take(bytes) {
+            self.hurry();
             return Err((push, Full::Budget { limit: self.budget.limit() }));
         }
         let wish = push.flush;
@@ -109,6 +111,9 @@ impl Buffers {
                 Err((push, full)) => {
                     drop(shelf);
                     self.budget.give_back(bytes);
+                    if due.bring_forward(0) {
+                        self.bell.ring();
+                    }
                     return Err((push, full));
                 }
             }
@@ -117,6 +122,14 @@ impl Buffers {
             self.bell.ring();
         }
         Ok(())
+    }
+
+    /// Makes everything due that waits, in whatever shard it does.
+    fn hurry(&self) {
+        let waiting = self.due.iter().filter(|due| due.get().is_some());
+        if waiting.filter(|due| due.bring_forward(0)).count() > 0 {
+            self.bell.ring();
+        }
     }
 
     /// Takes what waits in a shard, oldest partition first, up to about `bytes_max`. What does not

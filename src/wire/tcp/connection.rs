@@ -42,6 +42,8 @@ const READ_BYTES: usize = 256 * 1024;
 const FIRST_READ_BYTES: usize = 8 * 1024;
 /// A connection without traffic for so long gives its memory back.
 const QUIET: Duration = Duration::from_secs(1);
+/// Bytes read ahead of what may be carried out now: by reading, a hang-up is noticed.
+const AHEAD_BYTES: usize = 16 * 1024;
 /// Bytes waiting to be written at which reading stops.
 const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Parts of one vectored write; more than the kernel takes at once would be of no use.
@@ -77,6 +79,8 @@ pub(super) struct Connection {
     greeted: bool,
     /// Since when an incomplete frame waits for its rest, or the hello is missing.
     waiting_since_us: Option<u64>,
+    /// Nothing was read for a while although there may be something: no time counts meanwhile.
+    is_paused: bool,
     now_us: u64,
 }
 
@@ -101,6 +105,7 @@ impl Connection {
             rest: VecDeque::new(),
             greeted: false,
             waiting_since_us: Some(now_us),
+            is_paused: false,
             now_us,
         }
     }
@@ -113,6 +118,8 @@ impl Connection {
             self.now_us = self.rooms.clock.monotonic_us();
             if !closing && matches!(self.parse(), Step::Close) {
                 closing = true;
+                // Whoever does not take the reason in time is let go without it.
+                self.waiting_since_us = Some(self.now_us);
             }
             self.collect();
             if self.write().is_err() {
@@ -140,7 +147,9 @@ impl Connection {
 
     /// Waits for something to do, and reads if there is something to read.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>, closing: bool) -> Result<(), ()> {
-        let may_read = self.may_read() && !closing && !*stop.borrow();
+        let is_open = !closing && !*stop.borrow();
+        let may_parse = is_open && self.may_read();
+        let may_read = may_parse || is_open && self.greeted && self.input.len() < AHEAD_BYTES;
         let holds_memory = self.holds_memory();
         let interest = match (may_read, self.output.is_empty()) {
             (true, true) => Some(Interest::READABLE),
@@ -148,6 +157,7 @@ impl Connection {
             (false, false) => Some(Interest::WRITABLE),
             (false, true) => None,
         };
+        let deadline = self.deadline(may_parse || closing);
         let ready = async {
             match interest {
                 Some(interest) => self.stream.ready(interest).await,
@@ -160,11 +170,6 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let deadline = self.waiting_since_us.map(|since_us| {
-            let Config { frame_timeout, hello_timeout, .. } = &*self.config;
-            let most = if self.greeted { *frame_timeout } else { *hello_timeout };
-            most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us)))
-        });
         let has_pushes = self.pushes.len() > 0;
         tokio::select! {
             biased;
@@ -201,6 +206,23 @@ impl Connection {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
+    }
+
+    /// How long the client may still take for what it owes: its hello, the rest of a frame. While
+    /// nothing is read it owes nothing, as the rest may have come.
+    fn deadline(&mut self, is_its_turn: bool) -> Option<Duration> {
+        let mut since_us = self.waiting_since_us?;
+        if !is_its_turn {
+            self.is_paused = true;
+            return None;
+        }
+        if std::mem::take(&mut self.is_paused) {
+            since_us = self.now_us;
+            self.waiting_since_us = Some(since_us);
+        }
+        let Config { frame_timeout, hello_timeout, .. } = &*self.config;
+        let most = if self.greeted { *frame_timeout } else { *hello_timeout };
+        Some(most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us))))
     }
 
     /// The hello or the rest of a frame did not come in time.

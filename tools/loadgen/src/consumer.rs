@@ -255,7 +255,7 @@ impl Dialogue for Consumer {
         self.flights.is_empty() && self.acks.is_empty() && shared.is_over(now_ns)
     }
 
-    fn lost(&mut self, shared: &mut Consumption, reason: &str) {
+    fn lost(&mut self, shared: &mut Consumption, _: u64, reason: &str) {
         shared.tally.error(reason, (self.flights.len() as u64).max(1));
         self.flights.clear();
     }

@@ -54,7 +54,7 @@ pub(crate) trait Dialogue {
     fn is_done(&self, shared: &Self::Shared, now_ns: u64) -> bool;
 
     /// The connection ended while answers were outstanding.
-    fn lost(&mut self, shared: &mut Self::Shared, reason: &str);
+    fn lost(&mut self, shared: &mut Self::Shared, now_ns: u64, reason: &str);
 }
 
 /// One answer's frame, borrowed from the read buffer.
@@ -176,9 +176,9 @@ impl<D: Dialogue> Line<D> {
         Ok(())
     }
 
-    fn end(&mut self, shared: &mut D::Shared, reason: &str) {
+    fn end(&mut self, shared: &mut D::Shared, now_ns: u64, reason: &str) {
         self.is_over = true;
-        self.dialogue.lost(shared, reason);
+        self.dialogue.lost(shared, now_ns, reason);
     }
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn run<D: Dialogue>(
         for line in lines.iter_mut().filter(|line| !line.is_over) {
             line.speak(shared, now_ns);
             if let Err(reason) = line.write() {
-                line.end(shared, &reason);
+                line.end(shared, now_ns, &reason);
                 continue;
             }
             if line.dialogue.is_done(shared, now_ns) && line.unwritten() == 0 {
@@ -211,7 +211,7 @@ pub(crate) fn run<D: Dialogue>(
         }
         if now_ns >= give_up_ns {
             for line in lines.iter_mut().filter(|line| !line.is_over) {
-                line.end(shared, "no answer until the end of the run");
+                line.end(shared, now_ns, "no answer until the end of the run");
             }
             return Ok(());
         }
@@ -220,7 +220,7 @@ pub(crate) fn run<D: Dialogue>(
         for at in ready(lines, wait_ns)? {
             let Some(line) = lines.get_mut(at) else { continue };
             if let Err(reason) = line.read(shared, clock) {
-                line.end(shared, &reason);
+                line.end(shared, clock.now_ns(), &reason);
             }
         }
     }

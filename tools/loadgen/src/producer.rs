@@ -193,18 +193,18 @@ impl Dialogue for Producer {
         self.free.len() == self.flights.len() && self.is_finished(now_ns)
     }
 
-    fn lost(&mut self, tally: &mut Tally, reason: &str) {
+    fn lost(&mut self, tally: &mut Tally, now_ns: u64, reason: &str) {
         let mut outstanding = 0;
         for flight in self.flights.iter_mut().filter_map(Option::take) {
             self.numbers.unknown(flight.share);
-            tally.unanswered(flight.intended_ns);
+            tally.unanswered(flight.intended_ns, now_ns);
             outstanding += 1;
         }
         tally.error(reason, outstanding.max(1));
         // What was due and never sent: the server was slower than the rate.
         while let Some(due_ns) = self.terms.pace.due_ns().filter(|due| *due < self.terms.end_ns) {
             tally.unsent += 1;
-            tally.unanswered(due_ns);
+            tally.unanswered(due_ns, now_ns);
             self.terms.pace.advance();
         }
     }

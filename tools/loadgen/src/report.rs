@@ -70,8 +70,8 @@ pub(crate) struct Report {
     pub(crate) error_kinds: BTreeMap<String, u64>,
     /// Messages refused because the server had too much to do; not errors.
     pub(crate) refused: u64,
-    /// Requests of an open loop that were due and never sent. Their latency counts up to the end
-    /// of the run, as that of requests without an answer does.
+    /// Requests of an open loop that were due and never sent. Their latency counts up to
+    /// then, as that of requests without an answer does.
     pub(crate) unsent: u64,
     /// Messages answered as duplicates.
     pub(crate) answered_duplicate: u64,

@@ -81,12 +81,11 @@ impl Tally {
         }
     }
 
-    /// A request that was meant to be sent at `intended_ns` has no answer at the end of the run:
-    /// it has taken at least until then, and leaving it out would make a slow server look fast.
-    pub(crate) fn unanswered(&mut self, intended_ns: u64) {
-        if self.span.counts(intended_ns) {
-            let at_least = self.span.give_up_ns.saturating_sub(intended_ns);
-            self.latency.saturating_record(at_least.max(1));
+    /// A request that was meant to be sent at `intended_ns` has no answer and will get none: it
+    /// has taken at least until now, and leaving it out would make a slow server look fast.
+    pub(crate) fn unanswered(&mut self, intended_ns: u64, now_ns: u64) {
+        if self.span.counts(intended_ns) && intended_ns <= now_ns {
+            self.latency.saturating_record((now_ns - intended_ns).max(1));
         }
     }
 

@@ -57,7 +57,7 @@ impl Producer {
             if clock.now_ns() >= span.give_up_ns {
                 let mut tally = tally.borrow_mut();
                 tally.unsent += 1;
-                tally.unanswered(intended_ns);
+                tally.unanswered(intended_ns, clock.now_ns());
                 self.pace.advance();
                 continue;
             }
@@ -81,7 +81,7 @@ impl Producer {
                 Err(reason) => {
                     self.numbers.unknown(share);
                     let mut tally = tally.borrow_mut();
-                    tally.unanswered(intended_ns);
+                    tally.unanswered(intended_ns, clock.now_ns());
                     tally.error(&reason, 1);
                     break;
                 }

@@ -14,12 +14,20 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts the binary under test on `folder`, on ports that the system chooses.
     pub(crate) fn spawn(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_onrush"))
+        Self::spawn_with(folder, &["store.segment_bytes=4MiB", "store.checkpoint_interval_ms=100"])
+    }
+
+    /// As [`Self::spawn`], with settings of one's own. `SERVER_BIN` names another binary, a release
+    /// build for figures, say.
+    pub(crate) fn spawn_with(folder: &Path, settings: &[&str]) -> Self {
+        let binary = std::env::var_os("SERVER_BIN");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_onrush").into());
+        let mut child = Command::new(binary)
             .args(["--http-addr", "127.0.0.1:0", "--tcp-addr", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(folder.join("data"))
-            .args(["--log-level", "warn", "--set", "store.segment_bytes=4MiB"])
-            .args(["--set", "store.checkpoint_interval_ms=100"])
+            .args(["--log-level", "warn"])
+            .args(settings.iter().flat_map(|setting| ["--set", *setting]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -45,6 +53,31 @@ impl ServerProcess {
             panic!("the server did not start: {line:?} {errors}");
         };
         rest.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Resident memory that is the process's own, bytes: without pages of mapped files, which the
+    /// system takes back when it needs them.
+    #[allow(dead_code, reason = "not every test asks for memory")]
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// All resident memory, bytes.
+    #[allow(dead_code, reason = "not every test asks for memory")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// SIGTERM, and waits until it is gone: it stops in order.
+    #[allow(dead_code, reason = "not every test stops its server in order")]
+    pub(crate) fn terminate(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// SIGKILL, and waits until it is gone.
