@@ -1,7 +1,7 @@
 //! Several engines on one log that lies by seed: what one acknowledges the other keeps, an id stands
 //! once whoever was asked, and a consumer of one engine is woken by a push through the other.
 //!
-//! `SEEDS` sets how many seeds; `MESSAGES` how many messages each producer sends.
+//! `SEEDS` sets how many seeds, `SEED` runs one alone; `MESSAGES` how many messages each producer sends.
 
 #[path = "engines/cluster.rs"]
 mod cluster;
@@ -28,6 +28,14 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    match number("SEED", u64::MAX) {
+        u64::MAX => 0..number("SEEDS", default),
+        one => one..one + 1,
+    }
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
@@ -35,7 +43,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn engines_that_share_a_lying_log_keep_every_promise() {
     let mut struck = onrush::log::simulated::Struck::default();
-    for seed in 0..number("SEEDS", 6) {
+    for seed in seeds(6) {
         println!("seed {seed}");
         let cluster = Cluster::start(seed, 2);
         cluster.log.set_faults(Faults {

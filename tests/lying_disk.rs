@@ -2,7 +2,8 @@
 //! is lost, nothing pushed at QoS 2 stands twice, order is kept, what was settled does not come again,
 //! and refusals are explicit.
 //!
-//! `SEEDS` sets how many seeds of each kind, `LIVES` how often each machine loses its power. Threads make a run of
+//! `SEEDS` sets how many seeds of each kind, `LIVES` how often each machine loses its power, `SEED`
+//! runs one alone. Threads make a run of
 //! one seed differ from the next; the faults are the same.
 
 #[path = "simulated/history.rs"]
@@ -32,6 +33,14 @@ use station::{Ask, Sent, Station};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    match number("SEED", u64::MAX) {
+        u64::MAX => 0..number("SEEDS", default),
+        one => one..one + 1,
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -91,19 +100,21 @@ async fn lives(seed: u64, lives: u64, seen: &mut Seen) {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes_again_and_again() {
     let mut seen = Seen::default();
-    for seed in 0..number("SEEDS", 40) {
+    for seed in seeds(40) {
         println!("seed {seed}");
         runtime().block_on(lives(seed, number("LIVES", 4), &mut seen));
     }
     println!("{seen:?}");
-    assert!(seen.cut > 0 && seen.cut_while_starting > 0, "{seen:?}");
-    assert!(seen.unanswered > 0 && seen.stored > 100, "{seen:?}");
+    if seeds(40).count() >= 20 {
+        assert!(seen.cut > 0 && seen.cut_while_starting > 0, "{seen:?}");
+        assert!(seen.unanswered > 0 && seen.stored > 100, "{seen:?}");
+    }
 }
 
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_and_a_restart_recovers() {
     let (mut stored, mut failed) = (0, 0);
-    for seed in 0..number("SEEDS", 20) {
+    for seed in seeds(20) {
         println!("seed {seed}");
         runtime().block_on(async {
             let machine = Machine::new(seed);
@@ -142,7 +153,9 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_a_restart_recovers() {
             stored += clients.history.count("stored");
         });
     }
-    assert!(stored > 100 && failed > 0, "{stored} stored, {failed} failed");
+    if seeds(20).count() >= 20 {
+        assert!(stored > 100 && failed > 0, "{stored} stored, {failed} failed");
+    }
 }
 
 /// Pushes until the disk is full; how many stand.
@@ -179,7 +192,7 @@ async fn ack_all(station: &Station, clients: &Clients, handout: &Handout) {
 
 #[test]
 fn a_full_disk_refuses_what_is_large_keeps_serving_and_recovers_without_a_restart() {
-    for seed in 0..number("SEEDS", 4) {
+    for seed in seeds(4) {
         println!("seed {seed}");
         runtime().block_on(async {
             let machine = Machine::new(seed);

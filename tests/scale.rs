@@ -31,8 +31,12 @@ fn batch(ids: std::ops::Range<usize>, with_ids: bool) -> Bytes {
     for id in ids {
         let text = format!("transaction-{id:012}");
         let transaction_id = with_ids.then_some(text.as_str());
-        let record =
-            NewRecord { transaction_id, payload: b"{\"n\":1}", is_json: true, ..Default::default() };
+        let record = NewRecord {
+            transaction_id,
+            payload: b"{\"n\":1}",
+            is_json: true,
+            ..Default::default()
+        };
         builder.push(&record).unwrap();
     }
     builder.finish().unwrap().bytes().clone()
@@ -136,7 +140,8 @@ async fn transaction_ids_cost_little_memory_and_are_all_remembered() {
         assert!(outcomes.iter().all(is_duplicate), "ids from {start}");
     }
     // The first million carries fixed buffers; from then on it is the ledger alone.
-    let per_million = grown.iter().skip(1).sum::<u64>() / (grown.len() as u64).saturating_sub(1).max(1);
+    let per_million =
+        grown.iter().skip(1).sum::<u64>() / (grown.len() as u64).saturating_sub(1).max(1);
     assert!(grown.len() < 2 || per_million < 16, "{grown:?} MiB");
     server.terminate();
 }

@@ -93,6 +93,11 @@ impl Lane {
     /// The checkpoint under way is written. One that failed is not ended: what it carried stays in
     /// memory, and there are no further checkpoints of this run.
     pub(super) fn end_checkpoint(&mut self, written: bool) {
+        self.close_checkpoint(written);
+        self.begin_checkpoint();
+    }
+
+    fn close_checkpoint(&mut self, written: bool) {
         self.checkpoints_failed |= !written;
         let Some(shard) = self.schedule.under_way().filter(|_| written) else { return };
         self.telemetry.checkpoints.add(1);
@@ -103,7 +108,6 @@ impl Lane {
         self.schedule.end(self.clock.monotonic_us());
         let partitions: usize = self.replica.shards.iter().map(ShardState::partition_count).sum();
         self.telemetry.partitions.set(partitions as u64);
-        self.begin_checkpoint();
     }
 
     /// Writes everything that is not a row yet, in this thread: the next start has nothing to apply.
@@ -129,7 +133,9 @@ impl Lane {
         for _ in 0..1000 {
             for command in self.inbox.take() {
                 if let crate::shard::command::Command::CheckpointDone { written } = command {
-                    self.end_checkpoint(written);
+                    // Without beginning another: two of one shard at once would write what the
+                    // later one knows without the changes that the earlier one carries.
+                    self.close_checkpoint(written);
                     return written;
                 }
                 let stopping = crate::shard::command::CommandError::ShuttingDown;

@@ -85,8 +85,10 @@ impl Transcript {
                 let end = self.messages.get(&partition).map_or(0, |it| it.len() as u64);
                 assert!(settled.last().is_none_or(|last| *last < end));
                 let before = self.settled.insert((partition, group), settled.clone());
-                let kept = before.is_none_or(|before| before.is_subset(&settled));
-                assert!(kept, "something settled in {partition} is open again");
+                let before = before.unwrap_or_default();
+                let reopened: Vec<&Sequence> = before.difference(&settled).collect();
+                let number = self.entries;
+                assert!(reopened.is_empty(), "entry {number} opens {reopened:?} of {partition}");
                 if release {
                     self.leases.remove(&(partition, group));
                 }
