@@ -3,6 +3,13 @@
 //!
 //! `SEEDS` sets how many seeds, `SEED` runs one alone; `MESSAGES` how many messages each producer sends.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test: a panic is how it fails, and it names its seed"
+)]
+
 #[path = "engines/cluster.rs"]
 mod cluster;
 #[path = "simulated/history.rs"]
