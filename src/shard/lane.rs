@@ -55,6 +55,8 @@ pub(super) struct Lane {
     pub(super) origin: Origin,
     pub(super) rotation: usize,
     /// Decided again with the next commit.
+    /// The shard that the next pop begins with.
+    pub(super) turn: usize,
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
     pub(super) held: Vec<(ShardId, Vec<Ring>)>,
@@ -140,6 +142,7 @@ impl Lane {
                 Attempt::Failed(error) => return self.fail(work, &error),
             }
         }
+            self.turn = plan.turn;
         self.fail(work, &AppendError::Unavailable("too many engines want the same shards".into()));
     }
 
@@ -153,7 +156,7 @@ impl Lane {
             catalog: self.replica.catalog.catalog(),
             dedup: self.config.dedup,
         };
-        round::decide(&self.replica, context, self.origin, self.rotation, work)
+        round::decide(&self.replica, context, self.origin, self.turn, work)
     }
 
     fn append(&mut self, plan: &Plan) -> Attempt {
@@ -314,9 +317,7 @@ impl Lane {
     }
 
     fn shut_down(&mut self) {
-        for pop in self.parked.take_all() {
-            let _ = pop.reply.send(Err(CommandError::ShuttingDown));
-        }
+        self.release_parked();
         self.checkpoint_everything();
         if let Err(error) = self.runtime.block_on(self.log.sync()) {
             tracing::error!(%error, "the log could not be synced while shutting down");
@@ -359,7 +360,10 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
-        Command::Describe(_) | Command::CheckpointDone { .. } | Command::Stop(_) => {}
+        Command::Describe(_)
+        | Command::CheckpointDone { .. }
+        | Command::Release
+        | Command::Stop(_) => {}
     }
 }
 

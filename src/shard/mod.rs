@@ -145,6 +145,7 @@ impl Engine {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
             origin: Origin { engine: random.next_u64(), append: 0 },
             rotation: 0,
+            turn: 0,
             again: Vec::new(),
             held: Vec::new(),
             poisoned: false,
@@ -206,6 +207,12 @@ impl Engine {
     pub fn read(&self, shard: ShardId, run: &Run) -> Result<Vec<Chunk>, ReadError> {
         let place = self.log.body(shard, Extent { position: run.position, len: run.len })?;
         decode_place(run, place)
+    }
+
+    /// Lets nobody wait for messages any more: who does is answered that the engine stops. To be
+    /// called before the doors close, which answer everything that is under way.
+    pub fn release(&self) {
+        self.submit(Command::Release);
     }
 
     /// Commits what waits, writes a last checkpoint, syncs the log and ends the lane. Producers and
