@@ -181,7 +181,7 @@ impl Journal {
         let helper = match config.prepare {
             Prepare::WhenNeeded => None,
             Prepare::Ahead => {
-                let started = Helper::start(Arc::clone(&writer), preparer);
+                let started = Helper::start(Arc::clone(&writer), preparer, Arc::clone(&segments));
                 let name = "the helper thread".to_owned();
                 let failed = |source| RecoverError::Io { action: "starting", name, source };
                 Some(started.map_err(failed)?)

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::base::clock::Clock;
 use crate::base::place::ShardId;
 use crate::buffer::Buffers;
+use crate::buffer::flush::LINGER_US;
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::{Append, AppendError, Durability, Extent, Log};
@@ -54,9 +55,9 @@ pub(super) struct Lane {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) origin: Origin,
     pub(super) rotation: usize,
-    /// Decided again with the next commit.
     /// The shard that the next pop begins with.
     pub(super) turn: usize,
+    /// Decided again with the next commit.
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
     pub(super) held: Vec<(ShardId, Vec<Ring>)>,
@@ -107,12 +108,17 @@ impl Lane {
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
         let now_us = self.clock.monotonic_us();
+        // What is due soon comes along: one commit instead of several.
+        let horizon_us = match self.buffers.first_due_us() {
+            Some(first) if first <= now_us => now_us + LINGER_US,
+            _ => 0,
+        };
         let mut room = COMMIT_BYTES_MAX;
         let shards = self.replica.count().get();
         for step in 0..shards {
             // Another shard is first each time, so that a full commit starves nobody.
             let shard = (self.rotation as u16).wrapping_add(step) % shards;
-            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= now_us);
+            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= horizon_us);
             if (is_due || self.stopping.is_some()) && room > 0 {
                 let rings = self.buffers.drain(shard, room);
                 room = room.saturating_sub(rings.iter().map(Ring::bytes).sum());
@@ -136,13 +142,13 @@ impl Lane {
         self.take_own_commands(&mut work);
         for _ in 0..TRIES_MAX {
             let plan = self.decide(&work);
+            self.turn = plan.turn;
             match self.append(&plan) {
                 Attempt::Done(positions) => return self.finish(work, plan, &positions),
                 Attempt::Again => {}
                 Attempt::Failed(error) => return self.fail(work, &error),
             }
         }
-            self.turn = plan.turn;
         self.fail(work, &AppendError::Unavailable("too many engines want the same shards".into()));
     }
 
@@ -325,22 +331,17 @@ impl Lane {
     }
 
     fn sleep(&self) {
-        const LONGEST: Duration = Duration::from_secs(60);
+        const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.clock.now_ms());
         let shards = &self.replica.shards;
-        let due = (0..self.replica.count().get()).filter_map(|it| self.buffers.due_us(it)).min();
         let lease = shards.iter().filter_map(|shard| shard.next_timer_ms()).min();
-        let waits = [
-            due.map(|due| due.saturating_sub(now_us)),
-            lease.map(|due| due.saturating_sub(now_ms) * 1000),
-            self.parked.next_deadline_us().map(|due| due.saturating_sub(now_us)),
-            self.schedule.next_us(self.has_changes()).map(|due| due.saturating_sub(now_us)),
+        let times = [
+            lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
+            self.parked.next_deadline_us(),
+            self.schedule.next_us(self.has_changes()),
         ];
-        let wait = waits.into_iter().flatten().min().map(Duration::from_micros);
-        let wait = wait.unwrap_or(LONGEST).min(LONGEST);
-        if !wait.is_zero() {
-            self.buffers.bell().sleep(wait);
-        }
+        let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
+        self.buffers.sleep(now_us, until_us.min(now_us + LONGEST_US));
     }
 }
 
