@@ -71,7 +71,7 @@ impl Drop for Helper {
 /// given back early are used again for the segments that come next, and that is what counts: on the
 /// virtual machine that this was measured on, writing into pages which the system has to get first
 /// runs at 0.3 GB/s, into pages just given back at 5 GB/s.
-const CACHED_BYTES: u64 = 256 << 20;
+pub const CACHED_BYTES: u64 = 256 << 20;
 
 /// Lets sealed, durable segments go that are more than [`CACHED_BYTES`] behind; returns the position
 /// up to which that is done.

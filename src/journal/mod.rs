@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 pub use self::error::{
     AppendError, CloseError, Damage, DropError, ReadError, RecoverError, SyncError,
 };
+pub use self::helper::CACHED_BYTES;
 pub use self::page::{FORMAT_VERSION, PAGE_BYTES};
 pub use self::reader::{Reader, Record};
 pub use self::record::{ALIGN_BYTES, HEADER_BYTES, StoreId};

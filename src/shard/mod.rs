@@ -200,6 +200,12 @@ impl Engine {
         &*self.log
     }
 
+    /// Whether reading a run will most likely not wait for the disk.
+    #[must_use]
+    pub fn is_near(&self, run: &Run) -> bool {
+        self.log.is_near(run.position)
+    }
+
     /// Reads batches that are not in memory any more. May wait for the disk.
     ///
     /// # Errors
