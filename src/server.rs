@@ -379,5 +379,6 @@ fn shard_config(settings: &Settings) -> shard::Config {
         segment_bytes: store.segment_bytes,
         compaction_live_ratio: store.compaction_live_ratio,
         sole_writer: true,
+        ..shard::Config::default()
     }
 }

@@ -28,8 +28,9 @@ impl Doorbell {
 
     /// Forgets rings so far; call before looking for work.
     pub fn listen(&self) {
-        self.rung.store(false, Ordering::Release);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // Not a plain store: whoever found the bell rung already did its work before, and this
+        // must see it.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 
     /// Sleeps until the bell rings or `most` has passed; returns at once if it rang since

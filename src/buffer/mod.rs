@@ -87,6 +87,12 @@ impl Buffers {
         }
     }
 
+    /// How many shards it has rings for.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shelves.len() as u16
+    }
+
     /// Puts a push into its partition's ring; never waits beyond the shard's lock. What stands in
     /// its way is due at once: a full ring gains nothing by waiting for company.
     ///

@@ -127,6 +127,20 @@ impl Ring {
         Ok(())
     }
 
+    /// Takes out the batches for which `take` holds; the others keep their order.
+    pub fn take_where(&mut self, take: impl Fn(&Pending) -> bool) -> VecDeque<Pending> {
+        let all = std::mem::take(&mut self.pending);
+        let (taken, kept): (VecDeque<Pending>, _) = all.into_iter().partition(take);
+        self.pending = kept;
+        self.messages = 0;
+        self.bytes = 0;
+        for pending in &self.pending {
+            self.messages = self.messages.saturating_add(pending.push.batch.count());
+            self.bytes += pending.bytes();
+        }
+        taken
+    }
+
     /// Splits off the oldest batches up to about `bytes_max`, one at least.
     pub(super) fn split(&mut self, bytes_max: u64) -> Self {
         let mut head = Self {

@@ -160,6 +160,18 @@ pub trait Log: Send + Sync + 'static {
     /// How many entries the shard has.
     fn head(&self, shard: ShardId) -> LogFuture<'_, Result<u64, ReadError>>;
 
+    /// The heads of the shards below `count`, by number; no instant at which all of them were so is
+    /// promised. A log behind a network asks for all at once.
+    fn heads(&self, count: u16) -> LogFuture<'_, Result<Vec<u64>, ReadError>> {
+        Box::pin(async move {
+            let mut heads = Vec::with_capacity(usize::from(count));
+            for shard in 0..count {
+                heads.push(self.head(shard).await?);
+            }
+            Ok(heads)
+        })
+    }
+
     /// Bytes inside an entry of `shard`. May touch the disk; local logs answer without waiting for
     /// anything but a page fault.
     fn body(&self, shard: ShardId, extent: Extent) -> Result<Bytes, ReadError>;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use crate::buffer::Buffers;
 use crate::log::Log;
@@ -12,9 +13,23 @@ use crate::shard::command::{Command, Inbox};
 use crate::state::checkpoint::Checkpoint;
 use crate::state::kv::{Kv, KvError};
 
-/// Hands checkpoints to the thread.
+/// Hands checkpoints to the thread. Dropped, it waits for the thread: whoever stopped the engine may
+/// open its log again.
 #[derive(Debug)]
-pub(super) struct Handle(mpsc::Sender<Checkpoint>);
+pub(super) struct Handle {
+    sender: Option<mpsc::Sender<Checkpoint>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
 
 impl Handle {
     /// Starts the thread; it ends when the handle is dropped.
@@ -26,7 +41,8 @@ impl Handle {
     ) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Checkpoint>();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        std::thread::Builder::new().name("onrush-checkpoint".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("onrush-checkpoint".into());
+        let thread = thread.spawn(move || {
             while let Ok(checkpoint) = receiver.recv() {
                 let written = match write(&*log, &*kv, checkpoint, &runtime) {
                     Ok(()) => true,
@@ -39,13 +55,13 @@ impl Handle {
                 buffers.bell().ring();
             }
         })?;
-        Ok(Self(sender))
+        Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
     /// Writes a checkpoint in the background; `CheckpointDone` tells when it is there.
     pub(super) fn write(&self, checkpoint: Checkpoint) {
         // The thread lives as long as this handle.
-        let _ = self.0.send(checkpoint);
+        let _ = self.sender.as_ref().map(|sender| sender.send(checkpoint));
     }
 }
 

@@ -267,17 +267,33 @@ pub enum CommandError {
 
 /// Commands on their way to the lane.
 #[derive(Debug, Default)]
-pub struct Inbox(Mutex<Vec<Command>>);
+pub struct Inbox(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    commands: Vec<Command>,
+    closed: bool,
+}
 
 impl Inbox {
-    /// Adds a command; the caller rings the bell.
+    /// Adds a command; the caller rings the bell. After [`Self::close`] it is dropped, and the
+    /// sender of its answer with it.
     pub fn put(&self, command: Command) {
-        self.0.lock().push(command);
+        let mut waiting = self.0.lock();
+        if !waiting.closed {
+            waiting.commands.push(command);
+        }
     }
 
     /// Takes all commands.
     #[must_use]
     pub fn take(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.0.lock())
+        std::mem::take(&mut self.0.lock().commands)
+    }
+
+    /// Nobody takes commands any more: those that are there are dropped, and so are later ones.
+    pub fn close(&self) {
+        self.0.lock().closed = true;
+        drop(self.take());
     }
 }

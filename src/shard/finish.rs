@@ -94,6 +94,10 @@ impl Lane {
             (Command::Pop(pop), Outcome::Popped(claims, step)) => {
                 self.answer_pop(pop, claims, step)
             }
+            (Command::Pop(pop), Outcome::None) => {
+                // It hung up after it was woken: what it was woken for is the next one's.
+                self.wake_name(&pop.queue);
+            }
             (command, Outcome::Again) => self.again.push(command),
             (command, Outcome::Failed(error)) => {
                 fail_command(command, &CommandError::Decide(error));
@@ -198,6 +202,14 @@ impl Lane {
     fn queue_of(&self, shard: ShardId, partition: PartitionNumber) -> Option<QueueId> {
         let state = self.replica.shards.get(usize::from(shard))?;
         Some(state.partition(partition)?.queue)
+    }
+
+    /// Lets those that wait for a queue try again, if there is work for them.
+    pub(super) fn wake_name(&mut self, name: &QueueName) {
+        let queue = self.replica.catalog.catalog().find(name.as_str()).map(|queue| queue.id);
+        if let Some(queue) = queue {
+            self.wake_queue(queue);
+        }
     }
 
     fn wake_queue(&mut self, queue: QueueId) {

@@ -36,6 +36,8 @@ use crate::telemetry::Telemetry;
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 /// How often an append whose answer was lost, or that lost a race, is taken up again.
 const TRIES_MAX: u32 = 1000;
+/// Commits that may fail in a row while the engine stops; then what waits is given up.
+const STOP_TRIES_MAX: u32 = 50;
 
 /// What a lane works with; see the fields of the engine.
 pub(super) struct Lane {
@@ -63,6 +65,14 @@ pub(super) struct Lane {
     pub(super) held: Vec<(ShardId, Vec<Ring>)>,
     /// The log failed for good.
     pub(super) poisoned: bool,
+    /// Commits that failed since one succeeded.
+    pub(super) failed_in_a_row: u32,
+    /// A checkpoint failed: there are no further ones.
+    pub(super) checkpoints_failed: bool,
+    /// When other engines are to be followed, in the clock's microseconds.
+    pub(super) follow_at_us: u64,
+    /// Whether what a crash left half done was looked for.
+    pub(super) tidied: bool,
     pub(super) stopping: Option<Reply<()>>,
 }
 
@@ -80,18 +90,20 @@ impl Lane {
         self.publish_catalog();
         loop {
             self.buffers.bell().listen();
+            self.follow_if_due();
             let work = self.gather();
-            let timers_due = self.timer_due();
-            let idle = work.is_empty() && !timers_due;
-            if !idle {
+            let idle = work.is_empty() && !self.timer_due();
+            let gives_up = self.gives_up();
+            if !idle && !gives_up {
                 self.commit(work);
+                self.expire_parked();
+                self.begin_checkpoint();
+                continue;
             }
             self.expire_parked();
             self.begin_checkpoint();
-            if !idle {
-                continue;
-            }
             if let Some(reply) = self.stopping.take() {
+                self.give_up(work);
                 self.shut_down();
                 // Whoever asked may have stopped waiting; the lane is done either way.
                 let _ = reply.send(());
@@ -99,6 +111,12 @@ impl Lane {
             }
             self.sleep();
         }
+    }
+
+    /// Whether the engine stops and the log takes nothing more: nobody may wait for that for ever.
+    fn gives_up(&self) -> bool {
+        let hopeless = self.poisoned || self.failed_in_a_row > STOP_TRIES_MAX;
+        self.stopping.is_some() && self.failed_in_a_row > 0 && hopeless
     }
 
     /// Takes everything that is due.
@@ -113,7 +131,9 @@ impl Lane {
             Some(first) if first <= now_us => now_us + LINGER_US,
             _ => 0,
         };
-        let mut room = COMMIT_BYTES_MAX;
+        // What is held counts: else an outage would pile up more than one append can take.
+        let held = work.rings.iter().flat_map(|(_, rings)| rings).map(Ring::bytes).sum();
+        let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
         let shards = self.replica.count().get();
         for step in 0..shards {
             // Another shard is first each time, so that a full commit starves nobody.
@@ -140,16 +160,48 @@ impl Lane {
 
     fn commit(&mut self, mut work: Work) {
         self.take_own_commands(&mut work);
+        self.commit_whole(work);
+    }
+
+    fn commit_whole(&mut self, work: Work) {
+        let mut looked = self.config.sole_writer;
         for _ in 0..TRIES_MAX {
             let plan = self.decide(&work);
             self.turn = plan.turn;
+            if !looked && plan.is_doubtful() {
+                // A no may only be due to what others did and this engine has not seen.
+                looked = true;
+                match self.follow_all() {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => return self.fail(work, &error),
+                }
+            }
             match self.append(&plan) {
-                Attempt::Done(positions) => return self.finish(work, plan, &positions),
+                Attempt::Done(positions) => {
+                    self.failed_in_a_row = 0;
+                    return self.finish(work, plan, &positions);
+                }
                 Attempt::Again => {}
-                Attempt::Failed(error) => return self.fail(work, &error),
+                Attempt::Failed(error) => return self.fail_or_split(work, &error),
             }
         }
         self.fail(work, &AppendError::Unavailable("too many engines want the same shards".into()));
+    }
+
+    /// What does not fit as a whole may fit in parts: no request may fail for another's size.
+    fn fail_or_split(&mut self, work: Work, error: &AppendError) {
+        let parts = match error {
+            AppendError::DiskFull | AppendError::TooLarge { .. } => work.split(error),
+            _ => Err(Box::new(work)),
+        };
+        match parts {
+            Ok((first, second)) => {
+                self.commit_whole(first);
+                self.commit_whole(second);
+            }
+            Err(work) => self.fail(*work, error),
+        }
     }
 
     fn decide(&mut self, work: &Work) -> Plan {
@@ -165,35 +217,66 @@ impl Lane {
         round::decide(&self.replica, context, self.origin, self.turn, work)
     }
 
+    /// Appends a plan, and does not rest until it is known what became of it. After a lost answer
+    /// the very same plan is offered again: if it stands, or arrives late, the heads have moved and
+    /// its entries are found there; so it can never stand twice.
     fn append(&mut self, plan: &Plan) -> Attempt {
         if plan.proposals.is_empty() {
             return self.sync_for_duplicates(plan);
         }
-        let started = self.clock.monotonic_us();
-        let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
-        self.telemetry.commit_latency.record(self.clock.monotonic_us() - started, 1);
-        match appended {
-            Ok(Append::Appended(positions)) => {
-                self.telemetry.commits.add(1);
-                Attempt::Done(positions)
-            }
-            Ok(Append::Conflict(shards)) => {
-                self.telemetry.conflicts.add(1);
-                match shards.into_iter().try_for_each(|shard| self.follow(shard).map(|_| ())) {
-                    Ok(()) => Attempt::Again,
-                    Err(error) => Attempt::Failed(error),
+        let mut lost = false;
+        for pause in 0..TRIES_MAX {
+            let started = self.clock.monotonic_us();
+            let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
+            self.telemetry.commit_latency.record(self.clock.monotonic_us() - started, 1);
+            let error = match appended {
+                Ok(Append::Appended(positions)) => {
+                    self.telemetry.commits.add(1);
+                    return Attempt::Done(positions);
                 }
+                Ok(Append::Conflict(shards)) => {
+                    self.telemetry.conflicts.add(1);
+                    match self.look_for_ours(&shards) {
+                        // The entries were applied by following; `finish` only signs.
+                        Ok(true) => return Attempt::Done(Vec::new()),
+                        Ok(false) => return Attempt::Again,
+                        Err(error) => error,
+                    }
+                }
+                Err(AppendError::OutcomeUnknown) => {
+                    lost = true;
+                    AppendError::OutcomeUnknown
+                }
+                Err(AppendError::Poisoned(reason)) if !self.poisoned => {
+                    // The sync that failed may have left the entries on disk, or not: only a
+                    // restart can tell. What comes after it is surely not applied.
+                    tracing::error!(
+                        reason,
+                        "the log failed; nothing more is accepted until a restart"
+                    );
+                    self.poisoned = true;
+                    return Attempt::Failed(AppendError::OutcomeUnknown);
+                }
+                Err(error) => error,
+            };
+            if !lost {
+                return Attempt::Failed(error);
             }
-            Err(AppendError::OutcomeUnknown) => self.resolve(plan),
-            Err(AppendError::Poisoned(reason)) if !self.poisoned => {
-                // The sync that failed may have left the entries on disk, or not: only a restart
-                // can tell. What comes after it is surely not applied.
-                tracing::error!(reason, "the log failed; nothing more is accepted until a restart");
-                self.poisoned = true;
-                Attempt::Failed(AppendError::OutcomeUnknown)
-            }
-            Err(error) => Attempt::Failed(error),
+            std::thread::sleep(Duration::from_millis(u64::from(pause.min(100))));
         }
+        Attempt::Failed(AppendError::OutcomeUnknown)
+    }
+
+    /// Applies what others appended to shards; tells whether the own plan was among it. All of its
+    /// shards are followed even if one cannot be read: that one is caught up with later.
+    fn look_for_ours(&mut self, shards: &[ShardId]) -> Result<bool, AppendError> {
+        let mut origins = Vec::new();
+        let followed: Result<Vec<()>, AppendError> =
+            shards.iter().map(|shard| self.follow(*shard, &mut origins)).collect();
+        if origins.contains(&self.origin) {
+            return Ok(true);
+        }
+        followed.map(|_| false)
     }
 
     /// A receipt may say `duplicate` of a message whose own append was not synced yet.
@@ -208,104 +291,81 @@ impl Lane {
         Attempt::Done(Vec::new())
     }
 
-    /// Finds out what became of an append whose answer was lost, by reading the log.
-    fn resolve(&mut self, plan: &Plan) -> Attempt {
-        let Some(first) = plan.proposals.first() else { return Attempt::Again };
-        for pause in 0..TRIES_MAX {
-            match self.follow_until(first.shard, plan) {
-                Ok(Resolved::Applied) => {
-                    let others = plan.proposals.iter().skip(1);
-                    let caught_up = others.map(|other| self.follow(other.shard));
-                    return match caught_up.collect::<Result<Vec<_>, _>>() {
-                        // The entries were applied by following; `finish` only signs.
-                        Ok(_) => Attempt::Done(Vec::new()),
-                        Err(error) => Attempt::Failed(error),
-                    };
-                }
-                Ok(Resolved::NotApplied) => return Attempt::Again,
-                Err(_) => std::thread::sleep(Duration::from_millis(u64::from(pause.min(100)))),
-            }
-        }
-        Attempt::Failed(AppendError::OutcomeUnknown)
-    }
-
-    fn follow_until(&mut self, shard: ShardId, plan: &Plan) -> Result<Resolved, AppendError> {
-        let origin = self.origin;
-        let entries = self.follow(shard)?;
-        let ours = entries.contains(&origin);
-        debug_assert!(plan.proposals.iter().any(|proposal| proposal.shard == shard));
-        Ok(if ours { Resolved::Applied } else { Resolved::NotApplied })
-    }
-
-    /// Applies what others appended to a shard; returns whose entries they were.
-    pub(super) fn follow(&mut self, shard: ShardId) -> Result<Vec<Origin>, AppendError> {
-        const READ_BYTES: usize = 4 << 20;
-        let unavailable =
-            |error: &dyn std::fmt::Display| AppendError::Unavailable(error.to_string());
-        let mut origins = Vec::new();
-        loop {
-            let from = self.replica.head(shard);
-            let entries = self.runtime.block_on(self.log.read(shard, from, READ_BYTES));
-            let entries = entries.map_err(|error| unavailable(&error))?;
-            if entries.is_empty() {
-                break;
-            }
-            for stored in &entries {
-                let applied = self.replica.apply_stored(stored);
-                if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
-                    origins.push(entry.origin);
-                    self.wake_parked(shard, &entry);
-                }
-            }
-        }
-        if shard == self.replica.count().catalog() && !origins.is_empty() {
-            self.publish_catalog();
-        }
-        Ok(origins)
-    }
-
     /// Answers everything with the log's refusal. QoS 0 batches have their answer already: they
     /// are held and tried again, unless the log is gone for good.
     fn fail(&mut self, work: Work, error: &AppendError) {
         self.telemetry.commit_failed.add(1);
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let is_final = self.poisoned || matches!(error, AppendError::TooLarge { .. });
-        let mut returned = 0;
-        for (shard, rings) in work.rings {
+        let refusal = PushRefusal::Append(error.clone());
+        let held = self.refuse_rings(work.rings, &refusal, is_final);
+        self.held.extend(held);
+        let refusal = CommandError::Append(error.clone());
+        let mut queues = Vec::new();
+        for command in work.commands {
+            if let Command::Pop(pop) = &command {
+                queues.push(pop.queue.clone());
+            }
+            fail_command(command, &refusal);
+        }
+        // They were woken for work that they did not get: it is the next one's turn.
+        for queue in queues {
+            self.wake_name(&queue);
+        }
+        self.replica.chores.extend(work.chores);
+        if !self.held.is_empty() || !self.replica.chores.is_empty() || self.timer_due() {
+            // Nothing else paces the next try.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Signs refusals; returns what is to be held where that is not final.
+    fn refuse_rings(
+        &mut self,
+        rings: Vec<(ShardId, Vec<Ring>)>,
+        refusal: &PushRefusal,
+        is_final: bool,
+    ) -> Vec<(ShardId, Vec<Ring>)> {
+        let (mut returned, mut kept) = (0, Vec::new());
+        for (shard, rings) in rings {
             let mut held = Vec::new();
             for mut ring in rings {
-                let pending = std::mem::take(&mut ring.pending);
-                for pending in pending {
-                    if pending.signer.is_none() && !is_final {
-                        ring.pending.push_back(pending);
-                        continue;
-                    }
+                let refused = ring.take_where(|it| it.signer.is_some() || is_final);
+                for pending in refused {
                     returned += pending.bytes();
-                    self.refuse(pending, error);
+                    self.refuse(pending, refusal);
                 }
                 if !ring.pending.is_empty() {
                     held.push(ring);
                 }
             }
             if !held.is_empty() {
-                self.held.push((shard, held));
+                kept.push((shard, held));
             }
         }
         self.buffers.give_back(returned);
-        for command in work.commands {
-            fail_command(command, &CommandError::Append(error.clone()));
+        kept
+    }
+
+    /// Refuses what the log never took, so that the engine can stop.
+    fn give_up(&mut self, mut work: Work) {
+        self.take_own_commands(&mut work);
+        let lost = self.telemetry.buffered_lost.get();
+        self.refuse_rings(work.rings, &PushRefusal::ShuttingDown, true);
+        let lost = self.telemetry.buffered_lost.get() - lost;
+        if lost > 0 {
+            tracing::error!(lost, "buffered messages were lost: the log did not take them");
         }
-        self.replica.chores.extend(work.chores);
-        if !self.held.is_empty() || !self.replica.chores.is_empty() {
-            // Nothing else paces the next try.
-            std::thread::sleep(Duration::from_millis(20));
+        for command in work.commands {
+            fail_command(command, &CommandError::ShuttingDown);
         }
     }
 
-    fn refuse(&self, pending: Pending, error: &AppendError) {
+    fn refuse(&self, pending: Pending, refusal: &PushRefusal) {
         let count = u64::from(pending.push.batch.count());
         self.telemetry.push_failed.add(count);
         match pending.signer {
-            Some(signer) => signer.sign(Err(PushRefusal::Append(error.clone()))),
+            Some(signer) => signer.sign(Err(refusal.clone())),
             None => self.telemetry.buffered_lost.add(count),
         }
     }
@@ -339,15 +399,11 @@ impl Lane {
             lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
             self.parked.next_deadline_us(),
             self.schedule.next_us(self.has_changes()),
+            (!self.config.sole_writer).then_some(self.follow_at_us),
         ];
         let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
         self.buffers.sleep(now_us, until_us.min(now_us + LONGEST_US));
     }
-}
-
-enum Resolved {
-    Applied,
-    NotApplied,
 }
 
 /// Answers a command with a failure.

@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] is what the rooms above hold: it takes commands and placed pushes and answers them.
 //! Behind it one thread per engine, the lane ([`lane`]), owns all state ([`replica`]) and commits
-//! everything that waits in one append ([`round`] decides, [`finish`] applies and signs). Consumers
+//! everything that waits in one append ([`round`] decides, [`finish`] applies and signs). What other
+//! engines appended is applied by following ([`follow`]). Consumers
 //! that wait are [`parked`] here; the newest batches stay in the [`hot`] tail; [`upkeep`] writes
 //! checkpoints, lets retention work and gives space back.
 
@@ -10,6 +11,7 @@ mod checkpointer;
 pub mod command;
 mod find;
 mod finish;
+mod follow;
 pub mod hot;
 mod lane;
 pub mod parked;
@@ -30,6 +32,7 @@ use crate::base::clock::Clock;
 use crate::base::place::{ShardCount, ShardId, StoreKey};
 use crate::base::random::Random;
 use crate::buffer::Buffers;
+use crate::buffer::receipt::PushRefusal;
 use crate::log::{Extent, Log, ReadError};
 use crate::shard::command::{Command, Inbox};
 use crate::shard::hot::HotTail;
@@ -37,7 +40,7 @@ use crate::shard::lane::Lane;
 use crate::shard::parked::Parked;
 use crate::shard::replica::Replica;
 use crate::shard::schedule::Schedule;
-use crate::state::catalog::{Catalog, CatalogChange};
+use crate::state::catalog::Catalog;
 use crate::state::codec::{self, Chunk};
 use crate::state::effect::Origin;
 use crate::state::kv::Kv;
@@ -62,6 +65,8 @@ pub struct Config {
     pub compaction_live_ratio: f64,
     /// Whether nobody else appends to the log: then all of it up to its end is applied.
     pub sole_writer: bool,
+    /// Where others append too: how often to look at what they did, milliseconds.
+    pub follow_interval_ms: u64,
 }
 
 impl Default for Config {
@@ -74,6 +79,7 @@ impl Default for Config {
             segment_bytes: 128 << 20,
             compaction_live_ratio: 0.25,
             sole_writer: true,
+            follow_interval_ms: 50,
         }
     }
 }
@@ -116,7 +122,9 @@ impl Engine {
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
         let (count, key) = (replica.count(), replica.key());
-        replica.chores = replica.orphans().into_iter().map(CatalogChange::Gone).collect();
+        if config.sole_writer {
+            replica.tidy();
+        }
         let checkpointer = checkpointer::Handle::start(
             Arc::clone(&log),
             Arc::clone(&kv),
@@ -149,10 +157,17 @@ impl Engine {
             again: Vec::new(),
             held: Vec::new(),
             poisoned: false,
+            failed_in_a_row: 0,
+            checkpoints_failed: false,
+            follow_at_us: 0,
+            tidied: config.sole_writer,
             stopping: None,
         };
-        let thread =
-            std::thread::Builder::new().name("onrush-lane".into()).spawn(move || lane.run())?;
+        let closing = Closing(Arc::clone(&inbox), Arc::clone(&buffers));
+        let thread = std::thread::Builder::new().name("onrush-lane".into()).spawn(move || {
+            let _closing = closing;
+            lane.run();
+        })?;
         let thread = Mutex::new(Some(thread));
         Ok(Self { log, buffers, inbox, view, clock, count, key, thread })
     }
@@ -232,6 +247,22 @@ impl Engine {
         if let Some(thread) = thread {
             // It has answered; all that is left is to return.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// However the lane ends, nobody waits for it any longer.
+struct Closing(Arc<Inbox>, Arc<Buffers>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Self(inbox, buffers) = self;
+        inbox.close();
+        for shard in 0..buffers.shards() {
+            let rings = buffers.drain(shard, u64::MAX);
+            for signer in rings.into_iter().flat_map(|it| it.pending).filter_map(|it| it.signer) {
+                signer.sign(Err(PushRefusal::ShuttingDown));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::state::ShardState;
 use crate::state::catalog::{CatalogChange, CatalogShard};
 use crate::state::checkpoint::LoadError;
 use crate::state::codec::{self, EntryError};
-use crate::state::effect::Entry;
+use crate::state::effect::{Effect, Entry};
 use crate::state::kv::Kv;
 
 /// Why the log cannot be applied to the state.
@@ -103,6 +103,12 @@ impl Replica {
             self.chores.extend(self.catalog.apply(entry, position, len));
         } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
             state.apply(entry, position, len);
+            // Whoever made a partition may not have known all groups of its queue.
+            for effect in &entry.effects {
+                if let Effect::CreatePartition { queue, .. } = effect {
+                    self.chores.extend(unregistered(&self.catalog, state, *queue));
+                }
+            }
         }
     }
 
@@ -130,9 +136,27 @@ impl Replica {
         Ok(Some(entry))
     }
 
+    /// Plans what a crash left half done: queues that the catalog forgot are dropped from shards,
+    /// and its groups are made known where partitions are. To be called with a catalog that is not
+    /// older than the shards.
+    pub fn tidy(&mut self) {
+        let mut chores: Vec<CatalogChange> =
+            self.orphans().into_iter().map(CatalogChange::Gone).collect();
+        for shard in &self.shards {
+            for queue in shard.queues() {
+                chores.extend(unregistered(&self.catalog, shard, queue));
+            }
+        }
+        chores.extend(std::mem::take(&mut self.chores));
+        for chore in chores {
+            if !self.chores.contains(&chore) {
+                self.chores.push(chore);
+            }
+        }
+    }
+
     /// Queues that shards still hold though the catalog forgot them: a crash came between.
-    #[must_use]
-    pub fn orphans(&self) -> Vec<QueueId> {
+    fn orphans(&self) -> Vec<QueueId> {
         let mut orphans: Vec<QueueId> = self
             .shards
             .iter()
@@ -143,4 +167,16 @@ impl Replica {
         orphans.dedup();
         orphans
     }
+}
+
+/// Groups of a queue that a shard does not know though it has partitions of the queue.
+fn unregistered<'a>(
+    catalog: &'a CatalogShard,
+    shard: &'a ShardState,
+    queue: QueueId,
+) -> impl Iterator<Item = CatalogChange> + 'a {
+    let has_partitions = shard.partitions_of(queue).next().is_some();
+    let groups = catalog.catalog().groups(queue).filter(move |_| has_partitions);
+    let missing = groups.filter(move |(name, _)| shard.group(queue, name).is_none());
+    missing.map(move |(name, start)| CatalogChange::Group(queue, name.into(), start))
 }

@@ -11,7 +11,7 @@ use onrush_protocol::options::QueueOptions;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
-use crate::log::{Durability, Proposal};
+use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Command, Define, Pop};
 use crate::shard::replica::Replica;
 use crate::state::ShardState;
@@ -56,6 +56,35 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Two parts that may be taken where the whole is not, the first to be committed first; or the
+    /// whole again, where parts would not help. On a full disk only what needs little space (acks,
+    /// leases, deleting) parts from what needs much.
+    ///
+    /// # Errors
+    /// The work itself when there are no such parts.
+    pub fn split(mut self, error: &AppendError) -> Result<(Self, Self), Box<Self>> {
+        let has_upkeep = !self.retention.is_empty()
+            || !self.relocations.is_empty()
+            || !self.reburials.is_empty();
+        let has_commands = !self.commands.is_empty() || !self.chores.is_empty();
+        let too_large = matches!(error, AppendError::TooLarge { .. });
+        let second = if !self.rings.is_empty() && (has_commands || has_upkeep) {
+            Self { rings: std::mem::take(&mut self.rings), ..Self::default() }
+        } else if has_upkeep && has_commands {
+            let commands = std::mem::take(&mut self.commands);
+            let chores = std::mem::take(&mut self.chores);
+            std::mem::replace(&mut self, Self { commands, chores, ..Self::default() })
+        } else if too_large && self.commands.len() > 1 {
+            let half = self.commands.len() / 2;
+            Self { commands: self.commands.split_off(half), ..Self::default() }
+        } else {
+            return Err(Box::new(self));
+        };
+        Ok((self, second))
+    }
+}
+
 /// What became of a command, as decided.
 #[derive(Debug)]
 pub enum Outcome {
@@ -94,6 +123,26 @@ pub struct Plan {
     pub lapsed: usize,
     /// The shard that the next round's first pop begins with: behind the last one that gave.
     pub turn: usize,
+}
+
+impl Plan {
+    /// Whether it says no to somebody, or makes a partition, on the strength of a state that others
+    /// may have changed: the log tells a stale decider only where it appends.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        let is_no = |outcome: &Outcome| match outcome {
+            Outcome::Popped(claims, _) => claims.is_empty(),
+            Outcome::Acked(results) => results.iter().any(Result::is_err),
+            Outcome::Extended(until) => until.is_none(),
+            Outcome::Deleted(existed) => !existed,
+            Outcome::Defined(_) | Outcome::Failed(_) => true,
+            Outcome::None | Outcome::Again => false,
+        };
+        let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
+        self.outcomes.iter().any(is_no)
+            || self.receipts.iter().any(Result::is_err)
+            || self.entries.iter().any(|(_, entry)| entry.effects.iter().any(makes_partition))
+    }
 }
 
 /// Decides all of `work` against `replica`; pops begin with shard `turn`.

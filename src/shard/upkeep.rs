@@ -93,6 +93,12 @@ impl Lane {
     /// The checkpoint under way is written. One that failed is not ended: what it carried stays in
     /// memory, and there are no further checkpoints of this run.
     pub(super) fn end_checkpoint(&mut self, written: bool) {
+        self.close_checkpoint(written);
+        self.begin_checkpoint();
+    }
+
+    fn close_checkpoint(&mut self, written: bool) {
+        self.checkpoints_failed |= !written;
         let Some(shard) = self.schedule.under_way().filter(|_| written) else { return };
         self.telemetry.checkpoints.add(1);
         match self.replica.shards.get_mut(usize::from(shard)) {
@@ -102,12 +108,12 @@ impl Lane {
         self.schedule.end(self.clock.monotonic_us());
         let partitions: usize = self.replica.shards.iter().map(ShardState::partition_count).sum();
         self.telemetry.partitions.set(partitions as u64);
-        self.begin_checkpoint();
     }
 
     /// Writes everything that is not a row yet, in this thread: the next start has nothing to apply.
     pub(super) fn checkpoint_everything(&mut self) {
-        if self.schedule.under_way().is_some() && !self.await_checkpoint() {
+        let is_open = self.schedule.under_way().is_some();
+        if self.checkpoints_failed || (is_open && !self.await_checkpoint()) {
             return;
         }
         let end = self.log.bounds().end;
@@ -127,7 +133,9 @@ impl Lane {
         for _ in 0..1000 {
             for command in self.inbox.take() {
                 if let crate::shard::command::Command::CheckpointDone { written } = command {
-                    self.end_checkpoint(written);
+                    // Without beginning another: two of one shard at once would write what the
+                    // later one knows without the changes that the earlier one carries.
+                    self.close_checkpoint(written);
                     return written;
                 }
                 let stopping = crate::shard::command::CommandError::ShuttingDown;

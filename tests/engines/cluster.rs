@@ -1,0 +1,71 @@
+//! Engines that share one simulated log.
+
+use std::sync::Arc;
+
+use onrush::base::clock::SystemClock;
+use onrush::base::place::{ShardCount, StoreKey};
+use onrush::base::random::SeededRandom;
+use onrush::buffer::{self, Buffers};
+use onrush::log::Log;
+use onrush::log::simulated::SimulatedLog;
+use onrush::shard::replica::Replica;
+use onrush::shard::{Config, Engine, Parts};
+use onrush::state::kv::memory::MemoryKv;
+use onrush::telemetry::Telemetry;
+
+use crate::station::Station;
+use crate::transcript::Transcript;
+
+/// Engines and their log.
+pub(crate) struct Cluster {
+    pub(crate) log: SimulatedLog,
+    pub(crate) stations: Vec<Arc<Station>>,
+}
+
+impl Cluster {
+    /// Starts `engines` on a new log.
+    pub(crate) fn start(seed: u64, engines: u64) -> Self {
+        let shards = ShardCount::new(3).unwrap();
+        let log = SimulatedLog::new(seed, shards);
+        let stations = (0..engines).map(|number| Arc::new(station(&log, seed, number, shards)));
+        let stations = stations.collect();
+        Self { log, stations }
+    }
+
+    /// What the log says.
+    pub(crate) fn transcript(&self) -> Transcript {
+        let catalog = 3;
+        let entries = self.log.entries().into_iter().filter(|entry| entry.shard != catalog);
+        Transcript::of(entries.map(|entry| (entry.shard, entry.bytes)))
+    }
+
+    /// Stops all engines.
+    pub(crate) async fn stop(&self) {
+        for station in &self.stations {
+            station.stop().await;
+        }
+    }
+}
+
+fn station(log: &SimulatedLog, seed: u64, number: u64, shards: ShardCount) -> Station {
+    let telemetry = Arc::new(Telemetry::default());
+    let parts = Parts {
+        log: Arc::new(log.connect()) as Arc<dyn Log>,
+        kv: Arc::new(MemoryKv::new()),
+        clock: Arc::new(SystemClock::new()),
+        random: Arc::new(SeededRandom::new(seed * 1_000 + number)),
+        buffers: Arc::new(Buffers::new(shards.get(), buffer::Config::default())),
+        telemetry: Arc::clone(&telemetry),
+    };
+    // Little is kept in memory and rows are written all the time, so that every path is walked.
+    let config = Config {
+        hot_tail_bytes: 2_000,
+        checkpoint_interval_ms: 10,
+        sole_writer: false,
+        follow_interval_ms: 10,
+        ..Config::default()
+    };
+    let replica = Replica::new(shards, StoreKey([5; 16]));
+    let engine = Engine::start(replica, parts, config).unwrap();
+    Station::new(engine, telemetry, seed * 1_000 + 500 + number)
+}
