@@ -149,6 +149,8 @@ impl Server {
     pub async fn stop(mut self, patience: Duration) {
         // An error means that no door is open any more.
         let _ = self.stop.send(true);
+        // What waits for messages would keep its connection open for as long as it likes.
+        self.rooms.engine.release();
         let closing = async { while self.doors.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, closing).await.is_err() {
             tracing::warn!("connections that did not end in time were cut");

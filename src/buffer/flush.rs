@@ -6,6 +6,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How long a partition that has `bufferMax` messages lets other partitions join its commit.
+/// Nobody waits for it; without it a busy lane makes thousands of small commits a second, each of
+/// which costs more than what it carries (QoS 0 was slower than QoS 1).
+pub const LINGER_US: u64 = 4_000;
+
 /// When a push wants to be committed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FlushWish {
@@ -26,8 +31,12 @@ impl FlushWish {
     pub fn due_us(self, waiting: u32, now_us: u64) -> u64 {
         match self {
             Self::Now => 0,
-            Self::Later { buffer_max, .. } if waiting >= buffer_max => 0,
-            Self::Later { buffer_ms, .. } => (now_us + u64::from(buffer_ms) * 1000).max(1),
+            Self::Later { buffer_ms, buffer_max } => {
+                let timer_us = u64::from(buffer_ms) * 1000;
+                let wait_us =
+                    if waiting >= buffer_max { timer_us.min(LINGER_US) } else { timer_us };
+                (now_us + wait_us).max(1)
+            }
         }
     }
 }
@@ -81,8 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_buffered_push_is_due_at_once_when_buffer_max_messages_wait() {
-        assert_eq!(WISH.due_us(10, 5_000), 0);
+    fn a_buffered_push_is_due_after_lingering_when_buffer_max_messages_wait() {
+        assert_eq!(WISH.due_us(10, 5_000), 5_000 + LINGER_US);
+    }
+
+    #[test]
+    fn lingering_never_outlasts_buffer_ms() {
+        let wish = FlushWish::Later { buffer_ms: 1, buffer_max: 10 };
+        assert_eq!(wish.due_us(10, 5_000), 6_000);
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub mod receipt;
 pub mod ring;
 pub mod shelf;
 
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
 use parking_lot::Mutex;
 
 use crate::base::place::ShardId;
@@ -35,7 +38,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let ring = RingLimits { messages_max: 65_536, bytes_max: 16 << 20 };
-        Self { ring, budget_bytes: 128 << 20 }
+        Self { ring, budget_bytes: 32 << 20 }
     }
 }
 
@@ -66,6 +69,8 @@ pub struct Buffers {
     limits: RingLimits,
     budget: Budget,
     bell: Doorbell,
+    /// Until when the lane sleeps, in the clock's microseconds; 0 while it is awake.
+    asleep_until_us: AtomicU64,
 }
 
 impl Buffers {
@@ -78,6 +83,7 @@ impl Buffers {
             limits: config.ring,
             budget: Budget::new(config.budget_bytes),
             bell: Doorbell::default(),
+            asleep_until_us: AtomicU64::new(0),
         }
     }
 
@@ -118,10 +124,34 @@ impl Buffers {
                 }
             }
         };
-        if due.bring_forward(wish.due_us(count, now_us)) {
-            self.bell.ring();
+        let due_us = wish.due_us(count, now_us);
+        if due.bring_forward(due_us) {
+            // Orders our store of `due` before this load; `sleep` does the same the other way round,
+            // so that one of the two sees the other.
+            fence(Ordering::SeqCst);
+            if due_us < self.asleep_until_us.load(Ordering::Relaxed) {
+                self.bell.ring();
+            }
         }
         Ok(())
+    }
+
+    /// When the first shard wants its commit, in the clock's microseconds.
+    #[must_use]
+    pub fn first_due_us(&self) -> Option<u64> {
+        self.due.iter().filter_map(DueAt::get).min()
+    }
+
+    /// The lane sleeps until `until_us`, unless a push is due before, or the bell rings.
+    pub fn sleep(&self, now_us: u64, until_us: u64) {
+        self.asleep_until_us.store(until_us, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let until_us = self.first_due_us().map_or(until_us, |due| due.min(until_us));
+        if until_us > now_us {
+            self.bell.sleep(Duration::from_micros(until_us - now_us));
+        }
+        // Awake, the lane looks at everything anyway: nobody needs to ring.
+        self.asleep_until_us.store(0, Ordering::Relaxed);
     }
 
     /// Makes everything due that waits, in whatever shard it does.

@@ -98,7 +98,9 @@ settings! {
         /// Bytes that one ring may hold, so that one partition cannot take the whole budget.
         ring_bytes_max: usize = 16 * 1024 * 1024, Rule::Bytes { min: 64 * KIB, max: 4 * GIB };
         /// Bytes that all rings together may hold: the ceiling of memory for messages on their way.
-        budget_bytes: usize = 128 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
+        /// Some tens of milliseconds of what a disk takes; more only makes what waits fall out of the
+        /// processor's caches.
+        budget_bytes: usize = 32 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
         /// How long a QoS 1 or 2 push may wait for its commit, when the push does not say. After it
         /// the answer is that the outcome is not known.
         append_timeout_ms: u64 = 30_000, Rule::Millis { min: 100, max: 10 * MINUTE };

@@ -37,13 +37,13 @@ pub struct Delivered {
 }
 
 /// Turns claims into batches. Waits for the disk only where batches are no longer in memory, and
-/// then not on the caller's thread.
+/// then not on the caller's thread: handing a read over costs more than what the page cache has.
 ///
 /// # Errors
 /// [`ReadError`] when a claimed batch cannot be read.
 pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
-    let is_cold = |parcel: &Parcel| parcel.sources.iter().any(|it| matches!(it, Source::Cold(_)));
-    if !parcels.iter().any(is_cold) {
+    let is_far = |source: &Source| matches!(source, Source::Cold(run) if !engine.is_near(run));
+    if !parcels.iter().flat_map(|parcel| &parcel.sources).any(is_far) {
         return unpack_all(engine, parcels);
     }
     let engine = Arc::clone(engine);

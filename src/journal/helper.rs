@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::prepare::{BULK_BYTES_PER_SECOND, Pace, Preparer};
 use super::segment::CreateError;
+use super::segments::Segments;
 use super::writer::Writer;
 use crate::base::clock::{Clock, SystemClock};
 
@@ -33,13 +34,17 @@ struct Signal {
 
 impl Helper {
     /// Starts the thread.
-    pub(super) fn start(writer: Arc<Writer>, preparer: Arc<Preparer>) -> io::Result<Self> {
+    pub(super) fn start(
+        writer: Arc<Writer>,
+        preparer: Arc<Preparer>,
+        segments: Arc<Segments>,
+    ) -> io::Result<Self> {
         let signal = Mutex::new(Signal::default());
         let shared = Arc::new(Shared { signal, changed: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("journal-helper".to_owned())
-            .spawn(move || run(&of_thread, &writer, &preparer))?;
+            .spawn(move || run(&of_thread, &writer, &preparer, &segments))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -61,7 +66,25 @@ impl Drop for Helper {
     }
 }
 
-fn run(shared: &Shared, writer: &Writer, preparer: &Preparer) {
+/// Bytes of sealed segments that stay in the system's page cache. Consumers that keep up read from
+/// the hot tail; those that lag read whole segments in order, which a disk does well. Pages that are
+/// given back early are used again for the segments that come next, and that is what counts: on the
+/// virtual machine that this was measured on, writing into pages which the system has to get first
+/// runs at 0.3 GB/s, into pages just given back at 5 GB/s.
+pub const CACHED_BYTES: u64 = 256 << 20;
+
+/// Lets sealed, durable segments go that are more than [`CACHED_BYTES`] behind; returns the position
+/// up to which that is done.
+fn let_go(segments: &Segments, writer: &Writer, done: u64) -> u64 {
+    let synced = writer.synced();
+    let until = synced.saturating_sub(CACHED_BYTES);
+    let all = segments.all();
+    let old = all.iter().filter(|it| it.limit() > done && it.limit() <= until);
+    old.inspect(|segment| segment.let_go()).map(|it| it.limit()).max().unwrap_or(done)
+}
+
+fn run(shared: &Shared, writer: &Writer, preparer: &Preparer, segments: &Segments) {
+    let mut gone = let_go(segments, writer, 0);
     let (base, used_bytes) = writer.active();
     let mut meter = Meter::new(base + used_bytes);
     loop {
@@ -84,6 +107,7 @@ fn run(shared: &Shared, writer: &Writer, preparer: &Preparer) {
             // A failure poisons the writer, which tells every caller.
             let _ = writer.sync_to(base);
         }
+        gone = let_go(segments, writer, gone);
         // Without space or file handles the append that needs the segment tries again, and tells.
         if let Err(CreateError::InDoubt(error)) = preparer.go_on(used_bytes, pace) {
             writer.poison("creating a segment", &error);

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 pub use self::error::{
     AppendError, CloseError, Damage, DropError, ReadError, RecoverError, SyncError,
 };
+pub use self::helper::CACHED_BYTES;
 pub use self::page::{FORMAT_VERSION, PAGE_BYTES};
 pub use self::reader::{Reader, Record};
 pub use self::record::{ALIGN_BYTES, HEADER_BYTES, StoreId};
@@ -181,7 +182,7 @@ impl Journal {
         let helper = match config.prepare {
             Prepare::WhenNeeded => None,
             Prepare::Ahead => {
-                let started = Helper::start(Arc::clone(&writer), preparer);
+                let started = Helper::start(Arc::clone(&writer), preparer, Arc::clone(&segments));
                 let name = "the helper thread".to_owned();
                 let failed = |source| RecoverError::Io { action: "starting", name, source };
                 Some(started.map_err(failed)?)

@@ -22,7 +22,7 @@ pub(super) struct Segment {
     capacity: u64,
     file: Arc<dyn File>,
     /// The whole file, mapped; `None` on a simulated disk, where slices are copies.
-    map: Option<Bytes>,
+    map: Option<Mapped>,
 }
 
 /// Why a segment was not created.
@@ -188,7 +188,7 @@ impl Segment {
         let Ok(len) = usize::try_from(len) else { return Ok(None) };
         if let Some(map) = &self.map {
             let Ok(start) = usize::try_from(start) else { return Ok(None) };
-            return Ok(Some(map.slice(start..start + len)));
+            return Ok(Some(map.bytes.slice(start..start + len)));
         }
         let mut copy = vec![0; len];
         read_exact_at(&*self.file, &mut copy, start)?;
@@ -198,6 +198,21 @@ impl Segment {
     /// Writes `parts` at `position`, which must not have been handed out by [`Segment::slice`].
     pub(super) fn write(&self, parts: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
         write_all_at(&*self.file, parts, position.saturating_sub(self.base))
+    }
+
+    /// Tells the system that this segment's pages need not stay in memory; whoever reads them
+    /// later reads them from the disk. Only a hint: it changes no byte and cannot fail usefully.
+    #[expect(unsafe_code, reason = "giving back a map's pages; see SAFETY")]
+    pub(super) fn let_go(&self) {
+        if let Some(mapped) = &self.map {
+            // SAFETY: on a shared, read-only map of a file this forgets which pages are present and
+            // nothing else: the next read finds the same bytes in the file. Nobody writes through
+            // the map, so nothing can be lost.
+            let _ = unsafe { mapped.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+        if let Some(file) = self.file.os_file() {
+            let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 
     /// Makes everything written so far durable.
@@ -213,7 +228,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// The whole file as bytes, if it is one of the operating system's.
 #[expect(unsafe_code, reason = "reading the log without a copy needs a map; see SAFETY")]
-fn map(file: &dyn File, capacity: u64) -> io::Result<Option<Bytes>> {
+fn map(file: &dyn File, capacity: u64) -> io::Result<Option<Mapped>> {
     let Some(os_file) = file.os_file() else { return Ok(None) };
     let len = usize::try_from(capacity).map_err(|_| io::ErrorKind::FileTooLarge)?;
     // SAFETY: a map is sound while nobody changes or cuts the bytes that are read through it.
@@ -224,5 +239,20 @@ fn map(file: &dyn File, capacity: u64) -> io::Result<Option<Bytes>> {
     // * The length was checked against the file (`open`) or allocated (`fill`) just before, so that
     //   no page lies beyond the file's end. The map lives as long as the last slice of it.
     let map = unsafe { memmap2::MmapOptions::new().len(len).map(os_file)? };
-    Ok(Some(Bytes::from_owner(map)))
+    let map = Arc::new(map);
+    Ok(Some(Mapped { bytes: Bytes::from_owner(Owner(Arc::clone(&map))), map }))
+}
+
+/// A file's bytes, and the map that they are read through.
+struct Mapped {
+    bytes: Bytes,
+    map: Arc<memmap2::Mmap>,
+}
+
+struct Owner(Arc<memmap2::Mmap>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }

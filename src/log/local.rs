@@ -330,6 +330,11 @@ impl Log for LocalLog {
         self.journal.read(extent.position, u64::from(extent.len)).map_err(read_error)
     }
 
+    fn is_near(&self, position: u64) -> bool {
+        // The journal leaves this much of the log in the system's page cache.
+        position.saturating_add(journal::CACHED_BYTES) >= self.journal.end()
+    }
+
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {
         Box::pin(async move { self.journal.sync_to(self.journal.end()).map_err(sync_error) })
     }

@@ -176,6 +176,10 @@ pub trait Log: Send + Sync + 'static {
     /// anything but a page fault.
     fn body(&self, shard: ShardId, extent: Extent) -> Result<Bytes, ReadError>;
 
+    /// Whether reading a body at `position` will most likely not wait for a disk or a network: then
+    /// it is not worth a thread of its own.
+    fn is_near(&self, position: u64) -> bool;
+
     /// Makes everything appended so far durable.
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 

@@ -257,6 +257,10 @@ impl Log for SimulatedLog {
         self.store.lock().body(shard, extent)
     }
 
+    fn is_near(&self, _position: u64) -> bool {
+        true
+    }
+
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {
         Box::pin(async move {
             let store = &mut *self.store.lock();

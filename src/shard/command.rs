@@ -47,6 +47,8 @@ pub enum Command {
         /// Whether its rows are there.
         written: bool,
     },
+    /// Nobody may wait for messages any more.
+    Release,
     /// Finish what waits, then stop.
     Stop(Reply<()>),
 }

@@ -130,7 +130,8 @@ impl Lane {
             if let Some(until_us) = pop.wait_until_us
                 && until_us > self.clock.monotonic_us()
             {
-                return self.parked.park(pop, until_us);
+                let refused = self.parked.park(pop, until_us);
+                return refused.map_or((), answer_stopping);
             }
             let empty = match step {
                 Some(PopStep::NoPartition) => Empty::NoPartition,
@@ -248,6 +249,7 @@ impl Lane {
                     | Command::Find(_)
                     | Command::Describe(_)
                     | Command::CheckpointDone { .. }
+                    | Command::Release
                     | Command::Stop(_)
             )
         };
@@ -268,10 +270,16 @@ impl Lane {
                     let _ = describe.reply.send(description);
                 }
                 Command::CheckpointDone { written } => self.end_checkpoint(written),
+                Command::Release => self.release_parked(),
                 Command::Stop(reply) => self.stopping = Some(reply),
                 _ => {}
             }
         }
+    }
+
+    /// Sends everybody away who waits for messages, and lets nobody wait from here on.
+    pub(super) fn release_parked(&mut self) {
+        self.parked.close().into_iter().for_each(answer_stopping);
     }
 
     fn describe(&self, describe: &Describe) -> Description {
@@ -345,6 +353,11 @@ fn has_work(
     };
     let cursors = shard.partition(number).map(|partition| &partition.cursors);
     cursors.is_some_and(|cursors| cursors.iter().any(|it| it.group == index && it.ready))
+}
+
+fn answer_stopping(pop: Box<Pop>) {
+    // A consumer that hung up is gone already.
+    let _ = pop.reply.send(Err(CommandError::ShuttingDown));
 }
 
 /// Answers a pop with nothing.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::base::clock::Clock;
 use crate::base::place::ShardId;
 use crate::buffer::Buffers;
+use crate::buffer::flush::LINGER_US;
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::{Append, AppendError, Durability, Extent, Log};
@@ -56,6 +57,8 @@ pub(super) struct Lane {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) origin: Origin,
     pub(super) rotation: usize,
+    /// The shard that the next pop begins with.
+    pub(super) turn: usize,
     /// Decided again with the next commit.
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
@@ -123,6 +126,11 @@ impl Lane {
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
         let now_us = self.clock.monotonic_us();
+        // What is due soon comes along: one commit instead of several.
+        let horizon_us = match self.buffers.first_due_us() {
+            Some(first) if first <= now_us => now_us + LINGER_US,
+            _ => 0,
+        };
         // What is held counts: else an outage would pile up more than one append can take.
         let held = work.rings.iter().flat_map(|(_, rings)| rings).map(Ring::bytes).sum();
         let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
@@ -130,7 +138,7 @@ impl Lane {
         for step in 0..shards {
             // Another shard is first each time, so that a full commit starves nobody.
             let shard = (self.rotation as u16).wrapping_add(step) % shards;
-            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= now_us);
+            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= horizon_us);
             if (is_due || self.stopping.is_some()) && room > 0 {
                 let rings = self.buffers.drain(shard, room);
                 room = room.saturating_sub(rings.iter().map(Ring::bytes).sum());
@@ -159,6 +167,7 @@ impl Lane {
         let mut looked = self.config.sole_writer;
         for _ in 0..TRIES_MAX {
             let plan = self.decide(&work);
+            self.turn = plan.turn;
             if !looked && plan.is_doubtful() {
                 // A no may only be due to what others did and this engine has not seen.
                 looked = true;
@@ -205,7 +214,7 @@ impl Lane {
             catalog: self.replica.catalog.catalog(),
             dedup: self.config.dedup,
         };
-        round::decide(&self.replica, context, self.origin, self.rotation, work)
+        round::decide(&self.replica, context, self.origin, self.turn, work)
     }
 
     /// Appends a plan, and does not rest until it is known what became of it. After a lost answer
@@ -374,9 +383,7 @@ impl Lane {
     }
 
     fn shut_down(&mut self) {
-        for pop in self.parked.take_all() {
-            let _ = pop.reply.send(Err(CommandError::ShuttingDown));
-        }
+        self.release_parked();
         self.checkpoint_everything();
         if let Err(error) = self.runtime.block_on(self.log.sync()) {
             tracing::error!(%error, "the log could not be synced while shutting down");
@@ -384,23 +391,18 @@ impl Lane {
     }
 
     fn sleep(&self) {
-        const LONGEST: Duration = Duration::from_secs(60);
+        const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.clock.now_ms());
         let shards = &self.replica.shards;
-        let due = (0..self.replica.count().get()).filter_map(|it| self.buffers.due_us(it)).min();
         let lease = shards.iter().filter_map(|shard| shard.next_timer_ms()).min();
-        let waits = [
-            due.map(|due| due.saturating_sub(now_us)),
-            lease.map(|due| due.saturating_sub(now_ms) * 1000),
-            self.parked.next_deadline_us().map(|due| due.saturating_sub(now_us)),
-            (!self.config.sole_writer).then(|| self.follow_at_us.saturating_sub(now_us)),
-            self.schedule.next_us(self.has_changes()).map(|due| due.saturating_sub(now_us)),
+        let times = [
+            lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
+            self.parked.next_deadline_us(),
+            self.schedule.next_us(self.has_changes()),
+            (!self.config.sole_writer).then_some(self.follow_at_us),
         ];
-        let wait = waits.into_iter().flatten().min().map(Duration::from_micros);
-        let wait = wait.unwrap_or(LONGEST).min(LONGEST);
-        if !wait.is_zero() {
-            self.buffers.bell().sleep(wait);
-        }
+        let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
+        self.buffers.sleep(now_us, until_us.min(now_us + LONGEST_US));
     }
 }
 
@@ -415,7 +417,10 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
-        Command::Describe(_) | Command::CheckpointDone { .. } | Command::Stop(_) => {}
+        Command::Describe(_)
+        | Command::CheckpointDone { .. }
+        | Command::Release
+        | Command::Stop(_) => {}
     }
 }
 

@@ -153,6 +153,7 @@ impl Engine {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
             origin: Origin { engine: random.next_u64(), append: 0 },
             rotation: 0,
+            turn: 0,
             again: Vec::new(),
             held: Vec::new(),
             poisoned: false,
@@ -214,6 +215,12 @@ impl Engine {
         &*self.log
     }
 
+    /// Whether reading a run will most likely not wait for the disk.
+    #[must_use]
+    pub fn is_near(&self, run: &Run) -> bool {
+        self.log.is_near(run.position)
+    }
+
     /// Reads batches that are not in memory any more. May wait for the disk.
     ///
     /// # Errors
@@ -221,6 +228,12 @@ impl Engine {
     pub fn read(&self, shard: ShardId, run: &Run) -> Result<Vec<Chunk>, ReadError> {
         let place = self.log.body(shard, Extent { position: run.position, len: run.len })?;
         decode_place(run, place)
+    }
+
+    /// Lets nobody wait for messages any more: who does is answered that the engine stops. To be
+    /// called before the doors close, which answer everything that is under way.
+    pub fn release(&self) {
+        self.submit(Command::Release);
     }
 
     /// Commits what waits, writes a last checkpoint, syncs the log and ends the lane. Producers and

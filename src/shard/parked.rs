@@ -19,17 +19,22 @@ pub struct Parked {
     lines: HashMap<QueueName, HashMap<GroupName, Line>>,
     deadlines: BTreeSet<(u64, u64, QueueName, GroupName)>,
     next: u64,
+    is_closed: bool,
 }
 
 impl Parked {
-    /// Parks a pop that may wait until `until_us`.
-    pub fn park(&mut self, pop: Box<Pop>, until_us: u64) {
+    /// Parks a pop that may wait until `until_us`; gives it back when nobody may wait any more.
+    pub fn park(&mut self, pop: Box<Pop>, until_us: u64) -> Option<Box<Pop>> {
+        if self.is_closed {
+            return Some(pop);
+        }
         let ticket = self.next;
         self.next += 1;
         let (queue, group) = (pop.queue.clone(), pop.group.clone());
         self.deadlines.insert((until_us, ticket, queue.clone(), group.clone()));
         let groups = self.lines.entry(queue).or_default();
         groups.entry(group).or_default().push_back((ticket, pop));
+        None
     }
 
     /// The groups of a queue that have somebody waiting.
@@ -103,8 +108,9 @@ impl Parked {
         expired
     }
 
-    /// Takes everybody.
-    pub fn take_all(&mut self) -> Vec<Box<Pop>> {
+    /// Takes everybody, and lets nobody wait from here on.
+    pub fn close(&mut self) -> Vec<Box<Pop>> {
+        self.is_closed = true;
         self.expire(u64::MAX)
     }
 }

@@ -21,7 +21,7 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::{Claim, PopAsk, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome};
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::{DeadLetter, Effect, Entry, Origin};
+use crate::state::effect::{DeadLetter, Effect, Entry, GroupStart, Origin};
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
@@ -121,6 +121,8 @@ pub struct Plan {
     pub outcomes: Vec<Outcome>,
     /// How many leases lapsed.
     pub lapsed: usize,
+    /// The shard that the next round's first pop begins with: behind the last one that gave.
+    pub turn: usize,
 }
 
 impl Plan {
@@ -143,16 +145,16 @@ impl Plan {
     }
 }
 
-/// Decides all of `work` against `replica`.
+/// Decides all of `work` against `replica`; pops begin with shard `turn`.
 #[must_use]
 pub fn decide(
     replica: &Replica,
     context: Context<'_>,
     origin: Origin,
-    rotation: usize,
+    turn: usize,
     work: &Work,
 ) -> Plan {
-    let mut round = Round::new(replica, context, rotation);
+    let mut round = Round::new(replica, context, turn);
     let lapsed = round.lapse();
     let outcomes = work.commands.iter().map(|command| round.command(command)).collect();
     round.chores(&work.chores);
@@ -161,7 +163,7 @@ pub fn decide(
     for (shard, rings) in &work.rings {
         round.rings(*shard, rings, &mut receipts);
     }
-    let Round { drafts, catalog, durability, .. } = round;
+    let Round { drafts, catalog, durability, turn, .. } = round;
     let mut entries: Vec<(ShardId, Entry)> = Vec::new();
     for (shard, draft) in drafts.into_iter().enumerate() {
         if let Some(entry) = draft.and_then(|draft| draft.finish(origin)) {
@@ -179,7 +181,7 @@ pub fn decide(
         parts: codec::encode(entry),
     });
     let proposals = proposals.collect();
-    Plan { entries, proposals, durability, receipts, outcomes, lapsed }
+    Plan { entries, proposals, durability, receipts, outcomes, lapsed, turn }
 }
 
 struct Round<'a> {
@@ -189,14 +191,14 @@ struct Round<'a> {
     drafts: Vec<Option<Draft<'a>>>,
     catalog: Vec<Effect>,
     durability: Durability,
-    rotation: usize,
+    turn: usize,
 }
 
 impl<'a> Round<'a> {
-    fn new(replica: &'a Replica, context: Context<'a>, rotation: usize) -> Self {
+    fn new(replica: &'a Replica, context: Context<'a>, turn: usize) -> Self {
         let drafts = replica.shards.iter().map(|_| None).collect();
         let durability = Durability::Written;
-        Self { replica, context, drafts, catalog: Vec::new(), durability, rotation }
+        Self { replica, context, drafts, catalog: Vec::new(), durability, turn }
     }
 
     fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
@@ -226,6 +228,7 @@ impl<'a> Round<'a> {
     fn rings(&mut self, shard: ShardId, rings: &[Ring], receipts: &mut Vec<Receipt>) {
         for ring in rings {
             let mut durable = false;
+            self.register_new_groups(shard, ring.queue);
             let Some(draft) = self.draft(shard) else { continue };
             let placed = draft.place(ring.queue, ring.partition.as_str(), ring.hash);
             for pending in &ring.pending {
@@ -237,6 +240,23 @@ impl<'a> Round<'a> {
             }
             if durable {
                 self.sync();
+            }
+        }
+    }
+
+    /// Groups that this round makes known come before a partition that it may create: they were
+    /// there first, and would miss what is pushed into it.
+    fn register_new_groups(&mut self, shard: ShardId, queue: QueueId) {
+        let new = self.catalog.iter().filter_map(|effect| match effect {
+            Effect::DefineGroup { queue: it, name, start } if *it == queue => {
+                Some((name.clone(), *start))
+            }
+            _ => None,
+        });
+        let new: Vec<(Box<str>, GroupStart)> = new.collect();
+        for (name, start) in new {
+            if let Some(draft) = self.draft(shard) {
+                draft.register(queue, &name, start);
             }
         }
     }
@@ -271,6 +291,7 @@ impl<'a> Round<'a> {
             | Command::ListDead(_)
             | Command::Describe(_)
             | Command::CheckpointDone { .. }
+            | Command::Release
             | Command::Stop(_) => Outcome::None,
         }
     }
@@ -388,10 +409,10 @@ impl<'a> Round<'a> {
         };
         let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
         let count = self.replica.shards.len();
-        let turn = |step: usize| (self.rotation + step) % count.max(1);
+        let in_turn = |step: usize| (self.turn + step) % count.max(1);
         let order: Vec<usize> = match place {
             Some((_, hash)) => vec![usize::from(self.replica.count().of_hash(hash))],
-            None => (0..count).map(turn).collect(),
+            None => (0..count).map(in_turn).collect(),
         };
         for at in order {
             let Some(state) = self.replica.shards.get(at) else { continue };
@@ -404,22 +425,24 @@ impl<'a> Round<'a> {
             }
             let shard = state.shard();
             let Some(draft) = self.draft(shard) else { continue };
-            let mut found = Vec::new();
-            match draft.pop(&ask, &mut budget, &mut found) {
+            let before = claims.len();
+            match draft.pop(&ask, &mut budget, &mut claims) {
                 Ok(step) => last_step = Some(step),
                 // What was claimed before is leased; the rest is asked again next time.
-                Err(error) if claims.is_empty() && found.is_empty() => {
+                Err(error) if claims.is_empty() => {
                     return Outcome::Failed(error);
                 }
                 Err(_) => {}
             }
-            claims.extend(found.into_iter().map(|claim| (shard, claim)));
+            if claims.len() > before && place.is_none() {
+                self.turn = at + 1;
+            }
         }
         if pop.auto_ack && !claims.is_empty() {
             self.sync();
         }
-        self.rotation = self.rotation.wrapping_add(1);
-        Outcome::Popped(claims, last_step)
+        let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
+        Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
     }
 
     fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {

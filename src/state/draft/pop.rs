@@ -30,7 +30,7 @@ pub struct PopAsk<'a> {
 pub struct PopBudget {
     /// Messages.
     pub messages: u32,
-    /// Bytes of batches; the first batch goes out whatever its size.
+    /// Bytes of batches; the first batch of the whole answer goes out whatever its size.
     pub bytes: u64,
     /// Partitions.
     pub partitions: u32,
@@ -148,7 +148,7 @@ impl Draft<'_> {
         let wanted = take(cursor.progress.open_ranges(0, visible), budget.messages);
         let Some((from, to)) = span(&wanted) else { return Ok(Claimed::Nothing) };
         let runs = self.state.runs(self.context.kv, partition, from, to)?;
-        let (runs, to) = within_bytes(runs, &wanted, budget, to);
+        let (runs, to) = within_bytes(runs, &wanted, budget, to, claims.is_empty());
         let ranges: Vec<_> = wanted
             .into_iter()
             .filter_map(|(first, end)| (first < to).then_some((first, end.min(to))))
@@ -221,19 +221,21 @@ fn span(ranges: &[(Sequence, Sequence)]) -> Option<(Sequence, Sequence)> {
     Some((ranges.first()?.0, ranges.last()?.1))
 }
 
-/// The runs that are needed and fit, and where they end. At least one run is kept, so that a
-/// message larger than the budget still comes through.
+/// The runs that are needed and fit, and where they end. The first run of an answer is kept always,
+/// so that a message larger than the budget still comes through; behind others it waits its turn,
+/// or the answer could outgrow its frame.
 fn within_bytes(
     runs: Vec<Run>,
     wanted: &[(Sequence, Sequence)],
     budget: &mut PopBudget,
     to: Sequence,
+    is_first: bool,
 ) -> (Vec<Run>, Sequence) {
     let mut kept: Vec<Run> = Vec::with_capacity(runs.len());
     let needed = |run: &Run| wanted.iter().any(|(a, b)| *a < run.end_seq() && run.first_seq < *b);
     for run in runs.into_iter().filter(needed) {
         let bytes = u64::from(run.len);
-        if bytes > budget.bytes && !kept.is_empty() {
+        if bytes > budget.bytes && !(is_first && kept.is_empty()) {
             budget.bytes = 0;
             break;
         }
