@@ -174,6 +174,13 @@ impl Clients {
             self.produce(at, station, 1).await;
             assert!(self.producers[at].lock().await.unanswered.is_none(), "seed {}", self.seed);
         }
+        // What QoS 0 left in a ring is committed before what comes behind it.
+        for partition in 0..PARTITIONS {
+            let records = [(None, format!("last of p{partition}"))];
+            let sent = station.push(&format!("p{partition}"), Qos::AtLeastOnce, &records).await;
+            assert!(matches!(sent, Sent::Stored(..)), "seed {}: {sent:?}", self.seed);
+            self.history.sent(Qos::AtLeastOnce, &records, &sent);
+        }
         let began = Instant::now();
         loop {
             for group in GROUPS {

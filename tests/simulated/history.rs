@@ -142,7 +142,8 @@ impl History {
                     let place = ((*group).to_owned(), *partition, seq);
                     let known =
                         told.delivered.contains_key(&place) || transcript.dead.contains(&place);
-                    assert!(known, "{place:?} never came");
+                    let settled = transcript.is_settled(group, *partition, seq);
+                    assert!(known, "{place:?} never came (and is settled: {settled})");
                 }
             }
         }
