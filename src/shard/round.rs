@@ -392,9 +392,9 @@ impl<'a> Round<'a> {
             return Outcome::Popped(Vec::new(), None);
         };
         let (queue, group) = (queue.id, pop.group.as_str());
-        if self.catalog_state().group(queue, group).is_none() {
+        let Some(start) = self.catalog_state().group(queue, group) else {
             return self.define_group(queue, pop);
-        }
+        };
         let place = pop.partition.as_ref().map(|name| {
             let hash = self.replica.key().place(queue, name.as_str());
             (name.as_str(), hash)
@@ -408,6 +408,7 @@ impl<'a> Round<'a> {
             auto_ack: pop.auto_ack,
         };
         let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
+        let mut is_new = false;
         let count = self.replica.shards.len();
         let in_turn = |step: usize| (self.turn + step) % count.max(1);
         let order: Vec<usize> = match place {
@@ -418,6 +419,10 @@ impl<'a> Round<'a> {
             let Some(state) = self.replica.shards.get(at) else { continue };
             if budget.is_spent() {
                 break;
+            }
+            if self.register_where_missing(state, queue, group, start) {
+                is_new = true;
+                continue;
             }
             let has_work = state.group(queue, group).and_then(|it| state.group_at(it));
             if place.is_none() && has_work.is_none_or(|it| it.ready_count == 0) {
@@ -441,8 +446,28 @@ impl<'a> Round<'a> {
         if pop.auto_ack && !claims.is_empty() {
             self.sync();
         }
+        if is_new && claims.is_empty() {
+            return Outcome::Again;
+        }
         let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
         Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
+    }
+
+    /// Makes a group known where there are partitions made by somebody who did not know it yet;
+    /// tells whether that was so.
+    fn register_where_missing(
+        &mut self,
+        state: &ShardState,
+        queue: QueueId,
+        group: &str,
+        start: GroupStart,
+    ) -> bool {
+        let has_partitions = || state.partitions_of(queue).next().is_some();
+        let is_missing = state.group(queue, group).is_none() && has_partitions();
+        if is_missing && let Some(draft) = self.draft(state.shard()) {
+            draft.register(queue, group, start);
+        }
+        is_missing
     }
 
     fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
