@@ -19,6 +19,7 @@ use crate::log::{Append, AppendError, Durability, Extent, Log};
 use crate::shard::command::{Command, CommandError, Inbox, Reply};
 use crate::shard::hot::HotTail;
 use crate::shard::parked::Parked;
+use crate::shard::reclaim::Moving;
 use crate::shard::replica::Replica;
 use crate::shard::round::{self, Plan, Work};
 use crate::shard::schedule::Schedule;
@@ -32,6 +33,8 @@ use crate::state::kv::Kv;
 use crate::state::model::Run;
 use crate::telemetry::Telemetry;
 
+/// Pause of a retention that has more to let go of than one commit should.
+const RETENTION_PAUSE_US: u64 = 200_000;
 /// Bytes of one commit: bounds how long one producer's burst delays another's receipt.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 /// How often an append whose answer was lost, or that lost a race, is taken up again.
@@ -59,6 +62,8 @@ pub(super) struct Lane {
     pub(super) rotation: usize,
     /// The shard that the next pop begins with.
     pub(super) turn: usize,
+    /// What is written again so that its space can be given back.
+    pub(super) moving: Moving,
     /// Decided again with the next commit.
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
@@ -168,6 +173,9 @@ impl Lane {
         for _ in 0..TRIES_MAX {
             let plan = self.decide(&work);
             self.turn = plan.turn;
+            if plan.retention_goes_on {
+                self.schedule.retain_by(self.clock.monotonic_us() + RETENTION_PAUSE_US);
+            }
             if !looked && plan.is_doubtful() {
                 // A no may only be due to what others did and this engine has not seen.
                 looked = true;

@@ -5,7 +5,7 @@
 //! everything that waits in one append ([`round`] decides, [`finish`] applies and signs). What other
 //! engines appended is applied by following ([`follow`]). Consumers
 //! that wait are [`parked`] here; the newest batches stay in the [`hot`] tail; [`upkeep`] writes
-//! checkpoints, lets retention work and gives space back.
+//! checkpoints and lets retention work, [`reclaim`] gives space back.
 
 mod checkpointer;
 pub mod command;
@@ -15,6 +15,7 @@ mod follow;
 pub mod hot;
 mod lane;
 pub mod parked;
+mod reclaim;
 pub mod replica;
 pub mod round;
 pub mod schedule;
@@ -154,6 +155,7 @@ impl Engine {
             origin: Origin { engine: random.next_u64(), append: 0 },
             rotation: 0,
             turn: 0,
+            moving: reclaim::Moving::default(),
             again: Vec::new(),
             held: Vec::new(),
             poisoned: false,

@@ -123,6 +123,8 @@ pub struct Plan {
     pub lapsed: usize,
     /// The shard that the next round's first pop begins with: behind the last one that gave.
     pub turn: usize,
+    /// Whether retention has more to let go of than fits one commit.
+    pub retention_goes_on: bool,
 }
 
 impl Plan {
@@ -158,7 +160,7 @@ pub fn decide(
     let lapsed = round.lapse();
     let outcomes = work.commands.iter().map(|command| round.command(command)).collect();
     round.chores(&work.chores);
-    round.upkeep(work);
+    let retention_goes_on = round.upkeep(work);
     let mut receipts = Vec::new();
     for (shard, rings) in &work.rings {
         round.rings(*shard, rings, &mut receipts);
@@ -181,7 +183,7 @@ pub fn decide(
         parts: codec::encode(entry),
     });
     let proposals = proposals.collect();
-    Plan { entries, proposals, durability, receipts, outcomes, lapsed, turn }
+    Plan { entries, proposals, durability, receipts, outcomes, lapsed, turn, retention_goes_on }
 }
 
 struct Round<'a> {
@@ -361,14 +363,16 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn upkeep(&mut self, work: &Work) {
+    /// Returns whether retention has more to do.
+    fn upkeep(&mut self, work: &Work) -> bool {
+        let mut goes_on = false;
         for queue in &work.retention {
             for state in &self.replica.shards {
                 if state.knows(*queue)
                     && let Some(draft) = self.draft(state.shard())
                 {
                     // Rows that cannot be read now are looked at in the next round of retention.
-                    let _ = draft.retain(*queue);
+                    goes_on |= draft.retain(*queue).unwrap_or(false);
                 }
             }
         }
@@ -382,6 +386,7 @@ impl<'a> Round<'a> {
                 draft.bury_again(letter);
             }
         }
+        goes_on
     }
 
     fn pop(&mut self, pop: &Pop) -> Outcome {

@@ -7,6 +7,8 @@ pub struct Schedule {
     retention_every_us: u64,
     checkpoint_at_us: u64,
     retention_at_us: u64,
+    /// `u64::MAX` while nobody wants to look for space.
+    reclaim_at_us: u64,
     /// The shard whose turn comes next.
     turn: u16,
     under_way: Option<u16>,
@@ -23,6 +25,7 @@ impl Schedule {
             retention_every_us,
             checkpoint_at_us: now_us + checkpoint_every_us,
             retention_at_us: now_us + retention_every_us,
+            reclaim_at_us: u64::MAX,
             turn: 0,
             under_way: None,
         }
@@ -32,7 +35,8 @@ impl Schedule {
     #[must_use]
     pub fn next_us(&self, has_changes: bool) -> Option<u64> {
         let checkpoint = (has_changes && self.under_way.is_none()).then_some(self.checkpoint_at_us);
-        Some(self.retention_at_us.min(checkpoint.unwrap_or(u64::MAX)))
+        let upkeep = self.retention_at_us.min(self.reclaim_at_us);
+        Some(upkeep.min(checkpoint.unwrap_or(u64::MAX)))
     }
 
     /// Whether retention is due; if so, the next one is an interval later.
@@ -42,6 +46,25 @@ impl Schedule {
             self.retention_at_us = now_us + self.retention_every_us;
         }
         is_due
+    }
+
+    /// The next retention comes at `at_us` at the latest: the one before left something to do.
+    pub fn retain_by(&mut self, at_us: u64) {
+        self.retention_at_us = self.retention_at_us.min(at_us);
+    }
+
+    /// Whether it is time to look for space in the log; if so, it is not until somebody asks.
+    pub fn take_reclaim(&mut self, now_us: u64) -> bool {
+        let is_due = self.reclaim_at_us <= now_us;
+        if is_due {
+            self.reclaim_at_us = u64::MAX;
+        }
+        is_due
+    }
+
+    /// Asks to look for space in the log at `at_us` at the latest.
+    pub fn reclaim_by(&mut self, at_us: u64) {
+        self.reclaim_at_us = self.reclaim_at_us.min(at_us);
     }
 
     /// The shard under checkpoint.
@@ -108,5 +131,21 @@ mod tests {
         assert!(!schedule.take_retention(9_999));
         assert!(schedule.take_retention(10_000));
         assert!(!schedule.take_retention(10_001));
+        schedule.retain_by(10_500);
+        assert_eq!(schedule.next_us(false), Some(10_500));
+        assert!(schedule.take_retention(10_500));
+        assert!(!schedule.take_retention(20_499));
+    }
+
+    #[test]
+    fn space_is_looked_for_once_each_time_that_somebody_asks() {
+        let mut schedule = Schedule::new(5, 1_000, 0);
+        assert!(!schedule.take_reclaim(u64::MAX - 1));
+        schedule.reclaim_by(300);
+        schedule.reclaim_by(700);
+        assert_eq!(schedule.next_us(false), Some(300));
+        assert!(!schedule.take_reclaim(299));
+        assert!(schedule.take_reclaim(300));
+        assert!(!schedule.take_reclaim(800));
     }
 }

@@ -13,7 +13,7 @@ use crate::state::codec::EntryError;
 use crate::state::effect::{GroupIndex, Sequence};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
 use crate::state::ledger::DedupPolicy;
-use crate::state::model::Run;
+use crate::state::model::{Partition, Run};
 use crate::state::{ShardState, rows};
 
 /// What changed since the last checkpoint.
@@ -129,6 +129,15 @@ impl ShardState {
     #[must_use]
     pub fn is_live(&self, number: PartitionNumber, run: &Run) -> bool {
         self.partition(number).is_some_and(|partition| run.end_seq() > partition.base_seq)
+    }
+
+    /// Whether a run that was read from a row is live, and memory knows nothing newer of it.
+    #[must_use]
+    pub fn is_row_only(&self, number: PartitionNumber, run: &Run) -> bool {
+        let is_in_memory = |partition: &Partition| {
+            partition.runs.binary_search_by_key(&run.first_seq, |it| it.first_seq).is_ok()
+        };
+        self.is_live(number, run) && !self.partition(number).is_some_and(is_in_memory)
     }
 
     /// Runs in memory that begin before a log position. Older ones are rows.

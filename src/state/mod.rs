@@ -279,16 +279,18 @@ impl ShardState {
         let mut found = DeadLetters::new();
         let (from, to) = (rows::dead_key(number, 0, 0), rows::dead_key(number, u32::MAX, u64::MAX));
         kv.scan(Space::Dead, &from, &to, &mut |key, value| {
-            if let Some((key, (position, len))) =
-                rows::parts_of_dead_key(key).zip(rows::read_pair(value))
-            {
-                found.insert(key, DeadPlace { position, len: len as u32 });
-            }
+            found.extend(rows::parse_dead(key, value));
             Scan::Continue
         })?;
         let recent = self.dead.range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
         found.extend(recent.map(|(key, place)| (*key, *place)));
         Ok(found)
+    }
+
+    /// Dead letters whose rows are not written, or say less than memory.
+    #[must_use]
+    pub fn recent_dead(&self) -> &DeadLetters {
+        &self.dead
     }
 
     /// The transaction ids that this shard remembers.

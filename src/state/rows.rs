@@ -7,6 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use onrush_protocol::options::QueueOptions;
 
 use crate::base::place::{PartitionNumber, ShardId};
+use crate::state::DeadPlace;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::EntryError;
 use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Progress, Sequence};
@@ -64,6 +65,16 @@ pub fn dead_key(partition: PartitionNumber, group: GroupIndex, seq: Sequence) ->
 /// The parts of a key of [`dead_key`].
 pub(super) fn parts_of_dead_key(mut key: &[u8]) -> Option<(PartitionNumber, GroupIndex, Sequence)> {
     Some((key.try_get_u32().ok()?, key.try_get_u32().ok()?, key.try_get_u64().ok()?))
+}
+
+/// Reads a dead letter's row: whose it is, and where it lies.
+#[must_use]
+pub fn parse_dead(
+    key: &[u8],
+    value: &[u8],
+) -> Option<((PartitionNumber, GroupIndex, Sequence), DeadPlace)> {
+    let (position, len) = read_pair(value)?;
+    Some((parts_of_dead_key(key)?, DeadPlace { position, len: len as u32 }))
 }
 
 /// Key of a transaction id in its generation.

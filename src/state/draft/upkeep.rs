@@ -7,8 +7,10 @@ use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
 use crate::state::model::{Lease, Partition, Run};
 
-/// Runs looked at for one partition in one round of retention; the next round goes on.
+/// Runs of one queue and shard that one round lets go; the next one goes on.
 const RUNS_PER_ROUND: usize = 4096;
+/// Sequences looked at in one step.
+const SEQUENCES_PER_LOOK: u64 = 4096;
 /// Bytes of dead letters of lapsed leases after which the next ones wait for the next entry: all of
 /// it must fit into one append beside what else is committed.
 const LAPSED_BYTES_PER_ENTRY: usize = 4 << 20;
@@ -75,15 +77,16 @@ impl Draft<'_> {
         earliest
     }
 
-    /// Lets go what the queue's retention says, oldest first. Returns how many partitions changed.
+    /// Lets go what the queue's retention says, oldest first. Returns whether more is due than one
+    /// commit should let go of.
     ///
     /// # Errors
-    /// [`DecideError::Kv`] when rows cannot be read.
-    pub fn retain(&mut self, queue: QueueId) -> Result<usize, DecideError> {
-        let Some(definition) = self.context.catalog.get(queue) else { return Ok(0) };
+    /// [`DecideError::Kv`] when rows cannot be read: nothing is let go.
+    pub fn retain(&mut self, queue: QueueId) -> Result<bool, DecideError> {
+        let Some(definition) = self.context.catalog.get(queue) else { return Ok(false) };
         let options = &definition.options;
         if !options.retention_enabled {
-            return Ok(0);
+            return Ok(false);
         }
         let age_ms = |seconds: u32| (seconds > 0).then_some(u64::from(seconds) * 1000);
         let rule = Rule {
@@ -91,20 +94,41 @@ impl Draft<'_> {
             any_ms: age_ms(options.retention_s),
             completed_ms: age_ms(options.completed_retention_s),
         };
-        let mut trims = Vec::new();
+        let (mut trims, mut left) = (Vec::new(), RUNS_PER_ROUND);
         for (number, partition) in self.state.partitions_of(queue) {
-            if partition.base_seq == partition.next_seq {
-                continue;
-            }
-            let runs = self.oldest_runs(number, partition)?;
-            let base_seq = rule.base(partition, &runs);
+            let base_seq = self.kept_from(number, partition, &rule, &mut left)?;
             if base_seq > partition.base_seq {
                 trims.push(Effect::Trim { partition: number, base_seq });
             }
+            if left == 0 {
+                break;
+            }
         }
-        let changed = trims.len();
         self.effects.extend(trims);
-        Ok(changed)
+        Ok(left == 0)
+    }
+
+    /// The first sequence that a partition keeps, as far as `left` runs lead.
+    fn kept_from(
+        &self,
+        number: PartitionNumber,
+        partition: &Partition,
+        rule: &Rule,
+        left: &mut usize,
+    ) -> Result<Sequence, DecideError> {
+        let mut base_seq = partition.base_seq;
+        while base_seq < partition.next_seq && *left > 0 {
+            let to = partition.next_seq.min(base_seq + SEQUENCES_PER_LOOK);
+            let runs = self.state.runs(self.context.kv, number, base_seq, to)?;
+            let gone = rule.gone(partition, runs.get(..*left).unwrap_or(&runs));
+            let Some(last) = gone.last() else { break };
+            base_seq = last.end_seq();
+            *left -= gone.len();
+            if gone.len() < runs.len() {
+                break;
+            }
+        }
+        Ok(base_seq)
     }
 
     /// Forgets a queue's partitions, groups and dead letters in this shard.
@@ -125,16 +149,6 @@ impl Draft<'_> {
     pub fn bury_again(&mut self, letter: &DeadLetter) {
         self.effects.push(Effect::Bury(letter.clone()));
     }
-
-    fn oldest_runs(
-        &self,
-        number: PartitionNumber,
-        partition: &Partition,
-    ) -> Result<Vec<Run>, DecideError> {
-        let to = partition.base_seq + RUNS_PER_ROUND as u64;
-        let to = to.min(partition.next_seq);
-        Ok(self.state.runs(self.context.kv, number, partition.base_seq, to)?)
-    }
 }
 
 struct Rule {
@@ -144,8 +158,8 @@ struct Rule {
 }
 
 impl Rule {
-    /// The first sequence to keep. Messages that a lease holds are kept until it ends.
-    fn base(&self, partition: &Partition, runs: &[Run]) -> Sequence {
+    /// The first of `runs`, as many as go. Messages that a lease holds are kept until it ends.
+    fn gone<'a>(&self, partition: &Partition, runs: &'a [Run]) -> &'a [Run] {
         let cursors = &partition.cursors;
         let consumed = cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
         let leased = cursors.iter().filter_map(|it| it.lease.as_ref().map(|lease| lease.from));
@@ -153,10 +167,11 @@ impl Rule {
         let is_older = |run: &Run, age: Option<u64>| {
             age.is_some_and(|age| run.time_ms.saturating_add(age) <= self.now_ms)
         };
-        let gone = runs.iter().take_while(|run| {
+        let goes = |run: &Run| {
             let completed = run.end_seq() <= consumed && is_older(run, self.completed_ms);
             run.end_seq() <= held && (completed || is_older(run, self.any_ms))
-        });
-        gone.last().map_or(partition.base_seq, Run::end_seq)
+        };
+        let count = runs.iter().take_while(|run| goes(run)).count();
+        runs.get(..count).unwrap_or_default()
     }
 }
