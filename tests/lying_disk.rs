@@ -99,7 +99,7 @@ async fn lives(seed: u64, lives: u64, seen: &mut Seen) {
     drop(station);
     let transcript = machine.transcript();
     clients.history.check(&transcript, &GROUPS);
-    History::check_payloads(&transcript, &clients.got.lock().unwrap());
+    History::check_payloads(&transcript, &clients.got.lock());
     seen.unanswered += clients.history.count("unknown");
     seen.stored += clients.history.count("stored");
 }
