@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onrush::log::simulated::{Fault, Faults};
+use onrush::state::draft::pop::PopBudget;
 use onrush_protocol::qos::Qos;
 
 use cluster::Cluster;
@@ -57,6 +58,7 @@ fn engines_that_share_a_lying_log_keep_every_promise() {
             unavailable_per_mille: 20,
             answer_lost_per_mille: 40,
             request_lost_per_mille: 20,
+            late_per_mille: 20,
             disk_full_per_mille: 5,
             read_unavailable_per_mille: 30,
             yields_max: 3,
@@ -68,10 +70,11 @@ fn engines_that_share_a_lying_log_keep_every_promise() {
         struck.unavailable += seen.unavailable;
         struck.answers_lost += seen.answers_lost;
         struck.requests_lost += seen.requests_lost;
+        struck.late += seen.late;
     }
     // A proof that saw no fault proves nothing.
     assert!(struck.conflicts > 0 && struck.unavailable > 0, "{struck:?}");
-    assert!(struck.answers_lost > 0 && struck.requests_lost > 0, "{struck:?}");
+    assert!(struck.answers_lost > 0 && struck.requests_lost > 0 && struck.late > 0, "{struck:?}");
 }
 
 #[test]
@@ -132,7 +135,9 @@ fn an_append_whose_answer_is_lost_stands_once_and_is_answered() {
             a.push("p", Qos::AtLeastOnce, &[(None, "first".into())]).await,
             Sent::Stored(..)
         ));
-        for (round, fault) in [Fault::AnswerLost, Fault::RequestLost].into_iter().enumerate() {
+        for (round, fault) in
+            [Fault::AnswerLost, Fault::RequestLost, Fault::Late].into_iter().enumerate()
+        {
             // Without an id, so that nothing but the engine's care keeps it from standing twice; and
             // the log cannot be read for a while, just when it would tell.
             cluster.log.script(fault);
@@ -144,7 +149,7 @@ fn an_append_whose_answer_is_lost_stands_once_and_is_answered() {
         }
         let got = history::messages(&b.pop(&Ask::of("g", 10)).await.unwrap());
         let payloads: Vec<&str> = got.iter().map(|it| it.2.as_str()).collect();
-        assert_eq!(payloads, ["first", "m0", "m1"]);
+        assert_eq!(payloads, ["first", "m0", "m1", "m2"]);
         cluster.stop().await;
     });
 }
@@ -166,5 +171,67 @@ fn stopping_ends_though_the_log_is_gone() {
         assert_eq!(station.telemetry.buffered_lost.get(), 1);
         // Whoever asks now is told, and does not wait for ever.
         assert!(station.pop(&Ask::of("g", 1)).await.is_err());
+    });
+}
+
+#[test]
+fn an_engine_that_joins_later_knows_everything() {
+    runtime().block_on(async {
+        let cluster = Cluster::start(5, 1);
+        let first = &cluster.stations[0];
+        for number in 0..30 {
+            let partition = format!("p{}", number % 7);
+            let records = [(Some(format!("id{number}")), format!("m{number}"))];
+            let sent = first.push(&partition, Qos::ExactlyOnce, &records).await;
+            assert!(matches!(sent, Sent::Stored(..)), "{sent:?}");
+        }
+        let half = history::messages(&first.pop(&Ask::of("g", 10)).await.unwrap());
+        let late = cluster.join(9);
+        let again = [(Some("id3".to_owned()), "m3 again".to_owned())];
+        let Sent::Stored(_, outcomes) = late.push("p3", Qos::ExactlyOnce, &again).await else {
+            panic!("not stored");
+        };
+        assert_eq!(outcomes, [(0, true)]);
+        // All but what the first one's consumer holds.
+        let ask = Ask {
+            budget: PopBudget { messages: 100, bytes: 1 << 20, partitions: 100 },
+            ..Ask::of("g", 1)
+        };
+        let rest = history::messages(&late.pop(&ask).await.unwrap());
+        let mut all: Vec<String> = half.into_iter().chain(rest).map(|it| it.2).collect();
+        all.sort();
+        let held = all.len();
+        all.dedup();
+        assert_eq!(held, all.len(), "something was handed out twice");
+        // The rest of the partitions that the first pop did not empty stays behind its lease.
+        assert!(held >= 20, "{all:?}");
+        late.stop().await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_queue_that_one_engine_deletes_is_gone_at_the_other() {
+    runtime().block_on(async {
+        let cluster = Cluster::start(6, 2);
+        let (a, b) = (&cluster.stations[0], &cluster.stations[1]);
+        for round in 0..10 {
+            let old = [(Some("same id".to_owned()), format!("old {round}"))];
+            assert!(matches!(a.push("p", Qos::ExactlyOnce, &old).await, Sent::Stored(..)));
+            let ask = Ask { auto_ack: true, ..Ask::of("g", 10) };
+            assert_eq!(history::messages(&a.pop(&ask).await.unwrap()).len(), 1);
+            assert!(b.catalogs.delete(&station::QUEUE.parse().unwrap()).await.unwrap());
+            // A queue of that name is another one: it knows nothing of the old one's ids.
+            let new = [(Some("same id".to_owned()), format!("new {round}"))];
+            let Sent::Stored(_, outcomes) = b.push("p", Qos::ExactlyOnce, &new).await else {
+                panic!("not stored");
+            };
+            assert_eq!(outcomes, [(0, false)]);
+            let got = history::messages(&a.pop(&ask).await.unwrap());
+            assert_eq!(got.len(), 1, "round {round}");
+            assert_eq!(got[0].2, format!("new {round}"));
+            assert!(a.catalogs.delete(&station::QUEUE.parse().unwrap()).await.unwrap());
+        }
+        cluster.stop().await;
     });
 }

@@ -34,6 +34,9 @@ pub struct Faults {
     pub answer_lost_per_mille: u64,
     /// An append is lost on its way, and so is the answer.
     pub request_lost_per_mille: u64,
+    /// An append's answer is lost, and the append arrives only later, between two other calls, or is
+    /// too late.
+    pub late_per_mille: u64,
     /// An append is refused with `DiskFull`; nothing happened.
     pub disk_full_per_mille: u64,
     /// Reading entries or heads is refused with `Unavailable`.
@@ -52,6 +55,8 @@ pub enum Fault {
     AnswerLost,
     /// Nothing happens; `OutcomeUnknown` is answered.
     RequestLost,
+    /// `OutcomeUnknown` is answered, and the append happens later, if its heads still stand.
+    Late,
     /// `DiskFull`; nothing happens.
     DiskFull,
     /// None: the append works.
@@ -71,6 +76,8 @@ pub struct Struck {
     pub answers_lost: u64,
     /// Appends that do not stand and were answered by `OutcomeUnknown`.
     pub requests_lost: u64,
+    /// Appends that arrived later than their `OutcomeUnknown`, and stand.
+    pub late: u64,
     /// Appends refused as `DiskFull`.
     pub disk_full: u64,
     /// Times the power went.
@@ -168,6 +175,7 @@ impl SimulatedLog {
             self.check_reachable(store)
                 .inspect_err(|_| store.struck.unavailable += 1)
                 .map_err(AppendError::Unavailable)?;
+            store.arrive_late();
             carry_out(store, fate, proposals, durability)
         };
         yields(after).await;
@@ -179,6 +187,7 @@ impl SimulatedLog {
 
     fn reading(&self) -> Result<parking_lot::MutexGuard<'_, Store>, ReadError> {
         let mut store = self.store.lock();
+        store.arrive_late();
         let reachable = self.check_reachable(&store).and_then(|()| store.fate_of_read());
         if let Err(reason) = reachable {
             store.struck.unavailable += 1;
@@ -205,6 +214,10 @@ fn carry_out(
         }
         Fate::RequestLost => {
             store.struck.requests_lost += 1;
+            Err(AppendError::OutcomeUnknown)
+        }
+        Fate::Late => {
+            store.late = Some((proposals.to_vec(), durability));
             Err(AppendError::OutcomeUnknown)
         }
         Fate::AnswerLost => {

@@ -32,6 +32,11 @@ impl Cluster {
         Self { log, stations }
     }
 
+    /// Starts one more engine, which knows nothing yet.
+    pub(crate) fn join(&self, number: u64) -> Station {
+        station(&self.log, 77, number, ShardCount::new(3).unwrap())
+    }
+
     /// What the log says.
     pub(crate) fn transcript(&self) -> Transcript {
         let catalog = 3;

@@ -24,6 +24,7 @@ pub(super) enum Fate {
     Unavailable,
     AnswerLost,
     RequestLost,
+    Late,
     DiskFull,
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Store {
     pub(super) faults: Faults,
     pub(super) scripted: VecDeque<Fault>,
     pub(super) is_full: bool,
+    /// An append on its way.
+    pub(super) late: Option<(Vec<Proposal>, Durability)>,
     pub(super) struck: Struck,
 }
 
@@ -75,6 +78,7 @@ impl Store {
             faults: Faults::default(),
             scripted: VecDeque::new(),
             is_full: false,
+            late: None,
             struck: Struck::default(),
         }
     }
@@ -91,6 +95,7 @@ impl Store {
             (faults.unavailable_per_mille, Fate::Unavailable),
             (faults.answer_lost_per_mille, Fate::AnswerLost),
             (faults.request_lost_per_mille, Fate::RequestLost),
+            (faults.late_per_mille, Fate::Late),
             (faults.disk_full_per_mille, Fate::DiskFull),
         ];
         let mut fate = Fate::Works;
@@ -103,12 +108,24 @@ impl Store {
             Some(Fault::Unavailable) => Fate::Unavailable,
             Some(Fault::AnswerLost) => Fate::AnswerLost,
             Some(Fault::RequestLost) => Fate::RequestLost,
+            Some(Fault::Late) => Fate::Late,
             Some(Fault::DiskFull) => Fate::DiskFull,
             Some(Fault::None) => Fate::Works,
             None if self.is_full => Fate::DiskFull,
             None => fate,
         };
         (fate, before, after)
+    }
+
+    /// Lets an append arrive whose answer was given up long ago, or lets it wait some more.
+    pub(super) fn arrive_late(&mut self) {
+        if self.late.is_some()
+            && self.random.chance(400)
+            && let Some((proposals, durability)) = self.late.take()
+            && let Ok(Append::Appended(_)) = self.append(&proposals, durability)
+        {
+            self.struck.late += 1;
+        }
     }
 
     /// Whether a read is answered.
@@ -194,6 +211,7 @@ impl Store {
         self.epoch += 1;
         self.faults = Faults::default();
         self.scripted.clear();
+        self.late = None;
         self.is_full = false;
         self.struck.crashes += 1;
         self.struck.appends_lost += lost;
