@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onrush_protocol::options::QueueOptions;
-
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
@@ -330,7 +328,7 @@ impl<'a> Round<'a> {
             namespace: define.namespace.clone(),
             task: define.task.clone(),
             created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
-            options: define.options.clone().unwrap_or_else(QueueOptions::default),
+            options: define.options.unwrap_or_default(),
         };
         self.sync();
         self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));
