@@ -3,6 +3,13 @@
 //!
 //! `SEEDS` sets how many seeds, `SEED` runs one alone; `MESSAGES` how many messages each producer sends.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "engines/cluster.rs"]
 mod cluster;
 #[path = "simulated/history.rs"]

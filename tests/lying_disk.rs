@@ -6,6 +6,13 @@
 //! runs one alone. Threads make a run of
 //! one seed differ from the next; the faults are the same.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "simulated/history.rs"]
 mod history;
 #[path = "lying_disk/life.rs"]

@@ -441,11 +441,28 @@ impl<'a> Round<'a> {
                 self.turn = at + 1;
             }
         }
+        if claims.is_empty() && self.introduce(queue, group) {
+            return Outcome::Again;
+        }
         if pop.auto_ack && !claims.is_empty() {
             self.sync();
         }
         let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
         Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
+    }
+
+    /// Makes a group known where a shard has partitions of its queue and does not know it: they were
+    /// made elsewhere, or the group was, in this very moment. Tells whether there was such a shard.
+    fn introduce(&mut self, queue: QueueId, group: &str) -> bool {
+        let Some(start) = self.catalog_state().group(queue, group) else { return false };
+        let misses = |state: &ShardState| {
+            state.partitions_of(queue).next().is_some() && state.group(queue, group).is_none()
+        };
+        let is_missed = self.replica.shards.iter().any(misses);
+        if is_missed {
+            self.chores(&[CatalogChange::Group(queue, group.into(), start)]);
+        }
+        is_missed
     }
 
     fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {

@@ -1,3 +1,5 @@
+//! The simulated log keeps the stories that every log keeps, and lies as told.
+
 use super::super::contract::{self, Subject, block_on, propose};
 use super::*;
 

@@ -205,7 +205,7 @@ impl World {
             lease_time_s: (LEASE_MS / 1000) as u32,
             retry_limit: RETRY_LIMIT,
             retention_enabled: true,
-            retention_s: if id % 2 == 0 { 100 } else { 0 },
+            retention_s: if id.is_multiple_of(2) { 100 } else { 0 },
             completed_retention_s: 30,
             ..QueueOptions::default()
         };
