@@ -5,6 +5,13 @@
 //!
 //! `CRASHES` sets how often; 200 unless it says otherwise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "crash/checker.rs"]
 mod checker;
 #[path = "crash/load.rs"]

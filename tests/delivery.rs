@@ -1,6 +1,13 @@
 //! Handing out over the binary protocol: groups, leases, verdicts, waiting consumers, and what a
 //! restart leaves of them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "support/server.rs"]
 mod server;
 

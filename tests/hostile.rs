@@ -1,6 +1,13 @@
 //! Bad input over the binary protocol: every refusal is typed, nothing half done stays behind, and a
 //! well-behaved neighbour on another connection never notices.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "support/server.rs"]
 mod server;
 
@@ -703,7 +710,8 @@ async fn options_that_no_queue_can_have_are_refused_and_change_nothing() {
         bytes
     };
     const CENTURY_S: u64 = 100 * 366 * 24 * 60 * 60;
-    let cases: [(&[(u8, u64)], Code, &str, u64); 6] = [
+    type Case<'a> = (&'a [(u8, u64)], Code, &'a str, u64);
+    let cases: [Case<'_>; 6] = [
         (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "lease_time_s", u64::from(u32::MAX)),
         (&[(13, 2)], Code::BadOption, "retention_enabled", 1),
         (&[(1, 60), (1, 61)], Code::BadOption, "option", 0),

@@ -6,7 +6,7 @@
 //! runs one alone. Threads make a run of
 //! one seed differ from the next; the faults are the same.
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -1,5 +1,12 @@
 //! The everyday walk over the binary protocol: push, pop, ack, and what a restart leaves of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "support/server.rs"]
 mod server;
 

@@ -5,6 +5,13 @@
 //! the figures of the README, run it in full against a release build:
 //! `PARTITIONS=1000000 IDS=4000000 SERVER_BIN=target/release/onrush cargo test --test scale`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "support/process.rs"]
 mod process;
 

@@ -1,6 +1,13 @@
 //! Space: what retention and deletion let go comes back to the disk, what is kept stays readable, and
 //! the log stays within twice of what lives in it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "every server here has settings of its own")]
 mod server;

@@ -131,14 +131,14 @@ impl Lane {
                 && until_us > self.clock.monotonic_us()
             {
                 let refused = self.parked.park(pop, until_us);
-                return refused.map_or((), answer_stopping);
+                return refused.map_or((), |pop| answer_stopping(*pop));
             }
             let empty = match step {
                 Some(PopStep::NoPartition) => Empty::NoPartition,
                 Some(PopStep::LeaseHeld) => Empty::LeaseHeld,
                 _ => Empty::NoWork,
             };
-            return answer_empty(pop, empty);
+            return answer_empty(*pop, empty);
         }
         let until_ms = claims.iter().map(|(_, claim)| claim.until_ms).min().unwrap_or(0);
         let messages: u64 =
@@ -279,7 +279,7 @@ impl Lane {
 
     /// Sends everybody away who waits for messages, and lets nobody wait from here on.
     pub(super) fn release_parked(&mut self) {
-        self.parked.close().into_iter().for_each(answer_stopping);
+        self.parked.close().into_iter().for_each(|pop| answer_stopping(*pop));
     }
 
     fn describe(&self, describe: &Describe) -> Description {
@@ -355,13 +355,13 @@ fn has_work(
     cursors.is_some_and(|cursors| cursors.iter().any(|it| it.group == index && it.ready))
 }
 
-fn answer_stopping(pop: Box<Pop>) {
+fn answer_stopping(pop: Pop) {
     // A consumer that hung up is gone already.
     let _ = pop.reply.send(Err(CommandError::ShuttingDown));
 }
 
 /// Answers a pop with nothing.
-pub(super) fn answer_empty(pop: Box<Pop>, empty: Empty) {
+pub(super) fn answer_empty(pop: Pop, empty: Empty) {
     let popped = Popped { empty: Some(empty), ..Popped::default() };
     // A consumer that hung up took nothing with it.
     let _ = pop.reply.send(Ok(popped));

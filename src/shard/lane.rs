@@ -386,7 +386,7 @@ impl Lane {
 
     fn expire_parked(&mut self) {
         for pop in self.parked.expire(self.clock.monotonic_us()) {
-            super::finish::answer_empty(pop, crate::shard::command::Empty::NoWork);
+            super::finish::answer_empty(*pop, crate::shard::command::Empty::NoWork);
         }
     }
 

@@ -1,11 +1,13 @@
 //! The running shards: pending → decide → append → apply → sign.
 //!
 //! [`Engine`] is what the rooms above hold: it takes commands and placed pushes and answers them.
-//! Behind it one thread per engine, the lane ([`lane`]), owns all state ([`replica`]) and commits
-//! everything that waits in one append ([`round`] decides, [`finish`] applies and signs). What other
-//! engines appended is applied by following ([`follow`]). Consumers
-//! that wait are [`parked`] here; the newest batches stay in the [`hot`] tail; [`upkeep`] writes
-//! checkpoints and lets retention work, [`reclaim`] gives space back.
+//! Behind it one thread per engine, the lane (`lane`), owns all state ([`replica`]) and commits
+//! everything that waits in one append ([`round`] decides, `finish` applies and signs). What other
+//! engines appended is applied by following (`follow`). Consumers that wait are [`parked`] here, in
+//! the loop that will bring their messages, rather than in the room that speaks to them: so the
+//! commit that makes a message visible hands it on in the very next one, without a race. The newest
+//! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
+//! gives space back.
 
 mod checkpointer;
 pub mod command;

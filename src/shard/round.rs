@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onrush_protocol::options::QueueOptions;
-
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
@@ -330,7 +328,7 @@ impl<'a> Round<'a> {
             namespace: define.namespace.clone(),
             task: define.task.clone(),
             created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
-            options: define.options.clone().unwrap_or_else(QueueOptions::default),
+            options: define.options.unwrap_or_default(),
         };
         self.sync();
         self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));
@@ -397,9 +395,9 @@ impl<'a> Round<'a> {
             return Outcome::Popped(Vec::new(), None);
         };
         let (queue, group) = (queue.id, pop.group.as_str());
-        let Some(start) = self.catalog_state().group(queue, group) else {
+        if self.catalog_state().group(queue, group).is_none() {
             return self.define_group(queue, pop);
-        };
+        }
         let place = pop.partition.as_ref().map(|name| {
             let hash = self.replica.key().place(queue, name.as_str());
             (name.as_str(), hash)
@@ -413,7 +411,6 @@ impl<'a> Round<'a> {
             auto_ack: pop.auto_ack,
         };
         let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
-        let mut is_new = false;
         let count = self.replica.shards.len();
         let in_turn = |step: usize| (self.turn + step) % count.max(1);
         let order: Vec<usize> = match place {
@@ -424,10 +421,6 @@ impl<'a> Round<'a> {
             let Some(state) = self.replica.shards.get(at) else { continue };
             if budget.is_spent() {
                 break;
-            }
-            if self.register_where_missing(state, queue, group, start) {
-                is_new = true;
-                continue;
             }
             let has_work = state.group(queue, group).and_then(|it| state.group_at(it));
             if place.is_none() && has_work.is_none_or(|it| it.ready_count == 0) {
@@ -448,31 +441,28 @@ impl<'a> Round<'a> {
                 self.turn = at + 1;
             }
         }
+        if claims.is_empty() && self.introduce(queue, group) {
+            return Outcome::Again;
+        }
         if pop.auto_ack && !claims.is_empty() {
             self.sync();
-        }
-        if is_new && claims.is_empty() {
-            return Outcome::Again;
         }
         let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
         Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
     }
 
-    /// Makes a group known where there are partitions made by somebody who did not know it yet;
-    /// tells whether that was so.
-    fn register_where_missing(
-        &mut self,
-        state: &ShardState,
-        queue: QueueId,
-        group: &str,
-        start: GroupStart,
-    ) -> bool {
-        let has_partitions = || state.partitions_of(queue).next().is_some();
-        let is_missing = state.group(queue, group).is_none() && has_partitions();
-        if is_missing && let Some(draft) = self.draft(state.shard()) {
-            draft.register(queue, group, start);
+    /// Makes a group known where a shard has partitions of its queue and does not know it: they were
+    /// made elsewhere, or the group was, in this very moment. Tells whether there was such a shard.
+    fn introduce(&mut self, queue: QueueId, group: &str) -> bool {
+        let Some(start) = self.catalog_state().group(queue, group) else { return false };
+        let misses = |state: &ShardState| {
+            state.partitions_of(queue).next().is_some() && state.group(queue, group).is_none()
+        };
+        let is_missed = self.replica.shards.iter().any(misses);
+        if is_missed {
+            self.chores(&[CatalogChange::Group(queue, group.into(), start)]);
         }
-        is_missing
+        is_missed
     }
 
     fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {

@@ -50,7 +50,8 @@ pub(crate) enum Sent {
     Stored(PartitionNumber, Vec<(Sequence, bool)>),
     /// QoS 0: it is in a ring.
     Buffered,
-    /// Nothing of it was stored.
+    /// Nothing of it was stored, and why.
+    #[allow(dead_code, reason = "not every test asks why")]
     Refused(String),
     /// It may stand or not.
     Unknown,

@@ -13,6 +13,7 @@ pub(crate) struct ServerProcess {
 
 impl ServerProcess {
     /// Starts the binary under test on `folder`, on ports that the system chooses.
+    #[allow(dead_code, reason = "some tests bring settings of their own")]
     pub(crate) fn spawn(folder: &Path) -> Self {
         Self::spawn_with(folder, &["store.segment_bytes=4MiB", "store.checkpoint_interval_ms=100"])
     }

@@ -23,6 +23,7 @@ pub(crate) const ROOMS: &[&str] = &[
     "config",
     "cli",
     "server",
+    "run",
 ];
 
 /// Doors that the order would allow, but that stay shut: the push wing and the pull wing meet below

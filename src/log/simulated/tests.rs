@@ -1,3 +1,5 @@
+//! The simulated log keeps the stories that every log keeps, and lies as told.
+
 use super::super::contract::{self, Subject, block_on, propose};
 use super::*;
 
@@ -70,6 +72,7 @@ fn chances_strike_all_faults_and_the_same_seed_strikes_alike() {
             unavailable_per_mille: 100,
             answer_lost_per_mille: 100,
             request_lost_per_mille: 100,
+            late_per_mille: 100,
             disk_full_per_mille: 100,
             read_unavailable_per_mille: 100,
             yields_max: 3,
@@ -89,8 +92,33 @@ fn chances_strike_all_faults_and_the_same_seed_strikes_alike() {
     assert_eq!((answers, struck, entries), run(7));
     assert_ne!(run(8).1, struck);
     assert!(struck.unavailable > 0 && struck.disk_full > 0 && struck.conflicts > 0);
-    assert!(struck.answers_lost > 0 && struck.requests_lost > 0);
+    assert!(struck.answers_lost > 0 && struck.requests_lost > 0 && struck.late > 0);
     assert_eq!(entries, struck.appended);
+}
+
+#[test]
+fn a_late_append_stands_if_its_heads_still_do_and_not_otherwise() {
+    let (mut stood, mut came_too_late) = (0, 0);
+    for seed in 0..40 {
+        let log = new(seed);
+        log.script(Fault::Late);
+        assert_eq!(append(&log, 0), Err(AppendError::OutcomeUnknown));
+        // Either it arrived before the same offer came again, or after.
+        match append(&log, 0) {
+            Ok(Append::Conflict(shards)) => {
+                assert_eq!(shards, vec![0]);
+                stood += 1;
+            }
+            other => {
+                assert!(matches!(other, Ok(Append::Appended(_))), "{other:?}");
+                came_too_late += 1;
+            }
+        }
+        for _ in 0..20 {
+            assert_eq!(block_on(log.head(0)), Ok(1), "it stands once");
+        }
+    }
+    assert!(stood > 0 && came_too_late > 0, "{stood} {came_too_late}");
 }
 
 #[test]

@@ -112,7 +112,13 @@ impl Connection {
 
     /// Serves the connection until the client is gone, the stream cannot be trusted, or `stop`
     /// turns true and everything under way is answered.
-    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, stop: watch::Receiver<bool>) {
+        self.serve(stop).await;
+        // When this returns nobody waits for messages on its behalf: none would be read by anybody.
+        self.tasks.shutdown().await;
+    }
+
+    async fn serve(&mut self, mut stop: watch::Receiver<bool>) {
         let mut closing = false;
         loop {
             self.now_us = self.rooms.clock.monotonic_us();

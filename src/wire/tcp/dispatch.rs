@@ -162,7 +162,7 @@ async fn define(rooms: &Rooms, configure: Configure) -> Result<Response, Failure
     let defined =
         rooms.catalogs.configure(&queue, namespace.as_str(), task.as_str(), options).await;
     let defined = defined.map_err(|error| failure::catalog(&error))?;
-    let (queue_id, options) = (u64::from(defined.id), defined.options.clone());
+    let (queue_id, options) = (u64::from(defined.id), defined.options);
     Ok(Response::Configured(Configured { queue_id, options }))
 }
 
