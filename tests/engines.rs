@@ -3,11 +3,11 @@
 //!
 //! `SEEDS` sets how many seeds, `SEED` runs one alone; `MESSAGES` how many messages each producer sends.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test may fail where it stands, and tells its figures"
+    reason = "a test: a panic is how it fails, and it names its seed"
 )]
 
 #[path = "engines/cluster.rs"]

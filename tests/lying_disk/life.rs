@@ -1,13 +1,13 @@
 //! One life of a machine: producers and consumers until the power goes or everybody is done.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use onrush::base::random::SeededRandom;
 use onrush::state::draft::ack::{AckItem, Verdict};
 use onrush_protocol::qos::Qos;
+use parking_lot::Mutex;
 
 use crate::history::{History, messages};
 use crate::station::{Ask, NewMessage, Sent, Station};
@@ -142,7 +142,7 @@ impl Clients {
         let asked = self.history.tick();
         let Ok(handout) = station.pop(&ask).await else { return false };
         self.history.delivered(group, asked, ask.auto_ack, &handout);
-        self.got.lock().unwrap().extend(messages(&handout));
+        self.got.lock().extend(messages(&handout));
         if ask.auto_ack {
             return true;
         }
@@ -173,6 +173,13 @@ impl Clients {
         for at in 0..self.producers.len() {
             self.produce(at, station, 1).await;
             assert!(self.producers[at].lock().await.unanswered.is_none(), "seed {}", self.seed);
+        }
+        // What QoS 0 left in a ring is committed before what comes behind it.
+        for partition in 0..PARTITIONS {
+            let records = [(None, format!("last of p{partition}"))];
+            let sent = station.push(&format!("p{partition}"), Qos::AtLeastOnce, &records).await;
+            assert!(matches!(sent, Sent::Stored(..)), "seed {}: {sent:?}", self.seed);
+            self.history.sent(Qos::AtLeastOnce, &records, &sent);
         }
         let began = Instant::now();
         loop {

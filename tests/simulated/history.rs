@@ -5,13 +5,13 @@
 //! or a group never saw a message. Called by the tests of whole engines.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onrush::base::place::PartitionNumber;
 use onrush::delivery::Handout;
 use onrush::state::effect::Sequence;
 use onrush_protocol::qos::Qos;
+use parking_lot::Mutex;
 
 use crate::station::{NewMessage, Sent};
 use crate::transcript::Transcript;
@@ -51,13 +51,13 @@ impl History {
 
     /// A producer begins to send a durable message; called once per message, before the first try.
     pub(crate) fn sends(&self, producer: &str, payload: &str) {
-        let mut told = self.told.lock().unwrap();
+        let mut told = self.told.lock();
         told.sent.entry(producer.to_owned()).or_default().push(payload.to_owned());
     }
 
     /// A push was answered.
     pub(crate) fn sent(&self, qos: Qos, records: &[NewMessage], answer: &Sent) {
-        let mut told = self.told.lock().unwrap();
+        let mut told = self.told.lock();
         let name = match answer {
             Sent::Stored(..) => "stored",
             Sent::Buffered => "buffered",
@@ -81,7 +81,7 @@ impl History {
 
     /// Messages came to a consumer that had asked at `asked`.
     pub(crate) fn delivered(&self, group: &str, asked: u64, auto_ack: bool, handout: &Handout) {
-        let mut told = self.told.lock().unwrap();
+        let mut told = self.told.lock();
         for package in &handout.packages {
             let batches = package.batches.iter();
             let seqs =
@@ -104,7 +104,7 @@ impl History {
     /// Messages were settled, and that was confirmed.
     pub(crate) fn settled(&self, group: &str, partition: PartitionNumber, from: u64, to: u64) {
         let now = self.tick();
-        let mut told = self.told.lock().unwrap();
+        let mut told = self.told.lock();
         for seq in from..to {
             told.settled.entry((group.to_owned(), partition, seq)).or_insert(now);
         }
@@ -112,12 +112,12 @@ impl History {
 
     /// How often something was answered.
     pub(crate) fn count(&self, what: &str) -> u64 {
-        self.told.lock().unwrap().counts.get(what).copied().unwrap_or(0)
+        self.told.lock().counts.get(what).copied().unwrap_or(0)
     }
 
     /// Holds everything against what the log says. `groups` must have seen every message.
     pub(crate) fn check(&self, transcript: &Transcript, groups: &[&str]) {
-        let told = self.told.lock().unwrap();
+        let told = self.told.lock();
         for (partition, seq, (id, payload), duplicate) in &told.stored {
             let stands = transcript.messages.get(partition).and_then(|it| it.get(*seq as usize));
             let stands = stands.unwrap_or_else(|| panic!("{payload} at {partition}/{seq} is lost"));
@@ -142,7 +142,8 @@ impl History {
                     let place = ((*group).to_owned(), *partition, seq);
                     let known =
                         told.delivered.contains_key(&place) || transcript.dead.contains(&place);
-                    assert!(known, "{place:?} never came");
+                    let settled = transcript.is_settled(group, *partition, seq);
+                    assert!(known, "{place:?} never came (and is settled: {settled})");
                 }
             }
         }

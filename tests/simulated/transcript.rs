@@ -58,6 +58,19 @@ impl Transcript {
         transcript
     }
 
+    /// Whether the group has settled the message.
+    pub(crate) fn is_settled(
+        &self,
+        group: &str,
+        partition: PartitionNumber,
+        seq: Sequence,
+    ) -> bool {
+        self.settled.iter().any(|((number, index), settled)| {
+            let mut names = self.groups.iter().filter(|((_, known), _)| known == index);
+            *number == partition && settled.contains(&seq) && names.any(|(_, name)| name == group)
+        })
+    }
+
     fn take(&mut self, shard: ShardId, effect: Effect) {
         match effect {
             Effect::CreatePartition { number, .. } => {

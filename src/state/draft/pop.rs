@@ -97,7 +97,11 @@ impl Draft<'_> {
         }
         while !budget.is_spent() {
             let Some(number) = self.next_ready(group) else { break };
-            self.claim(number, group, ask, budget, claims)?;
+            let claimed = self.claim(number, group, ask, budget, claims)?;
+            if matches!(claimed, Claimed::Nothing) && budget.is_spent() {
+                // Its next message was too large for the rest of this answer; not for another one.
+                self.left_over.entry(group).or_default().push_back(number);
+            }
         }
         Ok(PopStep::Done)
     }

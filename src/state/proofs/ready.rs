@@ -63,6 +63,37 @@ proptest! {
     }
 
     #[test]
+    fn what_a_small_answer_leaves_is_found_by_the_next_pop_of_the_commit(
+        moves in moves(1, 40),
+        small in prop::collection::vec((1..5_u32, 50..1_500_u64, 1..4_u32), 1..4),
+    ) {
+        let (mut world, mut desks) = (World::new(), vec![Desk::new(0)]);
+        for one in &moves {
+            carry_out(&mut world, &mut desks, one);
+        }
+        for (queue, group) in world.queues.iter().flat_map(|it| GROUPS.map(|group| (*it, group))) {
+            let desk = &desks[0];
+            let mut draft = Draft::new(&desk.state, world.context(&desk.kv));
+            let mut claims = Vec::new();
+            for (number, (messages, bytes, partitions)) in (0..).zip(&small) {
+                let token = [number; 16];
+                let ask = PopAsk { queue, partition: None, group, token, lease_ms: 0, auto_ack: false };
+                let mut budget =
+                    PopBudget { messages: *messages, bytes: *bytes, partitions: *partitions };
+                let mut own = Vec::new();
+                draft.pop(&ask, &mut budget, &mut own).unwrap();
+                claims.append(&mut own);
+            }
+            let token = [99; 16];
+            let ask = PopAsk { queue, partition: None, group, token, lease_ms: 0, auto_ack: false };
+            let mut budget = PopBudget { messages: 1_000, bytes: u64::MAX, partitions: 1_000 };
+            draft.pop(&ask, &mut budget, &mut claims).unwrap();
+            let claimed: BTreeSet<_> = claims.iter().map(|claim| claim.partition).collect();
+            prop_assert_eq!(claimed, with_work(desk, queue, group));
+        }
+    }
+
+    #[test]
     fn pops_that_settle_at_once_find_every_message_in_one_commit(moves in moves(1, 40)) {
         let (mut world, mut desks) = (World::new(), vec![Desk::new(0)]);
         for one in &moves {
