@@ -395,9 +395,9 @@ impl<'a> Round<'a> {
             return Outcome::Popped(Vec::new(), None);
         };
         let (queue, group) = (queue.id, pop.group.as_str());
-        if self.catalog_state().group(queue, group).is_none() {
+        let Some(start) = self.catalog_state().group(queue, group) else {
             return self.define_group(queue, pop);
-        }
+        };
         let place = pop.partition.as_ref().map(|name| {
             let hash = self.replica.key().place(queue, name.as_str());
             (name.as_str(), hash)
@@ -411,6 +411,7 @@ impl<'a> Round<'a> {
             auto_ack: pop.auto_ack,
         };
         let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
+        let mut is_new = false;
         let count = self.replica.shards.len();
         let in_turn = |step: usize| (self.turn + step) % count.max(1);
         let order: Vec<usize> = match place {
@@ -422,8 +423,11 @@ impl<'a> Round<'a> {
             if budget.is_spent() {
                 break;
             }
-            let has_work = state.group(queue, group).and_then(|it| state.group_at(it));
-            if place.is_none() && has_work.is_none_or(|it| it.ready_count == 0) {
+            let Some(known) = state.group(queue, group).and_then(|it| state.group_at(it)) else {
+                is_new |= self.register_where_missing(state, queue, group, start);
+                continue;
+            };
+            if place.is_none() && known.ready_count == 0 {
                 continue;
             }
             let shard = state.shard();
@@ -441,28 +445,30 @@ impl<'a> Round<'a> {
                 self.turn = at + 1;
             }
         }
-        if claims.is_empty() && self.introduce(queue, group) {
-            return Outcome::Again;
-        }
         if pop.auto_ack && !claims.is_empty() {
             self.sync();
+        }
+        if is_new && claims.is_empty() {
+            return Outcome::Again;
         }
         let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
         Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
     }
 
-    /// Makes a group known where a shard has partitions of its queue and does not know it: they were
-    /// made elsewhere, or the group was, in this very moment. Tells whether there was such a shard.
-    fn introduce(&mut self, queue: QueueId, group: &str) -> bool {
-        let Some(start) = self.catalog_state().group(queue, group) else { return false };
-        let misses = |state: &ShardState| {
-            state.partitions_of(queue).next().is_some() && state.group(queue, group).is_none()
-        };
-        let is_missed = self.replica.shards.iter().any(misses);
-        if is_missed {
-            self.chores(&[CatalogChange::Group(queue, group.into(), start)]);
+    /// Makes a group known where there are partitions made by somebody who did not know it yet;
+    /// tells whether that was so.
+    fn register_where_missing(
+        &mut self,
+        state: &ShardState,
+        queue: QueueId,
+        group: &str,
+        start: GroupStart,
+    ) -> bool {
+        let is_missing = state.partitions_of(queue).next().is_some();
+        if is_missing && let Some(draft) = self.draft(state.shard()) {
+            draft.register(queue, group, start);
         }
-        is_missed
+        is_missing
     }
 
     fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
