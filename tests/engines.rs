@@ -24,6 +24,7 @@ mod workload;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onrush::base::clock::ManualClock;
 use onrush::log::simulated::{Fault, Faults};
 use onrush::state::draft::pop::PopBudget;
 use onrush_protocol::qos::Qos;
@@ -232,6 +233,37 @@ fn a_queue_that_one_engine_deletes_is_gone_at_the_other() {
             assert_eq!(got[0].2, format!("new {round}"));
             assert!(a.catalogs.delete(&station::QUEUE.parse().unwrap()).await.unwrap());
         }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_lease_runs_out_though_the_wall_clock_was_set_back_by_years() {
+    const YEARS_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+    runtime().block_on(async {
+        let clock = ManualClock::new(1_000_000);
+        let cluster = Cluster::start_by(Arc::new(clock.clone()), 7, 1);
+        let station = &cluster.stations[0];
+        clock.set_ms(1_000_000 + YEARS_MS);
+        let sent = station.push("p", Qos::AtLeastOnce, &[(None, "m".into())]).await;
+        assert!(matches!(sent, Sent::Stored(..)));
+        let held = history::messages(&station.pop(&Ask::of("g", 1)).await.unwrap());
+        assert_eq!(held.len(), 1);
+        // Somebody noticed that the clock was wrong.
+        clock.set_ms(1_001_000);
+        let none = history::messages(&station.pop(&Ask::of("g", 1)).await.unwrap());
+        assert_eq!(none.len(), 0);
+        clock.advance_monotonic_us(301_000);
+        station.engine.buffers().bell().ring();
+        let mut got = Vec::new();
+        // The commit that ends the lease is the one before that which finds the message.
+        for _ in 0..100 {
+            got = history::messages(&station.pop(&Ask::of("g", 1)).await.unwrap());
+            if !got.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(got, held);
         cluster.stop().await;
     });
 }

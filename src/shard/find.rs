@@ -78,7 +78,7 @@ impl Lane {
                 return Ok(Some(*seq));
             }
         }
-        let (dedup, now_ms) = (self.config.dedup, self.clock.now_ms());
+        let (dedup, now_ms) = (self.config.dedup, self.now_ms());
         let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
         let named = first.map(|first| first.seq);
         if let Some(seq) = named.filter(is_held).or(own.filter(is_held)) {

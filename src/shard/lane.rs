@@ -23,6 +23,7 @@ use crate::shard::reclaim::Moving;
 use crate::shard::replica::Replica;
 use crate::shard::round::{self, Plan, Work};
 use crate::shard::schedule::Schedule;
+use crate::shard::steady::Steady;
 use crate::shard::{Config, checkpointer};
 use crate::state::Bodies;
 use crate::state::catalog::Catalog;
@@ -64,6 +65,8 @@ pub(super) struct Lane {
     pub(super) turn: usize,
     /// What is written again so that its space can be given back.
     pub(super) moving: Moving,
+    /// The time by which everything is decided.
+    pub(super) steady: Steady,
     /// Decided again with the next commit.
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
@@ -131,6 +134,7 @@ impl Lane {
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
         let now_us = self.clock.monotonic_us();
+        self.steady.note(self.clock.now_ms(), now_us);
         // What is due soon comes along: one commit instead of several.
         let horizon_us = match self.buffers.first_due_us() {
             Some(first) if first <= now_us => now_us + LINGER_US,
@@ -157,8 +161,13 @@ impl Lane {
         work
     }
 
+    /// Unix milliseconds; never goes back and never stands still.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.steady.now_ms(self.clock.now_ms(), self.clock.monotonic_us())
+    }
+
     fn timer_due(&self) -> bool {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms();
         let timers = self.replica.shards.iter().filter_map(|shard| shard.next_timer_ms());
         timers.min().is_some_and(|due| due <= now_ms)
     }
@@ -216,7 +225,7 @@ impl Lane {
         self.origin.append += 1;
         let bodies = LogBodies { hot: &self.hot, log: &*self.log };
         let context = Context {
-            now_ms: self.clock.now_ms(),
+            now_ms: self.now_ms(),
             kv: &*self.kv,
             bodies: &bodies,
             catalog: self.replica.catalog.catalog(),
@@ -400,7 +409,7 @@ impl Lane {
 
     fn sleep(&self) {
         const LONGEST_US: u64 = 60_000_000;
-        let (now_us, now_ms) = (self.clock.monotonic_us(), self.clock.now_ms());
+        let (now_us, now_ms) = (self.clock.monotonic_us(), self.now_ms());
         let shards = &self.replica.shards;
         let lease = shards.iter().filter_map(|shard| shard.next_timer_ms()).min();
         let times = [

@@ -21,6 +21,7 @@ mod reclaim;
 pub mod replica;
 pub mod round;
 pub mod schedule;
+mod steady;
 mod upkeep;
 
 use std::sync::Arc;
@@ -43,6 +44,8 @@ use crate::shard::lane::Lane;
 use crate::shard::parked::Parked;
 use crate::shard::replica::Replica;
 use crate::shard::schedule::Schedule;
+use crate::shard::steady::Steady;
+use crate::state::ShardState;
 use crate::state::catalog::Catalog;
 use crate::state::codec::{self, Chunk};
 use crate::state::effect::Origin;
@@ -135,6 +138,7 @@ impl Engine {
             Arc::clone(&buffers),
         )?;
         let now_us = clock.monotonic_us();
+        let last_ms = replica.shards.iter().map(ShardState::last_ms).max().unwrap_or(0);
         let lane = Lane {
             log: Arc::clone(&log),
             kv,
@@ -158,6 +162,7 @@ impl Engine {
             rotation: 0,
             turn: 0,
             moving: reclaim::Moving::default(),
+            steady: Steady::new(last_ms, now_us),
             again: Vec::new(),
             held: Vec::new(),
             poisoned: false,

@@ -129,7 +129,7 @@ impl Lane {
             let queues = self.replica.catalog.catalog().iter();
             let bounded = queues.filter(|queue| queue.options.retention_enabled);
             work.retention = bounded.map(|queue| queue.id).collect();
-            let oldest = self.config.dedup.oldest(self.clock.now_ms());
+            let oldest = self.config.dedup.oldest(self.now_ms());
             if let Err(error) = self.kv.drop_generations_before(oldest) {
                 tracing::warn!(%error, "old transaction ids could not be dropped");
             }

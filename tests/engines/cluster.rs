@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onrush::base::clock::SystemClock;
+use onrush::base::clock::{Clock, SystemClock};
 use onrush::base::place::{ShardCount, StoreKey};
 use onrush::base::random::SeededRandom;
 use onrush::buffer::{self, Buffers};
@@ -25,16 +25,23 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts `engines` on a new log.
     pub(crate) fn start(seed: u64, engines: u64) -> Self {
+        Self::start_by(Arc::new(SystemClock::new()), seed, engines)
+    }
+
+    /// As [`Self::start`], by another clock.
+    pub(crate) fn start_by(clock: Arc<dyn Clock>, seed: u64, engines: u64) -> Self {
         let shards = ShardCount::new(3).unwrap();
         let log = SimulatedLog::new(seed, shards);
-        let stations = (0..engines).map(|number| Arc::new(station(&log, seed, number, shards)));
+        let stations =
+            (0..engines).map(|number| Arc::new(station(&log, &clock, seed, number, shards)));
         let stations = stations.collect();
         Self { log, stations }
     }
 
     /// Starts one more engine, which knows nothing yet.
     pub(crate) fn join(&self, number: u64) -> Station {
-        station(&self.log, 77, number, ShardCount::new(3).unwrap())
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        station(&self.log, &clock, 77, number, ShardCount::new(3).unwrap())
     }
 
     /// What the log says.
@@ -52,12 +59,18 @@ impl Cluster {
     }
 }
 
-fn station(log: &SimulatedLog, seed: u64, number: u64, shards: ShardCount) -> Station {
+fn station(
+    log: &SimulatedLog,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+    number: u64,
+    shards: ShardCount,
+) -> Station {
     let telemetry = Arc::new(Telemetry::default());
     let parts = Parts {
         log: Arc::new(log.connect()) as Arc<dyn Log>,
         kv: Arc::new(MemoryKv::new()),
-        clock: Arc::new(SystemClock::new()),
+        clock: Arc::clone(clock),
         random: Arc::new(SeededRandom::new(seed * 1_000 + number)),
         buffers: Arc::new(Buffers::new(shards.get(), buffer::Config::default())),
         telemetry: Arc::clone(&telemetry),
