@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use onrush_protocol::batch::{BatchError, RecordBatch};
 use onrush_protocol::code::Code;
 use onrush_protocol::frame::{self, Frame};
 use onrush_protocol::opcode::Opcode;
@@ -46,6 +47,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const AHEAD_BYTES: usize = 16 * 1024;
 /// Bytes waiting to be written at which reading stops.
 const UNREAD_BYTES_MAX: usize = 8 << 20;
+/// What a section of receipts takes beside its outcomes, and what each outcome takes.
+const RECEIPT_BYTES: usize = 32;
+const OUTCOME_BYTES: usize = 17;
 /// Parts of one vectored write; more than the kernel takes at once would be of no use.
 const WRITE_PARTS_MAX: usize = 256;
 
@@ -368,9 +372,13 @@ impl Connection {
             buffer_ms: push.terms.buffer_ms,
             buffer_max: push.terms.buffer_max,
         };
+        let mut room = self.config.frame_bytes_max.saturating_sub(2 * RECEIPT_BYTES);
         for (at, section) in (0..).zip(push.sections.iter()) {
             match section {
-                Ok(section) => self.push_section(request, at, terms, section),
+                Ok(section) => match answer_fits(&section.batch, &mut room) {
+                    Ok(()) => self.push_section(request, at, terms, section),
+                    Err(error) => self.pushed(request, at, terms.qos, Err(error.into())),
+                },
                 Err(error) => {
                     let failed = SectionReceipt::Failed(failure::name(&error));
                     self.fill(request, at, failed);
@@ -494,6 +502,23 @@ impl Connection {
             self.output.pop_front();
         }
     }
+}
+
+/// Takes off `room` what an answer may need for a batch. Any record with an id may turn out to be a
+/// duplicate, and then there is an outcome for each record: an answer that no frame holds could not
+/// be given, after everything was done. What is no batch is refused later, with its reason.
+fn answer_fits(batch: &Bytes, room: &mut usize) -> Result<(), BatchError> {
+    let outcomes = match RecordBatch::parse_trusted(batch.clone()) {
+        Ok(batch) if batch.has_transaction_ids() => batch.count(),
+        Ok(_) | Err(_) => 0,
+    };
+    let left = room.saturating_sub(RECEIPT_BYTES);
+    let limit = left / OUTCOME_BYTES;
+    if outcomes as usize > limit {
+        return Err(BatchError::Count { count: outcomes, limit: limit as u32 });
+    }
+    *room = left - outcomes as usize * OUTCOME_BYTES;
+    Ok(())
 }
 
 async fn sleep(time: Option<Duration>) {
