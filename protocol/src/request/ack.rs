@@ -61,7 +61,7 @@ pub enum AckOutcome {
     Completed = 0,
     /// It failed: counts as an attempt.
     Failed = 1,
-    /// It shall be tried again: counts as an attempt.
+    /// It shall be tried again, and nobody is to blame: counts no attempt.
     Retry = 2,
     /// It can never be done: to the dead letters.
     DeadLetter = 3,
