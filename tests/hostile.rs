@@ -418,8 +418,8 @@ async fn reserved_bits_of_a_frame_end_the_connection_when_its_header_is_there() 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_stops_in_the_middle_of_a_frame_is_let_go_and_whoever_rests_between_is_not() {
     let server = TestServer::start_with(|settings| {
-        settings.wire.frame_timeout_ms = 200;
-        settings.wire.hello_timeout_ms = 200;
+        settings.wire.frame_timeout_ms = 500;
+        settings.wire.hello_timeout_ms = 500;
     });
     let server = server.await;
     let mut neighbour = Neighbour::of(&server).await;
@@ -849,6 +849,44 @@ async fn a_bad_section_fails_alone_and_nothing_of_it_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_answer_could_outgrow_a_frame_is_refused_and_not_stored() {
+    let server = TestServer::start_with(|settings| {
+        settings.wire.frame_bytes_max = 64 * 1024;
+        settings.wire.batch_bytes_max = 60 * 1024;
+    });
+    let server = server.await;
+    let mut neighbour = Neighbour::of(&server).await;
+    let mut raw = Raw::greeted(&server).await;
+    // Seven bytes a record, and seventeen for what became of it where there are duplicates.
+    let with_id = |count: u32| {
+        section("dup", "p", sealed(1, count, &b"\x03\x00\x00\x00\x01\x01a".repeat(count as usize)))
+    };
+    let without = section("dup", "p", sealed(0, 8_000, &b"\x02\x00\x00\x00\x00a".repeat(8_000)));
+    let receipts = raw.push(Qos::AtLeastOnce, &[with_id(3_000), with_id(3_000)]).await;
+    assert!(
+        matches!(&receipts[0], SectionReceipt::Mixed { outcomes, .. } if outcomes.len() == 3_000)
+    );
+    match &receipts[1] {
+        SectionReceipt::Failed(failure) => {
+            assert_failure(failure, Code::TooManyRecords, "record_count", failure.limit);
+            assert!((500..1_000).contains(&failure.limit), "what is left of 64 KiB: {failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let receipts = raw.push(Qos::AtLeastOnce, &[with_id(8_000)]).await;
+    assert!(matches!(&receipts[0], SectionReceipt::Failed(failure)
+        if failure.known() == Some(Code::TooManyRecords)));
+    let receipts = raw.push(Qos::AtLeastOnce, &[without]).await;
+    let is_stored =
+        matches!(receipts[0], SectionReceipt::Pushed { count: 8_000, first_seq: 1, .. });
+    assert!(is_stored, "{receipts:?}");
+    // Counted a moment after it was answered.
+    neighbour.await_stat("pushed", |pushed| pushed == 8_001).await;
+    neighbour.goes_on().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_name_in_a_push_fails_its_section_alone() {
     let server = TestServer::start().await;
     let mut neighbour = Neighbour::of(&server).await;
@@ -944,7 +982,7 @@ async fn bad_pushes_in_the_same_commits_as_good_ones_harm_none_of_them() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(neighbour.stat("pushed").await, GOOD_CONNECTIONS * PUSHES);
+    neighbour.await_stat("pushed", |pushed| pushed == GOOD_CONNECTIONS * PUSHES).await;
     let mut raw = Raw::greeted(&server).await;
     let mut found: Vec<Bytes> = payloads(&raw.pop(pop("shared")).await);
     found.sort();
@@ -1043,12 +1081,7 @@ async fn requests_beyond_the_window_wait_and_none_is_lost() {
 async fn a_peer_that_does_not_read_is_not_read_from_either() {
     const POPS: u64 = 200;
     const MEGABYTE: usize = 1 << 20;
-    let server = TestServer::start_with(|settings| {
-        settings.wire.in_flight_max = 4;
-        // A frame that the server itself leaves unread must not count as the peer's delay.
-        settings.wire.frame_timeout_ms = 300;
-    });
-    let server = server.await;
+    let server = TestServer::start_with(|settings| settings.wire.in_flight_max = 4).await;
     let mut neighbour = Neighbour::of(&server).await;
     let mut raw = Raw::greeted(&server).await;
     let payload = vec![b'x'; MEGABYTE];
@@ -1092,7 +1125,8 @@ async fn a_peer_that_does_not_read_is_not_read_from_either() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_the_server_itself_leaves_unread_is_not_the_peers_delay() {
     const POPS: u64 = 40;
-    let server = TestServer::start_with(|settings| settings.wire.frame_timeout_ms = 300).await;
+    // Long enough for the answers to pile up before it is over, also on a busy machine.
+    let server = TestServer::start_with(|settings| settings.wire.frame_timeout_ms = 3_000).await;
     let mut neighbour = Neighbour::of(&server).await;
     let mut raw = Raw::greeted(&server).await;
     raw.push(Qos::AtLeastOnce, &[section("large", "p", batch(&[&vec![b'x'; 1 << 20]]))]).await;
