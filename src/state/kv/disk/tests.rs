@@ -64,17 +64,37 @@ fn put(space: Space, key: &[u8], value: &[u8]) -> RowChange {
     RowChange { space, key: key.to_vec(), value: Some(value.to_vec()) }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            fs::copy(entry.path(), target)?;
         }
     }
+    Ok(())
+}
+
+/// Copies a folder that a background thread may still be tidying: again, until nothing moved
+/// meanwhile, since only then is the copy what a killed process leaves.
+fn copy_at_rest(from: &Path, to: &Path) {
+    let lengths = || {
+        let length = |path: &PathBuf| fs::metadata(path).map(|it| it.len()).ok();
+        files_below(from).into_iter().map(|it| (length(&it), it)).collect::<Vec<_>>()
+    };
+    for _ in 0..1_000 {
+        let before = lengths();
+        let copied = copy_folder(from, to);
+        if copied.is_ok() && lengths() == before {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the store never came to rest");
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -134,7 +154,7 @@ fn a_process_that_dies_leaves_every_batch_whole() {
     }
     // What a killed process leaves: the files as they are, nothing closed.
     let copy = folder.path().join("copy");
-    copy_folder(&rows, &copy);
+    copy_at_rest(&rows, &copy);
     drop(kv);
     let kv = DiskKv::open(&copy, SMALL).unwrap();
     let applied = kv.get(Space::Meta, b"applied").unwrap().unwrap();
@@ -156,7 +176,7 @@ fn a_torn_journal_loses_whole_batches_from_the_end() {
             .unwrap();
     }
     let copy = folder.path().join("copy");
-    copy_folder(&rows, &copy);
+    copy_at_rest(&rows, &copy);
     drop(kv);
     let journal = files_below(&copy)
         .into_iter()
@@ -228,7 +248,7 @@ fn any_removed_or_emptied_file_is_an_error_or_harmless_and_never_ends_the_proces
         let inside = file.strip_prefix(&rows).unwrap();
         for emptied in [true, false] {
             let copy = folder.path().join("copy");
-            copy_folder(&rows, &copy);
+            copy_folder(&rows, &copy).unwrap();
             if emptied {
                 fs::write(copy.join(inside), b"").unwrap();
             } else {
