@@ -18,10 +18,10 @@ pub(super) fn carry_out(world: &mut World, desks: &mut [Desk], one: &Move) {
             }
             world.decide(desk, steps, &mut |_, _| {});
         }
-        Move::Sleep { ms } => world.now_ms = world.now_ms.saturating_add_signed(*ms),
+        Move::Sleep { ms } => world.now_ms += ms,
         Move::Checkpoint { who } => {
-            let kv = &desks[*who].kv;
-            kv.drop_generations_before(POLICY.oldest(world.now_ms)).unwrap();
+            let (kv, now_ms) = (&desks[*who].kv, world.now_ms - desks[*who].behind_ms());
+            kv.drop_generations_before(POLICY.oldest(now_ms)).unwrap();
             desks[*who].checkpoint();
         }
         Move::Restart { who, kept } => {

@@ -104,6 +104,12 @@ impl Desk {
         Self { state, kv, number, appends: 0, checkpoint: None }
     }
 
+    /// How far its clock is behind that of the first desk. No clock ever goes back: the lane sees
+    /// to that.
+    pub(super) fn behind_ms(&self) -> u64 {
+        self.number * 20_000
+    }
+
     /// Applies what the tape has and the replica has not.
     pub(super) fn follow(&mut self, tape: &Tape) {
         while self.state.head() < tape.head() {
@@ -246,7 +252,9 @@ impl World {
         loop {
             desk.appends += 1;
             let origin = Origin { engine: desk.number, append: desk.appends };
-            let mut draft = Draft::new(&desk.state, self.context(&desk.kv));
+            let now_ms = self.now_ms - desk.behind_ms();
+            let context = Context { now_ms, ..self.context(&desk.kv) };
+            let mut draft = Draft::new(&desk.state, context);
             let decide = |(serial, step)| self.step(desk, &mut draft, serial, step);
             let answers: Vec<Answer> = (serial..).zip(&steps).map(decide).collect();
             if let Some(entry) = draft.finish(origin) {
