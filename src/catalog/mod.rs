@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use onrush_protocol::limits::NAME_BYTES_MAX;
 use onrush_protocol::name::QueueName;
 use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
@@ -29,7 +30,7 @@ pub enum CatalogError {
     /// There is no such queue, and none is made by itself.
     #[error("Queue '{0}' does not exist")]
     NotFound(QueueName),
-    /// A setting has a value that it cannot have.
+    /// A setting has a value that it cannot have, or a label is longer than it may be.
     #[error("{field} is {value}, over its limit of {limit}")]
     Option {
         /// The setting.
@@ -153,6 +154,12 @@ impl Catalogs {
         task: &str,
         options: Option<QueueOptions>,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        for (field, text) in [("namespace", namespace), ("task", task)] {
+            let (value, limit) = (text.len() as u64, NAME_BYTES_MAX as u64);
+            if value > limit {
+                return Err(CatalogError::Option { field, value, limit });
+            }
+        }
         let (reply, answer) = oneshot::channel();
         let (namespace, task) = (namespace.into(), task.into());
         let name = name.detach();
