@@ -25,13 +25,13 @@ use crate::shard::round::{self, Plan, Work};
 use crate::shard::schedule::Schedule;
 use crate::shard::steady::Steady;
 use crate::shard::{Config, checkpointer};
-use crate::state::Bodies;
 use crate::state::catalog::Catalog;
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::Context;
 use crate::state::effect::Origin;
 use crate::state::kv::Kv;
 use crate::state::model::Run;
+use crate::state::{Bodies, ShardState};
 use crate::telemetry::Telemetry;
 
 /// Pause of a retention that has more to let go of than one commit should.
@@ -167,9 +167,12 @@ impl Lane {
     }
 
     fn timer_due(&self) -> bool {
-        let now_ms = self.now_ms();
-        let timers = self.replica.shards.iter().filter_map(|shard| shard.next_timer_ms());
-        timers.min().is_some_and(|due| due <= now_ms)
+        self.next_timer_ms().is_some_and(|due| due <= self.now_ms())
+    }
+
+    /// When the next lease of any shard ends, unix milliseconds.
+    fn next_timer_ms(&self) -> Option<u64> {
+        self.replica.shards.iter().filter_map(ShardState::next_timer_ms).min()
     }
 
     fn commit(&mut self, mut work: Work) {
@@ -410,8 +413,7 @@ impl Lane {
     fn sleep(&self) {
         const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.now_ms());
-        let shards = &self.replica.shards;
-        let lease = shards.iter().filter_map(|shard| shard.next_timer_ms()).min();
+        let lease = self.next_timer_ms();
         let times = [
             lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
             self.parked.next_deadline_us(),

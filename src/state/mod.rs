@@ -227,12 +227,6 @@ impl ShardState {
         self.groups.get(group as usize)
     }
 
-    /// Groups of a queue, with whether any partition has work for them.
-    pub fn groups_of(&self, queue: QueueId) -> impl Iterator<Item = (GroupIndex, &Group)> {
-        let indexes = self.by_queue_groups.get(&queue).map_or(&[][..], Vec::as_slice);
-        indexes.iter().filter_map(|index| Some((*index, self.groups.get(*index as usize)?)))
-    }
-
     /// When the next lease ends, unix milliseconds.
     #[must_use]
     pub fn next_timer_ms(&self) -> Option<u64> {
