@@ -157,7 +157,7 @@ fn consuming(criterion: &mut Criterion) {
                     let (partition, group, token) = (None, "g", [1; 16]);
                     let (lease_ms, auto_ack) = (0, false);
                     let ask = PopAsk { queue: 0, partition, group, token, lease_ms, auto_ack };
-                    draft.pop(&ask, &mut budget, &mut claims).expect("a pop");
+                    draft.pop(&ask, 0, &mut budget, &mut claims).expect("a pop");
                 });
                 shard.commit(|draft| {
                     for claim in &claims {

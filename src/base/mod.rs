@@ -7,5 +7,6 @@
 pub mod clock;
 pub mod files;
 pub mod place;
+pub mod post;
 pub mod random;
 pub mod sim;

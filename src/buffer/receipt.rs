@@ -5,10 +5,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
 use crate::base::place::PartitionNumber;
+use crate::base::post::Mailbox;
 use crate::log::AppendError;
 use crate::state::draft::DecideError;
 use crate::state::draft::push::Pushed;
@@ -50,40 +48,11 @@ pub struct Delivery {
     pub receipt: Receipt,
 }
 
-/// Receipts on their way to one connection.
-#[derive(Debug, Default)]
-pub struct Mailbox {
-    deliveries: Mutex<Vec<Delivery>>,
-    arrived: Notify,
-}
-
-impl Mailbox {
-    /// Takes all receipts that are there, into an empty `out`.
-    pub fn take(&self, out: &mut Vec<Delivery>) {
-        std::mem::swap(out, &mut *self.deliveries.lock());
-    }
-
-    /// Waits until there may be a receipt; may return without one. One waiter at a time.
-    pub async fn arrived(&self) {
-        self.arrived.notified().await;
-    }
-
-    fn put(&self, delivery: Delivery) {
-        let mut deliveries = self.deliveries.lock();
-        let first = deliveries.is_empty();
-        deliveries.push(delivery);
-        drop(deliveries);
-        if first {
-            self.arrived.notify_one();
-        }
-    }
-}
-
 /// Signs the receipt of one batch, once.
 #[derive(Clone, Debug)]
 pub struct Signer {
     /// Where it goes.
-    pub mailbox: Arc<Mailbox>,
+    pub mailbox: Arc<Mailbox<Delivery>>,
     /// The request.
     pub request: u64,
     /// Which section of the request.
@@ -94,6 +63,7 @@ impl Signer {
     /// Puts the receipt into the mailbox.
     pub fn sign(self, receipt: Receipt) {
         let Self { mailbox, request, section } = self;
-        mailbox.put(Delivery { request, section, receipt });
+        // A producer that hung up does not want to know; what is stored stays stored.
+        let _ = mailbox.put(Delivery { request, section, receipt });
     }
 }

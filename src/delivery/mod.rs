@@ -19,9 +19,9 @@ use crate::log::ReadError;
 use crate::shard::Engine;
 use crate::shard::command::{
     Ack, Command, CommandError, Empty, Extend, Find, Found, ListDead, ListedDead, Pop, Popped,
-    Wanted,
+    ReplyTo, Verdicts, Wanted,
 };
-use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::{GroupStart, LeaseToken};
 
@@ -49,6 +49,8 @@ pub struct PopOrder {
 /// What a consumer gets.
 #[derive(Debug)]
 pub struct Handout {
+    /// The queue that was asked.
+    pub queue: QueueName,
     /// The lease's token; names it in acks and extensions.
     pub token: LeaseToken,
     /// When the lease ends, unix milliseconds; 0 without one.
@@ -93,16 +95,23 @@ impl Delivery {
     /// # Errors
     /// [`PopError`].
     pub async fn pop(&self, order: PopOrder) -> Result<Handout, PopError> {
+        let (reply, answer) = oneshot::channel();
+        self.begin_pop(order, ReplyTo::Task(reply));
+        let popped = answer.await.unwrap_or(Err(CommandError::ShuttingDown))?;
+        self.unpack(popped).await
+    }
+
+    /// As [`Self::pop`], for a caller that has one task for many consumers: returns at once, and
+    /// the answer comes to `reply`. It is to be unpacked next.
+    pub fn begin_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
         let mut token = LeaseToken::default();
         self.random.fill(&mut token);
         let wait_until_us = (order.wait_ms > 0)
             .then(|| self.engine.clock().monotonic_us() + order.wait_ms.saturating_mul(1000));
-        let (reply, answer) = oneshot::channel();
         let pop = Pop {
-            // Detached, because a pop may wait long and its frame should not wait with it.
-            queue: order.queue.detach(),
-            partition: order.partition.map(|name| name.detach()),
-            group: order.group.detach(),
+            queue: order.queue,
+            partition: order.partition,
+            group: order.group,
             start: order.start,
             budget: order.budget,
             token,
@@ -112,10 +121,31 @@ impl Delivery {
             reply,
         };
         self.engine.submit(Command::Pop(Box::new(pop)));
-        let popped = answer.await.unwrap_or(Err(CommandError::ShuttingDown))?;
-        let Popped { empty, until_ms, parcels } = popped;
+    }
+
+    /// The batches of an answer. Waits for the disk where they are no longer in memory.
+    ///
+    /// # Errors
+    /// [`PopError::Read`].
+    pub async fn unpack(&self, popped: Popped) -> Result<Handout, PopError> {
+        let Popped { queue, token, empty, until_ms, parcels } = popped;
         let packages = parcel::unpack(&self.engine, parcels).await?;
-        Ok(Handout { token, until_ms, empty, packages })
+        Ok(Handout { queue, token, until_ms, empty, packages })
+    }
+
+    /// The batches of an answer where none of them is far; otherwise the answer again, for
+    /// [`Self::unpack`].
+    ///
+    /// # Errors
+    /// The answer itself.
+    pub fn unpack_near(&self, popped: Popped) -> Result<Result<Handout, PopError>, Popped> {
+        if parcel::is_far(&self.engine, &popped.parcels) {
+            return Err(popped);
+        }
+        let Popped { queue, token, empty, until_ms, parcels } = popped;
+        let packages = parcel::unpack_all(&self.engine, parcels);
+        let handout = |packages| Handout { queue, token, until_ms, empty, packages };
+        Ok(packages.map(handout).map_err(PopError::from))
     }
 
     /// Takes a consumer's verdicts; one result per item, in order. Answers when they are durable.
@@ -128,11 +158,21 @@ impl Delivery {
         group: GroupName,
         token: Option<LeaseToken>,
         items: Vec<(PartitionNumber, AckItem)>,
-    ) -> Result<Vec<Result<Acked, AckRefusal>>, CommandError> {
+    ) -> Result<Verdicts, CommandError> {
         let (reply, answer) = oneshot::channel();
-        let group = group.detach();
-        self.engine.submit(Command::Ack(Box::new(Ack { group, token, items, reply })));
+        self.begin_ack(group, token, items, ReplyTo::Task(reply));
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// As [`Self::ack`], but returns at once; the answer comes to `reply`.
+    pub fn begin_ack(
+        &self,
+        group: GroupName,
+        token: Option<LeaseToken>,
+        items: Vec<(PartitionNumber, AckItem)>,
+        reply: ReplyTo<Verdicts>,
+    ) {
+        self.engine.submit(Command::Ack(Box::new(Ack { group, token, items, reply })));
     }
 
     /// Makes a lease last `extend_ms` from now; never shortens it. Returns when it ends, unix

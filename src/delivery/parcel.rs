@@ -36,14 +36,20 @@ pub struct Delivered {
     pub batch: RecordBatch,
 }
 
+/// Whether any of the batches would have to be waited for.
+#[must_use]
+pub fn is_far(engine: &Engine, parcels: &[Parcel]) -> bool {
+    let is_far = |source: &Source| matches!(source, Source::Cold(run) if !engine.is_near(run));
+    parcels.iter().flat_map(|parcel| &parcel.sources).any(is_far)
+}
+
 /// Turns claims into batches. Waits for the disk only where batches are no longer in memory, and
 /// then not on the caller's thread: handing a read over costs more than what the page cache has.
 ///
 /// # Errors
 /// [`ReadError`] when a claimed batch cannot be read.
 pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
-    let is_far = |source: &Source| matches!(source, Source::Cold(run) if !engine.is_near(run));
-    if !parcels.iter().flat_map(|parcel| &parcel.sources).any(is_far) {
+    if !is_far(engine, &parcels) {
         return unpack_all(engine, parcels);
     }
     let engine = Arc::clone(engine);
@@ -51,7 +57,11 @@ pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Pa
     reading.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))
 }
 
-fn unpack_all(engine: &Engine, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
+/// Turns claims into batches on the caller's thread, wherever they are.
+///
+/// # Errors
+/// [`ReadError`] when a claimed batch cannot be read.
+pub fn unpack_all(engine: &Engine, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
     parcels.into_iter().map(|parcel| unpack_one(engine, parcel)).collect()
 }
 

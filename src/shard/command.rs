@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::post::Mailbox;
 use crate::log::AppendError;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::Chunk;
@@ -22,6 +23,73 @@ use crate::state::model::Run;
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<T>;
+
+/// Answers on their way to a connection, each with the number of its request.
+pub type Post<T> = Mailbox<(u64, Result<T, CommandError>)>;
+
+/// Where the answer to a pop or an ack goes: to a task of its own, or to the one that serves its
+/// whole connection. Dropping it unsent answers [`CommandError::ShuttingDown`].
+#[derive(Debug)]
+pub enum ReplyTo<T> {
+    /// One task waits for this answer alone.
+    Task(oneshot::Sender<Result<T, CommandError>>),
+    /// One task waits for the answers of many requests.
+    Post(Slip<T>),
+}
+
+/// A request's place in the post of its connection.
+#[derive(Debug)]
+pub struct Slip<T> {
+    /// `None` once it was answered.
+    post: Option<Arc<Post<T>>>,
+    request: u64,
+}
+
+impl<T> Slip<T> {
+    fn send(mut self, answer: Result<T, CommandError>) -> Result<(), Result<T, CommandError>> {
+        match self.post.take() {
+            Some(post) => post.put((self.request, answer)).map_err(|(_, answer)| answer),
+            None => Err(answer),
+        }
+    }
+}
+
+impl<T> Drop for Slip<T> {
+    fn drop(&mut self) {
+        if let Some(post) = self.post.take() {
+            // Nobody to tell where the connection is gone too.
+            let _ = post.put((self.request, Err(CommandError::ShuttingDown)));
+        }
+    }
+}
+
+impl<T> ReplyTo<T> {
+    /// By post, as the answer to `request`.
+    #[must_use]
+    pub fn post(post: &Arc<Post<T>>, request: u64) -> Self {
+        Self::Post(Slip { post: Some(Arc::clone(post)), request })
+    }
+
+    /// Answers.
+    ///
+    /// # Errors
+    /// The answer itself, when nobody waits for it any more.
+    pub fn send(self, answer: Result<T, CommandError>) -> Result<(), Result<T, CommandError>> {
+        match self {
+            Self::Task(sender) => sender.send(answer),
+            Self::Post(slip) => slip.send(answer),
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Task(sender) => sender.is_closed(),
+            Self::Post(slip) => slip.post.as_ref().is_none_or(|post| post.is_closed()),
+        }
+    }
+}
 
 /// One thing asked of the engine.
 #[derive(Debug)]
@@ -75,12 +143,16 @@ pub struct Pop {
     /// Until when it may wait for a message, in the clock's microseconds; `None` = not at all.
     pub wait_until_us: Option<u64>,
     /// The answer.
-    pub reply: Reply<Result<Popped, CommandError>>,
+    pub reply: ReplyTo<Popped>,
 }
 
 /// What a consumer gets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Popped {
+    /// The queue that it asked.
+    pub queue: QueueName,
+    /// The fencing token of its leases.
+    pub token: LeaseToken,
     /// Why there is nothing, where there is nothing.
     pub empty: Option<Empty>,
     /// When the leases end, unix milliseconds; 0 without a lease.
@@ -134,8 +206,11 @@ pub struct Ack {
     /// By partition, in the order asked.
     pub items: Vec<(PartitionNumber, AckItem)>,
     /// The answer: one result per item.
-    pub reply: Reply<Result<Vec<Result<Acked, AckRefusal>>, CommandError>>,
+    pub reply: ReplyTo<Verdicts>,
 }
+
+/// One result per item of an ack.
+pub type Verdicts = Vec<Result<Acked, AckRefusal>>;
 
 /// See [`Command::Extend`].
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use onrush_protocol::qos::Qos;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{
     Ack, Command, CommandError, Describe, Description, Empty, ListDead, ListedDead, Parcel, Pop,
-    Popped, Source,
+    Popped, ReplyTo, Source,
 };
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::round::{self, Outcome, Plan, Work};
@@ -39,9 +39,7 @@ impl Lane {
         for (command, outcome) in work.commands.into_iter().zip(plan.outcomes) {
             self.answer(command, outcome);
         }
-        for (shard, entry) in &plan.entries {
-            self.wake_parked(*shard, entry);
-        }
+        self.wake_parked(plan.entries.iter().map(|(shard, entry)| (*shard, entry)));
     }
 
     fn keep_hot(&mut self, entry: &Entry, position: u64) {
@@ -144,9 +142,10 @@ impl Lane {
         let messages: u64 =
             claims.iter().flat_map(|(_, claim)| &claim.ranges).map(|(from, to)| to - from).sum();
         let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
-        let popped = Popped { empty: None, until_ms, parcels: parcels.collect() };
+        let parcels = parcels.collect();
         self.telemetry.popped.add(messages);
-        let Pop { reply, group, token, auto_ack, .. } = *pop;
+        let Pop { reply, queue, group, token, auto_ack, .. } = *pop;
+        let popped = Popped { queue, token, empty: None, until_ms, parcels };
         if let Err(Ok(popped)) = reply.send(Ok(popped))
             && !auto_ack
         {
@@ -166,7 +165,8 @@ impl Lane {
         };
         let items = popped.parcels.iter().flat_map(of_parcel).collect();
         let (reply, _nobody) = tokio::sync::oneshot::channel();
-        self.again.push(Command::Ack(Box::new(Ack { group, token: Some(token), items, reply })));
+        let (token, reply) = (Some(token), ReplyTo::Task(reply));
+        self.again.push(Command::Ack(Box::new(Ack { group, token, items, reply })));
     }
 
     fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {
@@ -178,19 +178,24 @@ impl Lane {
         Some(Parcel { partition, name, ranges, attempts, sources })
     }
 
-    /// Lets consumers try again that wait for what an entry brought.
-    pub(super) fn wake_parked(&mut self, shard: ShardId, entry: &Entry) {
+    /// Lets consumers try again that wait for what entries brought.
+    pub(super) fn wake_parked<'a>(&mut self, entries: impl Iterator<Item = (ShardId, &'a Entry)>) {
+        if self.parked.is_empty() {
+            return;
+        }
         let mut queues: Vec<QueueId> = Vec::new();
-        for effect in &entry.effects {
-            let queue = match effect {
-                Effect::Append { partition, .. }
-                | Effect::Settle { partition, .. }
-                | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
-                Effect::RegisterGroup { queue, .. } => Some(*queue),
-                Effect::DefineQueue(definition) => Some(definition.id),
-                _ => None,
-            };
-            queues.extend(queue.filter(|queue| queues.last() != Some(queue)));
+        for (shard, entry) in entries {
+            for effect in &entry.effects {
+                let queue = match effect {
+                    Effect::Append { partition, .. }
+                    | Effect::Settle { partition, .. }
+                    | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
+                    Effect::RegisterGroup { queue, .. } => Some(*queue),
+                    Effect::DefineQueue(definition) => Some(definition.id),
+                    _ => None,
+                };
+                queues.extend(queue.filter(|queue| queues.last() != Some(queue)));
+            }
         }
         queues.sort_unstable();
         queues.dedup();
@@ -362,7 +367,8 @@ fn answer_stopping(pop: Pop) {
 
 /// Answers a pop with nothing.
 pub(super) fn answer_empty(pop: Pop, empty: Empty) {
-    let popped = Popped { empty: Some(empty), ..Popped::default() };
+    let Pop { reply, queue, token, .. } = pop;
+    let popped = Popped { queue, token, empty: Some(empty), until_ms: 0, parcels: Vec::new() };
     // A consumer that hung up took nothing with it.
-    let _ = pop.reply.send(Ok(popped));
+    let _ = reply.send(Ok(popped));
 }

@@ -48,7 +48,7 @@ impl Lane {
                 let applied = self.replica.apply_stored(stored);
                 if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
                     origins.push(entry.origin);
-                    self.wake_parked(shard, &entry);
+                    self.wake_parked(std::iter::once((shard, &entry)));
                 }
             }
         }

@@ -24,10 +24,14 @@ pub struct Parked {
 
 impl Parked {
     /// Parks a pop that may wait until `until_us`; gives it back when nobody may wait any more.
-    pub fn park(&mut self, pop: Box<Pop>, until_us: u64) -> Option<Box<Pop>> {
+    pub fn park(&mut self, mut pop: Box<Pop>, until_us: u64) -> Option<Box<Pop>> {
         if self.is_closed {
             return Some(pop);
         }
+        // It may wait long, and the frame that brought its names should not wait with it.
+        pop.queue = pop.queue.detach();
+        pop.group = pop.group.detach();
+        pop.partition = pop.partition.map(|name| name.detach());
         let ticket = self.next;
         self.next += 1;
         let (queue, group) = (pop.queue.clone(), pop.group.clone());
@@ -35,6 +39,12 @@ impl Parked {
         let groups = self.lines.entry(queue).or_default();
         groups.entry(group).or_default().push_back((ticket, pop));
         None
+    }
+
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
     }
 
     /// The groups of a queue that have somebody waiting.

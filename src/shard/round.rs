@@ -3,6 +3,8 @@
 //! The lane hands in what it gathered and the state; out comes a [`Plan`]: proposals for the log and
 //! an outcome for everything. If the log refuses, the plan is thrown away and made again.
 
+mod pops;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,13 +12,14 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Command, Define, Pop};
+use crate::shard::command::{Ack, Command, Define};
 use crate::shard::replica::Replica;
+use crate::shard::round::pops::Outlooks;
 use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
-use crate::state::draft::pop::{Claim, PopAsk, PopStep};
+use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome};
 use crate::state::draft::{Context, DecideError, Draft};
 use crate::state::effect::{DeadLetter, Effect, Entry, GroupStart, Origin};
@@ -147,16 +150,16 @@ impl Plan {
 
 /// Decides all of `work` against `replica`; pops begin with shard `turn`.
 #[must_use]
-pub fn decide(
-    replica: &Replica,
-    context: Context<'_>,
+pub fn decide<'a>(
+    replica: &'a Replica,
+    context: Context<'a>,
     origin: Origin,
     turn: usize,
-    work: &Work,
+    work: &'a Work,
 ) -> Plan {
     let mut round = Round::new(replica, context, turn);
     let lapsed = round.lapse();
-    let outcomes = work.commands.iter().map(|command| round.command(command)).collect();
+    let outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
     let retention_goes_on = round.upkeep(work);
     let mut receipts = Vec::new();
@@ -192,13 +195,15 @@ struct Round<'a> {
     catalog: Vec<Effect>,
     durability: Durability,
     turn: usize,
+    outlooks: Outlooks<'a>,
 }
 
 impl<'a> Round<'a> {
     fn new(replica: &'a Replica, context: Context<'a>, turn: usize) -> Self {
         let drafts = replica.shards.iter().map(|_| None).collect();
         let durability = Durability::Written;
-        Self { replica, context, drafts, catalog: Vec::new(), durability, turn }
+        let (catalog, outlooks) = (Vec::new(), Outlooks::default());
+        Self { replica, context, drafts, catalog, durability, turn, outlooks }
     }
 
     fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
@@ -261,9 +266,24 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Pops come last, so that they find what the others of this round let go: a partition that is
+    /// acknowledged and popped again costs one commit and not two.
+    fn commands(&mut self, commands: &'a [Command]) -> Vec<Outcome> {
+        let is_pop = |command: &Command| matches!(command, Command::Pop(_));
+        let mut outcomes: Vec<Outcome> = commands
+            .iter()
+            .map(|it| if is_pop(it) { Outcome::None } else { self.command(it) })
+            .collect();
+        for (command, outcome) in commands.iter().zip(&mut outcomes) {
+            if let Command::Pop(pop) = command {
+                *outcome = self.pop(pop);
+            }
+        }
+        outcomes
+    }
+
     fn command(&mut self, command: &Command) -> Outcome {
         match command {
-            Command::Pop(pop) => self.pop(pop),
             Command::Ack(ack) => self.ack(ack),
             Command::Extend(extend) => {
                 let until_ms = self.context.now_ms + extend.extend_ms;
@@ -287,7 +307,8 @@ impl<'a> Round<'a> {
                 }
                 Outcome::Deleted(found.is_some())
             }
-            Command::Find(_)
+            Command::Pop(_)
+            | Command::Find(_)
             | Command::ListDead(_)
             | Command::Describe(_)
             | Command::CheckpointDone { .. }
@@ -385,104 +406,6 @@ impl<'a> Round<'a> {
             }
         }
         goes_on
-    }
-
-    fn pop(&mut self, pop: &Pop) -> Outcome {
-        if pop.reply.is_closed() {
-            return Outcome::None;
-        }
-        let Some(queue) = self.catalog_state().find(pop.queue.as_str()) else {
-            return Outcome::Popped(Vec::new(), None);
-        };
-        let (queue, group) = (queue.id, pop.group.as_str());
-        let Some(start) = self.catalog_state().group(queue, group) else {
-            return self.define_group(queue, pop);
-        };
-        let place = pop.partition.as_ref().map(|name| {
-            let hash = self.replica.key().place(queue, name.as_str());
-            (name.as_str(), hash)
-        });
-        let ask = PopAsk {
-            queue,
-            partition: place,
-            group,
-            token: pop.token,
-            lease_ms: pop.lease_ms,
-            auto_ack: pop.auto_ack,
-        };
-        let (mut budget, mut claims, mut last_step) = (pop.budget, Vec::new(), None);
-        let mut is_new = false;
-        let count = self.replica.shards.len();
-        let in_turn = |step: usize| (self.turn + step) % count.max(1);
-        let order: Vec<usize> = match place {
-            Some((_, hash)) => vec![usize::from(self.replica.count().of_hash(hash))],
-            None => (0..count).map(in_turn).collect(),
-        };
-        for at in order {
-            let Some(state) = self.replica.shards.get(at) else { continue };
-            if budget.is_spent() {
-                break;
-            }
-            let Some(known) = state.group(queue, group).and_then(|it| state.group_at(it)) else {
-                is_new |= self.register_where_missing(state, queue, group, start);
-                continue;
-            };
-            if place.is_none() && known.ready_count == 0 {
-                continue;
-            }
-            let shard = state.shard();
-            let Some(draft) = self.draft(shard) else { continue };
-            let before = claims.len();
-            match draft.pop(&ask, &mut budget, &mut claims) {
-                Ok(step) => last_step = Some(step),
-                // What was claimed before is leased; the rest is asked again next time.
-                Err(error) if claims.is_empty() => {
-                    return Outcome::Failed(error);
-                }
-                Err(_) => {}
-            }
-            if claims.len() > before && place.is_none() {
-                self.turn = at + 1;
-            }
-        }
-        if pop.auto_ack && !claims.is_empty() {
-            self.sync();
-        }
-        if is_new && claims.is_empty() {
-            return Outcome::Again;
-        }
-        let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
-        Outcome::Popped(claims.into_iter().map(with_shard).collect(), last_step)
-    }
-
-    /// Makes a group known where there are partitions made by somebody who did not know it yet;
-    /// tells whether that was so.
-    fn register_where_missing(
-        &mut self,
-        state: &ShardState,
-        queue: QueueId,
-        group: &str,
-        start: GroupStart,
-    ) -> bool {
-        let is_missing = state.partitions_of(queue).next().is_some();
-        if is_missing && let Some(draft) = self.draft(state.shard()) {
-            draft.register(queue, group, start);
-        }
-        is_missing
-    }
-
-    fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
-        let (name, start) = (pop.group.as_str(), pop.start);
-        let is_it = |effect: &Effect| {
-            matches!(effect, Effect::DefineGroup { queue: it, name: its, .. }
-                if *it == queue && **its == *name)
-        };
-        if !self.catalog.iter().any(is_it) {
-            self.catalog.push(Effect::DefineGroup { queue, name: name.into(), start });
-            self.chores(&[CatalogChange::Group(queue, name.into(), start)]);
-            self.sync();
-        }
-        Outcome::Again
     }
 
     fn ack(&mut self, ack: &Ack) -> Outcome {

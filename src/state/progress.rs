@@ -79,6 +79,13 @@ impl Progress {
         open
     }
 
+    /// Whether anything below `to` is not settled.
+    #[must_use]
+    pub fn has_open(&self, to: Sequence) -> bool {
+        // `next` itself is never settled, or it would have moved.
+        self.next < to
+    }
+
     fn range_of(&self, seq: Sequence) -> Option<(Sequence, Sequence)> {
         let after = self.settled.partition_point(|(from, _)| *from <= seq);
         let range = self.settled.get(after.checked_sub(1)?)?;

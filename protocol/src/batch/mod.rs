@@ -151,6 +151,9 @@ impl RecordBatch {
         if from >= to || to > self.head.count {
             return None;
         }
+        if to - from == self.head.count {
+            return Some(self.clone());
+        }
         self.filter(|index| (from as usize..to as usize).contains(&index))
     }
 

@@ -83,7 +83,8 @@ pub struct Draft<'a> {
     cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
-    /// Partitions that gave some of their work without a lease and have more.
+    /// Partitions that this draft took something of, without a lease on them now, and that have
+    /// more work.
     left_over: FastMap<GroupIndex, VecDeque<PartitionNumber>>,
 }
 
@@ -147,8 +148,12 @@ impl<'a> Draft<'a> {
         release: bool,
     ) {
         let progress = cursor.progress.clone();
-        self.effects.push(Effect::Settle { partition, group, progress, release });
         let lease = cursor.lease.filter(|_| !release);
+        let visible = self.state.partition(partition).map_or(0, |it| it.next_seq);
+        if lease.is_none() && progress.has_open(visible) {
+            self.left_over.entry(group).or_default().push_back(partition);
+        }
+        self.effects.push(Effect::Settle { partition, group, progress, release });
         self.put_cursor(partition, group, CursorDraft { lease, ..cursor });
     }
 }

@@ -64,8 +64,6 @@ pub struct Claim {
 pub enum PopStep {
     /// Claims were added as far as there was work.
     Done,
-    /// The shard does not know the group: nothing here has work for it.
-    UnknownGroup,
     /// The one partition asked for does not exist.
     NoPartition,
     /// Another consumer of the group holds the one partition asked for.
@@ -73,19 +71,17 @@ pub enum PopStep {
 }
 
 impl Draft<'_> {
-    /// Claims messages for a consumer until the budget is spent or no work is left.
+    /// Claims messages for a consumer of `group` until the budget is spent or no work is left.
     ///
     /// # Errors
     /// [`DecideError::Kv`] when rows cannot be read: nothing of the failing partition is claimed.
     pub fn pop(
         &mut self,
         ask: &PopAsk<'_>,
+        group: GroupIndex,
         budget: &mut PopBudget,
         claims: &mut Vec<Claim>,
     ) -> Result<PopStep, DecideError> {
-        let Some(group) = self.state.group(ask.queue, ask.group) else {
-            return Ok(PopStep::UnknownGroup);
-        };
         if let Some((name, hash)) = ask.partition {
             let Some(number) = self.state.find(ask.queue, name, hash) else {
                 return Ok(PopStep::NoPartition);
@@ -122,6 +118,15 @@ impl Draft<'_> {
         for (name, start) in catalog.groups(queue) {
             self.register(queue, name, start);
         }
+    }
+
+    /// Whether partitions are left that may have work for a group and that no pop of this draft has
+    /// looked at.
+    #[must_use]
+    pub fn has_work(&self, group: GroupIndex) -> bool {
+        let listed = self.state.group_at(group).map_or(0, |it| it.ready.len());
+        let seen = self.ready_at.get(&group).copied().unwrap_or(0);
+        seen < listed || self.left_over.get(&group).is_some_and(|it| !it.is_empty())
     }
 
     /// The next partition of the ready list that this draft has not looked at; behind its end,
@@ -170,9 +175,6 @@ impl Draft<'_> {
         if ask.auto_ack {
             for (first, end) in &ranges {
                 cursor.progress.settle(*first, end - 1);
-            }
-            if !cursor.progress.open_ranges(to, visible).is_empty() {
-                self.left_over.entry(group).or_default().push_back(partition);
             }
             self.settle(partition, group, cursor, false);
         } else {

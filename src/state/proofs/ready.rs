@@ -10,7 +10,7 @@ use crate::state::draft::ack::Verdict;
 use crate::state::draft::pop::{PopAsk, PopBudget};
 use crate::state::proofs::replay::carry_out;
 use crate::state::proofs::steps::{Step, moves};
-use crate::state::proofs::world::{Answer, Desk, GROUPS, World, messages};
+use crate::state::proofs::world::{Answer, Desk, GROUPS, World, messages, pop};
 
 /// Partitions of a queue that have something for a group that nobody holds.
 fn with_work(desk: &Desk, queue: u32, group: &str) -> BTreeSet<PartitionNumber> {
@@ -37,7 +37,7 @@ fn found(
         let token = [number; 16];
         let ask = PopAsk { queue, partition: None, group, token, lease_ms: 0, auto_ack };
         let mut claims = Vec::new();
-        draft.pop(&ask, &mut messages(1), &mut claims).unwrap();
+        pop(&desk.state, &mut draft, &ask, &mut messages(1), &mut claims);
         let Some(claim) = claims.pop() else { break };
         found.push(claim.partition);
     }
@@ -81,13 +81,13 @@ proptest! {
                 let mut budget =
                     PopBudget { messages: *messages, bytes: *bytes, partitions: *partitions };
                 let mut own = Vec::new();
-                draft.pop(&ask, &mut budget, &mut own).unwrap();
+                pop(&desk.state, &mut draft, &ask, &mut budget, &mut own);
                 claims.append(&mut own);
             }
             let token = [99; 16];
             let ask = PopAsk { queue, partition: None, group, token, lease_ms: 0, auto_ack: false };
             let mut budget = PopBudget { messages: 1_000, bytes: u64::MAX, partitions: 1_000 };
-            draft.pop(&ask, &mut budget, &mut claims).unwrap();
+            pop(&desk.state, &mut draft, &ask, &mut budget, &mut claims);
             let claimed: BTreeSet<_> = claims.iter().map(|claim| claim.partition).collect();
             prop_assert_eq!(claimed, with_work(desk, queue, group));
         }
@@ -130,8 +130,8 @@ proptest! {
             let waiting = with_work(&desk, 1, GROUPS[0]);
             passed_over.retain(|number, _| waiting.contains(number));
             let budget = PopBudget { messages: most, bytes: u64::MAX, partitions: 1 };
-            let pop = Step::Pop { slot: 1, partition: None, group: 0, budget, lease_ms: 0, auto_ack };
-            let answers = world.decide(&mut desk, &vec![pop; at_once], &mut |_, _| {});
+            let step = Step::Pop { slot: 1, partition: None, group: 0, budget, lease_ms: 0, auto_ack };
+            let answers = world.decide(&mut desk, &vec![step; at_once], &mut |_, _| {});
             let mut served = Vec::new();
             for answer in answers {
                 let Answer::Popped { claims, .. } = answer else { continue };
@@ -159,4 +159,33 @@ proptest! {
             world.held.clear();
         }
     }
+}
+
+#[test]
+fn what_one_commit_acknowledges_it_can_hand_out_again() {
+    let (mut world, mut desk) = (World::new(), Desk::new(0));
+    let push = Step::Push { slot: 1, partition: 0, ids: vec![None; 10], bytes: 0 };
+    world.decide(&mut desk, &[push], &mut |_, _| {});
+    let budget = messages(4);
+    let step =
+        Step::Pop { slot: 1, partition: None, group: 0, budget, lease_ms: 0, auto_ack: false };
+    let mut handed_out = Vec::new();
+    for _ in 0..4 {
+        let done = Step::Ack {
+            pick: 0,
+            verdict: Verdict::Completed,
+            skip: 0,
+            most: 100,
+            with_token: true,
+        };
+        let steps =
+            if world.held.is_empty() { vec![step.clone()] } else { vec![done, step.clone()] };
+        let answers = world.decide(&mut desk, &steps, &mut |_, _| {});
+        world.held.retain(|held| desk.state.holds(held.token));
+        for answer in answers {
+            let Answer::Popped { claims, .. } = answer else { continue };
+            handed_out.extend(claims.iter().flat_map(|claim| claim.ranges.clone()));
+        }
+    }
+    assert_eq!(handed_out, vec![(0, 4), (4, 8), (8, 10)]);
 }

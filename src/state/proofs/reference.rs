@@ -222,7 +222,7 @@ impl Pair {
         let Answer::Popped { step, token, claims, .. } = self.step(pop) else { unreachable!() };
         if self.partition().is_none() {
             // The group is not known before the first partition is.
-            assert!(matches!(step, PopStep::UnknownGroup | PopStep::NoPartition));
+            assert!(step == PopStep::NoPartition);
             return;
         }
         let expected = self.model.pop(token, self.world.now_ms, most, auto_ack);

@@ -306,7 +306,7 @@ impl World {
                 token[..8].copy_from_slice(&serial.to_le_bytes());
                 let (lease_ms, auto_ack) = (*lease_ms, *auto_ack);
                 let ask = PopAsk { queue, partition: place, group, token, lease_ms, auto_ack };
-                let step = draft.pop(&ask, &mut budget, &mut claims).unwrap();
+                let step = pop(&desk.state, draft, &ask, &mut budget, &mut claims);
                 Answer::Popped { step, token, group, auto_ack, claims }
             }
             Step::Ack { pick, verdict, skip, most, with_token } => {
@@ -400,4 +400,16 @@ fn batch(
 /// A budget that only messages bound.
 pub(super) fn messages(messages: u32) -> PopBudget {
     PopBudget { messages, bytes: u64::MAX, partitions: 1 }
+}
+
+/// Pops for a group that the shard may not know.
+pub(super) fn pop(
+    state: &ShardState,
+    draft: &mut Draft<'_>,
+    ask: &PopAsk<'_>,
+    budget: &mut PopBudget,
+    claims: &mut Vec<Claim>,
+) -> PopStep {
+    let Some(group) = state.group(ask.queue, ask.group) else { return PopStep::NoPartition };
+    draft.pop(ask, group, budget, claims).unwrap()
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use onrush_protocol::code::Code;
 use tokio::time::timeout;
 
-use crate::buffer::receipt::{Delivery, Mailbox, Receipt, Signer, Stored};
+use crate::base::post::Mailbox;
+use crate::buffer::receipt::{Delivery, Receipt, Signer, Stored};
 use crate::ingest::{PushError, PushTerms};
 use crate::state::draft::push::Pushed;
 use crate::state::ledger::First;
@@ -68,7 +69,7 @@ async fn take_in(api: &Api, request: &PushRequest<'_>, packed: Packed) -> Outcom
 
 /// Waits for the receipts of `waiting` sections.
 async fn receive(
-    mailbox: &Mailbox,
+    mailbox: &Mailbox<Delivery>,
     sections: &[Section],
     mut waiting: usize,
     results: &mut Results,

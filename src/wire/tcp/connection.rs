@@ -1,8 +1,8 @@
 //! One connection: frames in, answers out, in one task.
 //!
-//! Pushes go straight into the rings while the buffer is parsed; their receipts come back through
-//! the mailbox. Other requests run as tasks of their own and leave their answers in the outbox. The
-//! task stops reading when too much is unanswered or unread, which is how back-pressure reaches the
+//! Pushes go straight into the rings while the buffer is parsed, pops and acks to the commit loop;
+//! their answers come back by post. Other requests run as tasks of their own and leave their answers
+//! in the outbox. One bell rings for all of it. The task stops reading when too much is unanswered or unread, which is how back-pressure reaches the
 //! producer's socket. Dropping it aborts what it began: a parked pop leases nothing.
 
 use std::collections::VecDeque;
@@ -25,12 +25,14 @@ use onrush_protocol::text::ShortText;
 use onrush_protocol::version;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::buffer::receipt::{Delivery, Mailbox, Signer};
+use crate::base::post::Mailbox;
+use crate::buffer::receipt::{Delivery, Signer};
 use crate::ingest::{Later, PushError, PushTerms};
 use crate::wire::tcp::blocks::Blocks;
+use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
 use crate::wire::tcp::dispatch::dispatch;
 use crate::wire::tcp::outbox::Outbox;
 use crate::wire::tcp::pushes::{Answered, Pushes};
@@ -73,8 +75,11 @@ pub(super) struct Connection {
     output: VecDeque<Bytes>,
     output_bytes: usize,
     answers: BytesMut,
-    mailbox: Arc<Mailbox>,
+    /// Rings when there is an answer, wherever.
+    bell: Arc<Notify>,
+    mailbox: Arc<Mailbox<Delivery>>,
     deliveries: Vec<Delivery>,
+    consumption: Consumption,
     outbox: Arc<Outbox>,
     pushes: Pushes,
     tasks: JoinSet<()>,
@@ -91,6 +96,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: TcpStream, rooms: Arc<Rooms>, config: Arc<Config>) -> Self {
         let now_us = rooms.clock.monotonic_us();
+        let bell = Arc::new(Notify::new());
         Self {
             stream,
             rooms,
@@ -100,9 +106,11 @@ impl Connection {
             output: VecDeque::new(),
             output_bytes: 0,
             answers: BytesMut::new(),
-            mailbox: Arc::default(),
+            mailbox: Arc::new(Mailbox::new(Arc::clone(&bell))),
             deliveries: Vec::new(),
-            outbox: Arc::default(),
+            consumption: Consumption::new(&bell),
+            outbox: Arc::new(Outbox::new(Arc::clone(&bell))),
+            bell,
             pushes: Pushes::default(),
             tasks: JoinSet::new(),
             stalled: None,
@@ -146,7 +154,8 @@ impl Connection {
     }
 
     fn in_flight(&self) -> usize {
-        self.pushes.len() + self.tasks.len() + usize::from(self.stalled.is_some())
+        let stalled = usize::from(self.stalled.is_some());
+        self.pushes.len() + self.consumption.len() + self.tasks.len() + stalled
     }
 
     fn may_read(&self) -> bool {
@@ -188,8 +197,7 @@ impl Connection {
                     self.read()?;
                 }
             }
-            () = self.mailbox.arrived() => {}
-            () = self.outbox.arrived() => {}
+            () = self.bell.notified() => {}
             done = stalled => {
                 self.stalled = None;
                 self.settle_stalled(done);
@@ -317,11 +325,22 @@ impl Connection {
                 self.fail(request_id, failure);
                 Step::Close
             }
+            Request::Pop(pop) => {
+                let delivery = &self.rooms.delivery;
+                let asked = self.consumption.pop(delivery, &self.config, request_id, pop);
+                if let Err(failure) = asked {
+                    self.fail(request_id, failure);
+                }
+                Step::Continue
+            }
+            Request::Ack(ack) => {
+                self.consumption.ack(&self.rooms.delivery, request_id, ack);
+                Step::Continue
+            }
             request => {
-                let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
-                let outbox = Arc::clone(&self.outbox);
+                let (rooms, outbox) = (Arc::clone(&self.rooms), Arc::clone(&self.outbox));
                 self.tasks.spawn(async move {
-                    outbox.put(dispatch(rooms, config, request_id, request).await);
+                    outbox.put([dispatch(rooms, request_id, request).await]);
                 });
                 Step::Continue
             }
@@ -467,12 +486,31 @@ impl Connection {
             self.note(answered);
         }
         self.deliveries = deliveries;
+        let messages = self.collect_consumed();
         while self.tasks.try_join_next().is_some() {}
         if !self.answers.is_empty() {
             self.output_bytes += self.answers.len();
             self.output.push_back(self.answers.split().freeze());
         }
+        self.output_bytes += messages.iter().map(Bytes::len).sum::<usize>();
+        self.output.extend(messages.into_iter().filter(|part| !part.is_empty()));
         self.output_bytes += self.outbox.take(&mut self.output);
+    }
+
+    fn collect_consumed(&mut self) -> Vec<Bytes> {
+        let (parts, far) = (Vec::new(), Vec::new());
+        let mut out = Outgoing { answers: &mut self.answers, parts, far };
+        self.consumption.collect(&self.rooms.delivery, &self.config, &mut out);
+        let Outgoing { parts, far, .. } = out;
+        for Far { request_id, popped } in far {
+            let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
+            let outbox = Arc::clone(&self.outbox);
+            self.tasks.spawn(async move {
+                let handout = rooms.delivery.unpack(popped).await;
+                outbox.put(response_to_pop(request_id, handout, &config));
+            });
+        }
+        parts
     }
 
     /// Writes what the socket takes now.

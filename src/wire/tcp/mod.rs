@@ -1,10 +1,12 @@
 //! The binary protocol: one task per connection.
 //!
-//! [`listen`] accepts, `blocks` is the memory that is read into, `connection` reads and writes, `pushes` keeps the pushes that wait for
-//! receipts, `outbox` collects answers, `dispatch` takes everything else to its room.
+//! [`listen`] accepts, `blocks` is the memory that is read into, `connection` reads and writes,
+//! `pushes` keeps the pushes that wait for receipts, `consumption` pops and acks, `dispatch` takes
+//! everything else to its room, and `outbox` collects what tasks of their own answer.
 
 mod blocks;
 mod connection;
+mod consumption;
 mod dispatch;
 mod failure;
 pub mod listen;

@@ -1,25 +1,31 @@
 //! Answers on their way out of a connection, from any task, in the order in which they came.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Frames that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     parts: Mutex<VecDeque<Bytes>>,
-    arrived: Notify,
+    bell: Arc<Notify>,
 }
 
 impl Outbox {
+    /// Nothing waits yet; what comes rings `bell`.
+    pub(super) fn new(bell: Arc<Notify>) -> Self {
+        Self { parts: Mutex::default(), bell }
+    }
+
     /// Adds a frame, given in parts.
     pub(super) fn put(&self, parts: impl IntoIterator<Item = Bytes>) {
         let mut waiting = self.parts.lock();
         waiting.extend(parts.into_iter().filter(|part| !part.is_empty()));
         drop(waiting);
-        self.arrived.notify_one();
+        self.bell.notify_one();
     }
 
     /// Takes everything that waits; returns how many bytes that is.
@@ -28,10 +34,5 @@ impl Outbox {
         let bytes = parts.iter().map(Bytes::len).sum();
         out.append(&mut parts);
         bytes
-    }
-
-    /// Waits until there may be something. One waiter at a time.
-    pub(super) async fn arrived(&self) {
-        self.arrived.notified().await;
     }
 }

@@ -1,0 +1,188 @@
+//! Pops of one round: where a group's work is, and who gets it.
+//!
+//! A round with many consumers of one group looks through the shards once, not once for each. In:
+//! pops, after everything else of the round is decided. Out: claims. Called by `round`.
+
+use hashbrown::HashMap;
+
+use crate::base::place::QueueId;
+use crate::shard::command::Pop;
+use crate::shard::round::{Outcome, Round};
+use crate::state::ShardState;
+use crate::state::catalog::CatalogChange;
+use crate::state::draft::DecideError;
+use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
+use crate::state::effect::{Effect, GroupIndex, GroupStart};
+
+/// Where groups that this round met have work.
+pub(super) type Outlooks<'a> = HashMap<(QueueId, &'a str), Outlook, foldhash::fast::RandomState>;
+
+/// The shards that may have work for a group, in turn.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    shards: Vec<(usize, GroupIndex)>,
+    /// The next one's place in `shards`.
+    at: usize,
+    /// Whether a shard with partitions did not know the group: the next round finds its work.
+    is_new: bool,
+}
+
+/// What one pop got.
+#[derive(Debug, Default)]
+struct Haul {
+    claims: Vec<Claim>,
+    step: Option<PopStep>,
+    is_new: bool,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn pop(&mut self, pop: &'a Pop) -> Outcome {
+        if pop.reply.is_closed() {
+            return Outcome::None;
+        }
+        let Some(queue) = self.catalog_state().find(pop.queue.as_str()) else {
+            return Outcome::Popped(Vec::new(), None);
+        };
+        let (queue, group) = (queue.id, pop.group.as_str());
+        let Some(start) = self.catalog_state().group(queue, group) else {
+            return self.define_group(queue, pop);
+        };
+        let place = pop.partition.as_ref().map(|name| {
+            let hash = self.replica.key().place(queue, name.as_str());
+            (name.as_str(), hash)
+        });
+        let ask = PopAsk {
+            queue,
+            partition: place,
+            group,
+            token: pop.token,
+            lease_ms: pop.lease_ms,
+            auto_ack: pop.auto_ack,
+        };
+        let taken = match place {
+            Some((_, hash)) => self.take_from_one(&ask, pop.budget, start, hash),
+            None => self.take_from_any(&ask, pop.budget, start),
+        };
+        let Haul { claims, step, is_new } = match taken {
+            Ok(haul) => haul,
+            Err(error) => return Outcome::Failed(error),
+        };
+        if pop.auto_ack && !claims.is_empty() {
+            self.sync();
+        }
+        if is_new && claims.is_empty() {
+            return Outcome::Again;
+        }
+        let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
+        Outcome::Popped(claims.into_iter().map(with_shard).collect(), step)
+    }
+
+    fn take_from_one(
+        &mut self,
+        ask: &PopAsk<'_>,
+        mut budget: PopBudget,
+        start: GroupStart,
+        hash: u64,
+    ) -> Result<Haul, DecideError> {
+        let (replica, mut haul) = (self.replica, Haul::default());
+        let shard = replica.count().of_hash(hash);
+        let Some(state) = replica.shards.get(usize::from(shard)) else { return Ok(haul) };
+        let Some(group) = state.group(ask.queue, ask.group) else {
+            haul.is_new = self.register_where_missing(state, ask.queue, ask.group, start);
+            return Ok(haul);
+        };
+        if let Some(draft) = self.draft(shard) {
+            haul.step = Some(draft.pop(ask, group, &mut budget, &mut haul.claims)?);
+        }
+        Ok(haul)
+    }
+
+    /// From the shards in turn, each as far as it has work.
+    fn take_from_any(
+        &mut self,
+        ask: &PopAsk<'a>,
+        mut budget: PopBudget,
+        start: GroupStart,
+    ) -> Result<Haul, DecideError> {
+        let key = (ask.queue, ask.group);
+        let mut outlook = match self.outlooks.remove(&key) {
+            Some(outlook) => outlook,
+            None => self.look_out(ask.queue, ask.group, start),
+        };
+        let mut haul = Haul { is_new: outlook.is_new, ..Haul::default() };
+        let (mut tried, mut failed) = (0, None);
+        while !budget.is_spent() && tried < outlook.shards.len() {
+            outlook.at %= outlook.shards.len();
+            let Some((at, group)) = outlook.shards.get(outlook.at).copied() else { break };
+            let Some(draft) = self.draft(at as u16) else { break };
+            let before = haul.claims.len();
+            match draft.pop(ask, group, &mut budget, &mut haul.claims) {
+                Ok(step) => haul.step = Some(step),
+                Err(error) => failed = Some(error),
+            }
+            if draft.has_work(group) {
+                (outlook.at, tried) = (outlook.at + 1, tried + 1);
+            } else {
+                outlook.shards.remove(outlook.at);
+            }
+            if haul.claims.len() > before {
+                self.turn = at + 1;
+            }
+        }
+        self.outlooks.insert(key, outlook);
+        match failed {
+            // What was claimed is leased; the rest is asked again next time.
+            Some(error) if haul.claims.is_empty() => Err(error),
+            _ => Ok(haul),
+        }
+    }
+
+    fn look_out(&mut self, queue: QueueId, group: &str, start: GroupStart) -> Outlook {
+        let (replica, mut outlook) = (self.replica, Outlook::default());
+        let count = replica.shards.len();
+        let in_turn = (0..count).map(|step| (self.turn + step) % count.max(1));
+        for at in in_turn.collect::<Vec<_>>() {
+            let Some(state) = replica.shards.get(at) else { continue };
+            let Some(index) = state.group(queue, group) else {
+                outlook.is_new |= self.register_where_missing(state, queue, group, start);
+                continue;
+            };
+            let has_ready = state.group_at(index).is_some_and(|it| it.ready_count > 0);
+            let draft = self.drafts.get(at).and_then(Option::as_ref);
+            if has_ready || draft.is_some_and(|draft| draft.has_work(index)) {
+                outlook.shards.push((at, index));
+            }
+        }
+        outlook
+    }
+
+    /// Makes a group known where there are partitions made by somebody who did not know it yet;
+    /// tells whether that was so.
+    fn register_where_missing(
+        &mut self,
+        state: &ShardState,
+        queue: QueueId,
+        group: &str,
+        start: GroupStart,
+    ) -> bool {
+        let is_missing = state.partitions_of(queue).next().is_some();
+        if is_missing && let Some(draft) = self.draft(state.shard()) {
+            draft.register(queue, group, start);
+        }
+        is_missing
+    }
+
+    fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
+        let (name, start) = (pop.group.as_str(), pop.start);
+        let is_it = |effect: &Effect| {
+            matches!(effect, Effect::DefineGroup { queue: it, name: its, .. }
+                if *it == queue && **its == *name)
+        };
+        if !self.catalog.iter().any(is_it) {
+            self.catalog.push(Effect::DefineGroup { queue, name: name.into(), start });
+            self.chores(&[CatalogChange::Group(queue, name.into(), start)]);
+            self.sync();
+        }
+        Outcome::Again
+    }
+}

@@ -1,0 +1,205 @@
+//! Pops and acks of one connection: asked without a task of their own, answered by post.
+//!
+//! In: requests. Out: frames. The commit loop answers all that a commit decided at once, so a
+//! connection is woken once for many answers and writes them together. Called by the connection.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use onrush_protocol::code::Code;
+use onrush_protocol::request::{Ack, AckOutcome, Pop, SubscriptionStart};
+use onrush_protocol::response::{Acked, AckedItem, Attempts, Failure, MessagesWriter, Response};
+use onrush_protocol::{LeaseToken, NO_LEASE};
+use tokio::sync::Notify;
+
+use crate::delivery::{Delivery, Handout, PopError, PopOrder};
+use crate::shard::command::{CommandError, Popped, Post, ReplyTo, Verdicts};
+use crate::state::draft::ack::{AckItem, Verdict};
+use crate::state::draft::pop::PopBudget;
+use crate::state::effect::GroupStart;
+use crate::wire::codes;
+use crate::wire::tcp::{Config, failure};
+
+/// What waits for an answer on behalf of one connection.
+#[derive(Debug)]
+pub(super) struct Consumption {
+    popped: Arc<Post<Popped>>,
+    acked: Arc<Post<Verdicts>>,
+    /// Requests without an answer.
+    asked: usize,
+}
+
+/// Messages that are to be read from a disk first: something for a task of its own.
+pub(super) struct Far {
+    pub(super) request_id: u64,
+    pub(super) popped: Popped,
+}
+
+/// Where answers go: small ones are encoded into `answers`, messages share their batches' memory.
+pub(super) struct Outgoing<'a> {
+    pub(super) answers: &'a mut BytesMut,
+    pub(super) parts: Vec<Bytes>,
+    pub(super) far: Vec<Far>,
+}
+
+impl Consumption {
+    pub(super) fn new(bell: &Arc<Notify>) -> Self {
+        let popped = Arc::new(Post::new(Arc::clone(bell)));
+        let acked = Arc::new(Post::new(Arc::clone(bell)));
+        Self { popped, acked, asked: 0 }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.asked
+    }
+
+    pub(super) fn pop(
+        &mut self,
+        delivery: &Delivery,
+        config: &Config,
+        request_id: u64,
+        pop: Pop,
+    ) -> Result<(), Failure> {
+        let order = order(config, pop)?;
+        self.asked += 1;
+        delivery.begin_pop(order, ReplyTo::post(&self.popped, request_id));
+        Ok(())
+    }
+
+    pub(super) fn ack(&mut self, delivery: &Delivery, request_id: u64, ack: Ack) {
+        let token = (ack.lease != NO_LEASE).then_some(ack.lease);
+        let items = ack.items.into_iter().map(|item| {
+            let verdict = match item.outcome {
+                AckOutcome::Completed => Verdict::Completed,
+                AckOutcome::Failed => Verdict::Failed,
+                AckOutcome::Retry => Verdict::Retry,
+                AckOutcome::DeadLetter => Verdict::Dead,
+            };
+            let error = item.error.as_str().into();
+            (item.partition, AckItem { first: item.first_seq, last: item.last_seq, verdict, error })
+        });
+        self.asked += 1;
+        let reply = ReplyTo::post(&self.acked, request_id);
+        delivery.begin_ack(ack.group, token, items.collect(), reply);
+    }
+
+    /// Encodes the answers that came.
+    pub(super) fn collect(&mut self, delivery: &Delivery, config: &Config, out: &mut Outgoing<'_>) {
+        let (mut popped, mut acked) = (Vec::new(), Vec::new());
+        self.acked.take(&mut acked);
+        self.popped.take(&mut popped);
+        self.asked -= acked.len() + popped.len();
+        for (request_id, answer) in acked {
+            response_to_ack(answer).encode_frame(request_id, out.answers);
+        }
+        for (request_id, answer) in popped {
+            match answer.map(|popped| delivery.unpack_near(popped)) {
+                Ok(Ok(handout)) => out.parts.extend(response_to_pop(request_id, handout, config)),
+                Ok(Err(popped)) => out.far.push(Far { request_id, popped }),
+                Err(error) => {
+                    let error = PopError::from(error);
+                    out.parts.extend(response_to_pop(request_id, Err(error), config));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Consumption {
+    fn drop(&mut self) {
+        // From here on nothing is leased on behalf of this connection.
+        self.popped.close();
+        self.acked.close();
+    }
+}
+
+fn order(config: &Config, pop: Pop) -> Result<PopOrder, Failure> {
+    let start = match pop.start {
+        SubscriptionStart::Default if config.start_new => GroupStart::New,
+        SubscriptionStart::Default | SubscriptionStart::Beginning => GroupStart::Beginning,
+        SubscriptionStart::New => GroupStart::New,
+        SubscriptionStart::Time(_) => {
+            let failure = Failure::new(Code::BadValue, "starting at a time is not supported");
+            return Err(failure.blaming("start", 0));
+        }
+    };
+    let bytes = if pop.bytes_max == 0 { config.pop_bytes_max } else { u64::from(pop.bytes_max) };
+    Ok(PopOrder {
+        queue: pop.queue,
+        partition: pop.partition,
+        group: pop.group,
+        start,
+        budget: PopBudget {
+            messages: pop.messages_max,
+            // An answer must fit a frame; one message always does.
+            bytes: bytes.min(config.frame_bytes_max as u64 / 2),
+            partitions: u32::from(pop.partitions_max),
+        },
+        wait_ms: u64::from(pop.wait_ms),
+        lease_ms: u64::from(pop.lease_ms),
+        auto_ack: pop.auto_ack,
+    })
+}
+
+/// The frame that answers a pop, in parts that share the batches' memory.
+pub(super) fn response_to_pop(
+    request_id: u64,
+    handout: Result<Handout, PopError>,
+    config: &Config,
+) -> Vec<Bytes> {
+    let handout = match handout {
+        Ok(handout) => handout,
+        Err(error) => {
+            return failed(request_id, failure::plain(codes::of_pop_error(&error), &error));
+        }
+    };
+    let has_lease = handout.until_ms > 0;
+    let token: &LeaseToken = if has_lease { &handout.token } else { &NO_LEASE };
+    let mut writer = MessagesWriter::new(token, handout.until_ms);
+    for package in handout.packages {
+        let mut section = writer.section(&handout.queue, package.partition, &package.name);
+        for delivered in &package.batches {
+            section.chunk(delivered.first_seq, delivered.time_ms, delivered.batch.bytes().clone());
+        }
+        let attempts = package.attempts.into_iter();
+        let attempts: Vec<Attempts> =
+            attempts.map(|(seq, attempts)| Attempts { seq, attempts }).collect();
+        section.end(&attempts);
+    }
+    if writer.frame_bytes() > config.frame_bytes_max + 4 {
+        let failure = Failure::new(Code::FrameTooLarge, "the messages do not fit a frame");
+        return failed(request_id, failure.blaming("frame", config.frame_bytes_max as u64));
+    }
+    writer.finish(request_id)
+}
+
+fn failed(request_id: u64, failure: Failure) -> Vec<Bytes> {
+    let mut out = BytesMut::new();
+    Response::Failure(failure).encode_frame(request_id, &mut out);
+    vec![out.freeze()]
+}
+
+fn response_to_ack(answer: Result<Verdicts, CommandError>) -> Response {
+    let results = match answer {
+        Ok(results) => results,
+        Err(error) => {
+            return Response::Failure(failure::plain(codes::of_command_error(&error), &error));
+        }
+    };
+    let items = results.iter().map(|result| match result {
+        Ok(acked) => AckedItem {
+            code: 0,
+            acked: acked.settled,
+            dead_lettered: acked.buried,
+            lease_released: acked.released,
+        },
+        Err(refusal) => AckedItem {
+            code: codes::of_ack_refusal(refusal).number(),
+            acked: 0,
+            dead_lettered: 0,
+            lease_released: false,
+        },
+    });
+    Response::Acked(Acked { items: items.collect() })
+}
