@@ -15,6 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::IntoFuture;
 use std::time::Duration;
 
+use onrush::delivery::PopOrder;
+use onrush::shard::command::ReplyTo;
+use onrush::state::draft::ack::{AckItem as Item, Verdict};
+use onrush::state::draft::pop::PopBudget;
+use onrush::state::effect::GroupStart;
 use onrush_client::{
     AckOutcome, Client, Code, Error, GroupName, Message, MessageStatus, NO_LEASE, Pop, Popped, Qos,
     Queue, QueueOptions, ReceivedMessage, SubscriptionStart,
@@ -661,6 +666,56 @@ async fn what_ends_a_lease_wakes_those_who_wait_for_its_partition() {
     let waiting = wait();
     client.ack(&popped).await.unwrap();
     assert_eq!(numbers(&waiting.await.unwrap()), [1], "it was done");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_waits_is_served_before_one_who_acknowledges_and_pops_again() {
+    const MESSAGES: u64 = 400;
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    let queue = client.queue("jobs");
+    queue.push(numbered(0..MESSAGES)).await.unwrap();
+    let delivery = &server.rooms().delivery;
+    let order = || PopOrder {
+        queue: "jobs".parse().unwrap(),
+        partition: None,
+        group: GroupName::queue_mode(),
+        start: GroupStart::Beginning,
+        budget: PopBudget { messages: 1, bytes: 1 << 20, partitions: 1 },
+        wait_ms: 0,
+        lease_ms: 0,
+        auto_ack: false,
+    };
+    let mut held = delivery.pop(order()).await.unwrap();
+    let patient = wait_for_one(server.client().await.queue("jobs").pop()).await;
+    settle_in(&client).await;
+    // While a commit waits for the disk, what comes meanwhile is decided together.
+    let busy = server.client().await;
+    let busy = tokio::spawn(async move {
+        let queue = busy.queue("others");
+        loop {
+            queue.push([Message::bytes(vec![b'x'; 100_000])]).await.unwrap();
+        }
+    });
+    let mut served = 0;
+    while let Some(package) = held.packages.first() {
+        served += 1;
+        assert!(served < 10, "another had {served} messages meanwhile");
+        let seq = package.batches[0].first_seq;
+        let (verdict, error) = (Verdict::Completed, Box::default());
+        let item = Item { first: seq, last: seq, verdict, error };
+        let items = vec![(package.partition, item)];
+        // Said in one breath: as a rule one commit decides both.
+        let (acked, answer) = tokio::sync::oneshot::channel();
+        let (popped, next) = tokio::sync::oneshot::channel();
+        delivery.begin_ack(GroupName::queue_mode(), Some(held.token), items, ReplyTo::Task(acked));
+        delivery.begin_pop(order(), ReplyTo::Task(popped));
+        assert!(answer.await.unwrap().unwrap()[0].is_ok());
+        held = delivery.unpack(next.await.unwrap().unwrap()).await.unwrap();
+    }
+    busy.abort();
+    assert_eq!(patient.await.unwrap().len(), 1);
     server.stop().await;
 }
 

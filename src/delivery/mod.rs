@@ -118,6 +118,7 @@ impl Delivery {
             lease_ms: order.lease_ms,
             auto_ack: order.auto_ack,
             wait_until_us,
+            ticket: None,
             reply,
         };
         self.engine.submit(Command::Pop(Box::new(pop)));

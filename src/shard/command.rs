@@ -142,6 +142,8 @@ pub struct Pop {
     pub auto_ack: bool,
     /// Until when it may wait for a message, in the clock's microseconds; `None` = not at all.
     pub wait_until_us: Option<u64>,
+    /// Its place among those that wait; `None` until it has to.
+    pub ticket: Option<u64>,
     /// The answer.
     pub reply: ReplyTo<Popped>,
 }

@@ -16,7 +16,7 @@ use crate::buffer::flush::LINGER_US;
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::{Append, AppendError, Durability, Extent, Log};
-use crate::shard::command::{Command, CommandError, Inbox, Reply};
+use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
 use crate::shard::hot::HotTail;
 use crate::shard::parked::Parked;
 use crate::shard::reclaim::Moving;
@@ -131,6 +131,7 @@ impl Lane {
     fn gather(&mut self) -> Work {
         let mut work = Work { commands: std::mem::take(&mut self.again), ..Work::default() };
         work.commands.append(&mut self.inbox.take());
+        self.call_those_before(&mut work.commands);
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
         let now_us = self.clock.monotonic_us();
@@ -159,6 +160,25 @@ impl Lane {
         self.rotation = self.rotation.wrapping_add(1);
         self.plan_upkeep(&mut work);
         work
+    }
+
+    /// For each pop that has just come, calls one that has waited longer for the same: what this
+    /// commit lets go must not pass by those who were there first.
+    fn call_those_before(&mut self, commands: &mut Vec<Command>) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut before = Vec::new();
+        for command in commands.iter() {
+            if let Command::Pop(pop) = command
+                && pop.ticket.is_none()
+                && pop.partition.is_none()
+            {
+                let waits = |other: &Pop| other.partition.is_none();
+                before.extend(self.parked.take(&pop.queue, &pop.group, 1, waits));
+            }
+        }
+        commands.splice(0..0, before.into_iter().map(Command::Pop));
     }
 
     /// Unix milliseconds; never goes back and never stands still.

@@ -23,7 +23,8 @@ pub struct Parked {
 }
 
 impl Parked {
-    /// Parks a pop that may wait until `until_us`; gives it back when nobody may wait any more.
+    /// Parks a pop that may wait until `until_us`, behind those that wait longer; gives it back when
+    /// nobody may wait any more.
     pub fn park(&mut self, mut pop: Box<Pop>, until_us: u64) -> Option<Box<Pop>> {
         if self.is_closed {
             return Some(pop);
@@ -32,12 +33,17 @@ impl Parked {
         pop.queue = pop.queue.detach();
         pop.group = pop.group.detach();
         pop.partition = pop.partition.map(|name| name.detach());
-        let ticket = self.next;
-        self.next += 1;
+        let ticket = pop.ticket.unwrap_or(self.next);
+        if pop.ticket.replace(ticket).is_none() {
+            self.next += 1;
+        }
         let (queue, group) = (pop.queue.clone(), pop.group.clone());
         self.deadlines.insert((until_us, ticket, queue.clone(), group.clone()));
         let groups = self.lines.entry(queue).or_default();
-        groups.entry(group).or_default().push_back((ticket, pop));
+        let line = groups.entry(group).or_default();
+        // Whoever was called and got nothing stands where it stood.
+        let at = line.partition_point(|(other, _)| *other < ticket);
+        line.insert(at, (ticket, pop));
         None
     }
 

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onrush::base::place::PartitionNumber;
+use onrush::base::post::Mailbox;
 use onrush::base::random::SeededRandom;
-use onrush::buffer::receipt::{Delivery as Posted, Mailbox, PushRefusal, Signer};
+use onrush::buffer::receipt::{Delivery as Posted, PushRefusal, Signer};
 use onrush::catalog::{AutoCreate, CatalogError, Catalogs};
 use onrush::delivery::{Delivery, Handout, PopError, PopOrder};
 use onrush::ingest::{self, Ingest, PushError, PushTerms};
@@ -171,7 +172,7 @@ fn refused(error: &PushError) -> Sent {
     }
 }
 
-async fn receipt(mailbox: &Mailbox) -> Posted {
+async fn receipt(mailbox: &Mailbox<Posted>) -> Posted {
     let mut posted = Vec::new();
     loop {
         mailbox.take(&mut posted);

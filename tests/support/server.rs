@@ -33,6 +33,11 @@ impl TestServer {
         Self { server: Some(server), folder, settings }
     }
 
+    #[allow(dead_code, reason = "not every test looks behind the doors")]
+    pub(crate) fn rooms(&self) -> &std::sync::Arc<onrush::wire::Rooms> {
+        self.running().rooms()
+    }
+
     fn running(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
