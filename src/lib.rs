@@ -18,6 +18,7 @@
 //! | 3 | [`log`] | the log seam: conditional, atomic appends over several shards |
 //! | 3 | [`state`] | pure: effects, decide, apply; the key-value seam |
 //! | 4 | [`buffer`] | rings, flush policy, receipts, byte budget |
+//! | 4 | [`failover`] | the segment log that takes over while the store is away |
 //! | 5 | [`shard`] | the running shards: commits, hot tail, parked consumers, checkpoints |
 //! | 6 | [`catalog`] | queues and their settings as an immutable view |
 //! | 7 | [`ingest`] | admission: the only way in |
@@ -31,6 +32,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod failover;
 pub mod ingest;
 pub mod journal;
 pub mod log;

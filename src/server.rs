@@ -227,6 +227,7 @@ pub fn start_engine(
         random: Arc::clone(&ground.random),
         buffers,
         telemetry,
+        standby: None,
     };
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
 }

@@ -34,8 +34,23 @@ pub struct Stored {
     pub pushed: Pushed,
 }
 
+/// A batch whose promise holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Accepted {
+    /// It is in the store.
+    Stored(Stored),
+    /// It is durable in the failover log and will be in the store: after an outage, or when the
+    /// maintenance ends.
+    Spilled {
+        /// Its records.
+        count: u32,
+        /// Whether the store is away; else it is held back on purpose, or by what came before it.
+        is_store_away: bool,
+    },
+}
+
 /// What a producer gets for one batch.
-pub type Receipt = Result<Stored, PushRefusal>;
+pub type Receipt = Result<Accepted, PushRefusal>;
 
 /// A receipt and whose it is.
 #[derive(Debug)]

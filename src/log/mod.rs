@@ -180,6 +180,12 @@ pub trait Log: Send + Sync + 'static {
     /// it is not worth a thread of its own.
     fn is_near(&self, position: u64) -> bool;
 
+    /// Whether the store can be asked now, as far as is known without asking it. A store that is
+    /// part of this process always can.
+    fn is_reachable(&self) -> bool {
+        true
+    }
+
     /// Makes everything appended so far durable.
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 

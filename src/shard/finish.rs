@@ -35,6 +35,7 @@ impl Lane {
             self.publish_catalog();
         }
         self.telemetry.lapsed.add(plan.lapsed as u64);
+        self.end_replay(&work.replay, &plan.replayed);
         self.sign(work.rings, plan.receipts);
         for (command, outcome) in work.commands.into_iter().zip(plan.outcomes) {
             self.answer(command, outcome);

@@ -76,7 +76,8 @@ impl Lane {
 
     /// Learns now and then what others did, so that consumers waiting here get it too.
     pub(super) fn follow_if_due(&mut self) {
-        if self.config.sole_writer || self.follow_at_us > self.clock.monotonic_us() {
+        let is_late = self.follow_at_us <= self.clock.monotonic_us();
+        if self.config.sole_writer || self.is_down() || !is_late {
             return;
         }
         if let Err(error) = self.follow_all() {

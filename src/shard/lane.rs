@@ -17,6 +17,7 @@ use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::{Append, AppendError, Durability, Extent, Log};
 use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
+use crate::shard::failover::{Standby, Unknown};
 use crate::shard::hot::HotTail;
 use crate::shard::parked::Parked;
 use crate::shard::reclaim::Moving;
@@ -71,6 +72,8 @@ pub(super) struct Lane {
     pub(super) again: Vec<Command>,
     /// QoS 0 batches that the log did not take: their producers have their answer, so they stay.
     pub(super) held: Vec<(ShardId, Vec<Ring>)>,
+    /// Where pushes go while the store is away.
+    pub(super) standby: Option<Standby>,
     /// The log failed for good.
     pub(super) poisoned: bool,
     /// Commits that failed since one succeeded.
@@ -99,8 +102,11 @@ impl Lane {
         loop {
             self.buffers.bell().listen();
             self.follow_if_due();
-            let work = self.gather();
-            let idle = work.is_empty() && !self.timer_due();
+            let mut work = self.gather();
+            if self.is_down() {
+                self.serve_down(std::mem::take(&mut work));
+            }
+            let idle = self.is_down() || work.is_empty() && !self.timer_due();
             let gives_up = self.gives_up();
             if !idle && !gives_up {
                 self.commit(work);
@@ -158,7 +164,10 @@ impl Lane {
             }
         }
         self.rotation = self.rotation.wrapping_add(1);
-        self.plan_upkeep(&mut work);
+        self.go_round_the_store(&mut work);
+        if !self.is_down() {
+            self.plan_upkeep(&mut work);
+        }
         work
     }
 
@@ -200,10 +209,19 @@ impl Lane {
         self.commit_whole(work);
     }
 
-    fn commit_whole(&mut self, work: Work) {
+    fn commit_whole(&mut self, mut work: Work) {
         let mut looked = self.config.sole_writer;
         for _ in 0..TRIES_MAX {
+            if let Err(error) = self.settle_doubts(&mut work.replay) {
+                return self.fail(work, &error, None);
+            }
             let plan = self.decide(&work);
+            if plan.replayed.len() < work.replay.items.len()
+                || self.set_aside(&work, &plan).is_err()
+            {
+                self.postpone_replay(&mut work);
+                continue;
+            }
             self.turn = plan.turn;
             if plan.retention_goes_on {
                 self.schedule.retain_by(self.clock.monotonic_us() + RETENTION_PAUSE_US);
@@ -214,7 +232,7 @@ impl Lane {
                 match self.follow_all() {
                     Ok(true) => continue,
                     Ok(false) => {}
-                    Err(error) => return self.fail(work, &error),
+                    Err(error) => return self.fail(work, &error, None),
                 }
             }
             match self.append(&plan) {
@@ -223,10 +241,15 @@ impl Lane {
                     return self.finish(work, plan, &positions);
                 }
                 Attempt::Again => {}
+                Attempt::Failed(AppendError::OutcomeUnknown) => {
+                    let unknown = Unknown::of(&plan, self.origin);
+                    return self.fail(work, &AppendError::OutcomeUnknown, Some(&unknown));
+                }
                 Attempt::Failed(error) => return self.fail_or_split(work, &error),
             }
         }
-        self.fail(work, &AppendError::Unavailable("too many engines want the same shards".into()));
+        let busy = AppendError::Unavailable("too many engines want the same shards".into());
+        self.fail(work, &busy, None);
     }
 
     /// What does not fit as a whole may fit in parts: no request may fail for another's size.
@@ -240,7 +263,7 @@ impl Lane {
                 self.commit_whole(first);
                 self.commit_whole(second);
             }
-            Err(work) => self.fail(*work, error),
+            Err(work) => self.fail(*work, error, None),
         }
     }
 
@@ -264,7 +287,7 @@ impl Lane {
         if plan.proposals.is_empty() {
             return self.sync_for_duplicates(plan);
         }
-        let mut lost = false;
+        let (mut lost, mut failing_since_us) = (false, None);
         for pause in 0..TRIES_MAX {
             let started = self.clock.monotonic_us();
             let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
@@ -299,7 +322,17 @@ impl Lane {
                 }
                 Err(error) => error,
             };
-            if !lost {
+            let now_us = self.clock.monotonic_us();
+            let since_us = *failing_since_us.get_or_insert(now_us);
+            let is_suspect = self.suspect_us().map(|suspect_us| now_us < since_us + suspect_us);
+            let goes_on = match (&error, is_suspect) {
+                (AppendError::Unavailable(_) | AppendError::OutcomeUnknown, Some(suspect)) => {
+                    suspect
+                }
+                _ => lost,
+            };
+            if !goes_on {
+                let error = if lost { AppendError::OutcomeUnknown } else { error };
                 return Attempt::Failed(error);
             }
             std::thread::sleep(Duration::from_millis(u64::from(pause.min(100))));
@@ -333,9 +366,15 @@ impl Lane {
 
     /// Answers everything with the log's refusal. QoS 0 batches have their answer already: they
     /// are held and tried again, unless the log is gone for good.
-    fn fail(&mut self, work: Work, error: &AppendError) {
+    fn fail(&mut self, mut work: Work, error: &AppendError, unknown: Option<&Unknown>) {
         self.telemetry.commit_failed.add(1);
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+        let is_away = matches!(error, AppendError::Unavailable(_) | AppendError::OutcomeUnknown);
+        match is_away && self.standby.is_some() && !self.poisoned {
+            true => self.fall_back(&mut work, unknown),
+            false if !work.replay.items.is_empty() => self.postpone_replay(&mut work),
+            false => {}
+        }
         let is_final = self.poisoned || matches!(error, AppendError::TooLarge { .. });
         let refusal = PushRefusal::Append(error.clone());
         let held = self.refuse_rings(work.rings, &refusal, is_final);
@@ -353,7 +392,9 @@ impl Lane {
             self.wake_name(&queue);
         }
         self.replica.chores.extend(work.chores);
-        if !self.held.is_empty() || !self.replica.chores.is_empty() || self.timer_due() {
+        let is_pressed =
+            !self.held.is_empty() || !self.replica.chores.is_empty() || self.timer_due();
+        if is_pressed && !self.is_down() {
             // Nothing else paces the next try.
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -433,12 +474,13 @@ impl Lane {
     fn sleep(&self) {
         const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.now_ms());
-        let lease = self.next_timer_ms();
+        let lease = self.next_timer_ms().filter(|_| !self.is_down());
         let times = [
+            self.next_failover_us(),
             lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
             self.parked.next_deadline_us(),
             self.schedule.next_us(self.has_changes()),
-            (!self.config.sole_writer).then_some(self.follow_at_us),
+            (!self.config.sole_writer && !self.is_down()).then_some(self.follow_at_us),
         ];
         let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
         self.buffers.sleep(now_us, until_us.min(now_us + LONGEST_US));

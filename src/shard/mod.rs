@@ -11,6 +11,7 @@
 
 mod checkpointer;
 pub mod command;
+pub mod failover;
 mod find;
 mod finish;
 mod follow;
@@ -39,6 +40,7 @@ use crate::buffer::Buffers;
 use crate::buffer::receipt::PushRefusal;
 use crate::log::{Extent, Log, ReadError};
 use crate::shard::command::{Command, Inbox};
+use crate::shard::failover::Standby;
 use crate::shard::hot::HotTail;
 use crate::shard::lane::Lane;
 use crate::shard::parked::Parked;
@@ -104,6 +106,8 @@ pub struct Parts {
     pub buffers: Arc<Buffers>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
+    /// Where pushes go while the store is away, or are held back; `None` = nowhere.
+    pub standby: Option<Standby>,
 }
 
 /// A running engine. Shared; dropping the last handle does not stop it, [`Engine::stop`] does.
@@ -124,7 +128,7 @@ impl Engine {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
-        let Parts { log, kv, clock, random, buffers, telemetry } = parts;
+        let Parts { log, kv, clock, random, buffers, telemetry, standby } = parts;
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
         let (count, key) = (replica.count(), replica.key());
@@ -165,6 +169,7 @@ impl Engine {
             steady: Steady::new(last_ms, now_us),
             again: Vec::new(),
             held: Vec::new(),
+            standby,
             poisoned: false,
             failed_in_a_row: 0,
             checkpoints_failed: false,

@@ -4,17 +4,19 @@
 //! an outcome for everything. If the log refuses, the plan is thrown away and made again.
 
 mod pops;
+mod replays;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
-use crate::buffer::receipt::{PushRefusal, Receipt, Stored};
+use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Command, Define};
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
+pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
 use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
@@ -30,6 +32,8 @@ const LAPSES_PER_COMMIT: usize = 256;
 /// What a commit is to decide.
 #[derive(Debug, Default)]
 pub struct Work {
+    /// What the failover log has to be pushed again, before anything in `rings`.
+    pub replay: Replay,
     /// Rings by shard, in the order taken.
     pub rings: Vec<(ShardId, Vec<Ring>)>,
     /// Commands in order of arrival.
@@ -49,6 +53,7 @@ impl Work {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rings.is_empty()
+            && self.replay.items.is_empty()
             && self.commands.is_empty()
             && self.chores.is_empty()
             && self.retention.is_empty()
@@ -68,14 +73,17 @@ impl Work {
         let has_upkeep = !self.retention.is_empty()
             || !self.relocations.is_empty()
             || !self.reburials.is_empty();
-        let has_commands = !self.commands.is_empty() || !self.chores.is_empty();
+        // What was there first is committed first.
+        let has_replay = !self.replay.items.is_empty();
+        let has_commands = !self.commands.is_empty() || !self.chores.is_empty() || has_replay;
         let too_large = matches!(error, AppendError::TooLarge { .. });
         let second = if !self.rings.is_empty() && (has_commands || has_upkeep) {
             Self { rings: std::mem::take(&mut self.rings), ..Self::default() }
         } else if has_upkeep && has_commands {
             let commands = std::mem::take(&mut self.commands);
             let chores = std::mem::take(&mut self.chores);
-            std::mem::replace(&mut self, Self { commands, chores, ..Self::default() })
+            let replay = std::mem::take(&mut self.replay);
+            std::mem::replace(&mut self, Self { commands, chores, replay, ..Self::default() })
         } else if too_large && self.commands.len() > 1 {
             let half = self.commands.len() / 2;
             Self { commands: self.commands.split_off(half), ..Self::default() }
@@ -120,6 +128,8 @@ pub struct Plan {
     pub receipts: Vec<Receipt>,
     /// One per command.
     pub outcomes: Vec<Outcome>,
+    /// One per batch of [`Work::replay`]; fewer when one of them could not be decided now.
+    pub replayed: Vec<Replayed>,
     /// How many leases lapsed.
     pub lapsed: usize,
     /// The shard that the next round's first pop begins with: behind the last one that gave.
@@ -162,6 +172,7 @@ pub fn decide<'a>(
     let outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
     let retention_goes_on = round.upkeep(work);
+    let replayed = round.replay(&work.replay);
     let mut receipts = Vec::new();
     for (shard, rings) in &work.rings {
         round.rings(*shard, rings, &mut receipts);
@@ -184,7 +195,17 @@ pub fn decide<'a>(
         parts: codec::encode(entry),
     });
     let proposals = proposals.collect();
-    Plan { entries, proposals, durability, receipts, outcomes, lapsed, turn, retention_goes_on }
+    Plan {
+        entries,
+        proposals,
+        durability,
+        receipts,
+        outcomes,
+        replayed,
+        lapsed,
+        turn,
+        retention_goes_on,
+    }
 }
 
 struct Round<'a> {
@@ -239,7 +260,8 @@ impl<'a> Round<'a> {
             for pending in &ring.pending {
                 durable |= pending.qos.is_durable();
                 let stored = placed.clone().and_then(|partition| {
-                    Ok(Stored { partition, pushed: draft.push(partition, &pending.push)? })
+                    let pushed = draft.push(partition, &pending.push)?;
+                    Ok(Accepted::Stored(Stored { partition, pushed }))
                 });
                 receipts.push(stored.map_err(PushRefusal::from));
             }
@@ -441,12 +463,20 @@ impl<'a> Round<'a> {
 #[must_use]
 pub fn tally(receipt: &Receipt) -> (u64, u64) {
     match receipt {
-        Ok(Stored { pushed: Pushed::Stored { count, .. }, .. }) => (u64::from(*count), 0),
-        Ok(Stored { pushed: Pushed::Mixed(outcomes), .. }) => {
+        Ok(Accepted::Stored(Stored { pushed, .. })) => tally_pushed(pushed),
+        Ok(Accepted::Spilled { .. }) | Err(_) => (0, 0),
+    }
+}
+
+/// As [`tally`].
+#[must_use]
+pub fn tally_pushed(pushed: &Pushed) -> (u64, u64) {
+    match pushed {
+        Pushed::Stored { count, .. } => (u64::from(*count), 0),
+        Pushed::Mixed(outcomes) => {
             let duplicate = |outcome: &&RecordOutcome| outcome.duplicate;
             let duplicates = outcomes.iter().filter(duplicate).count();
             ((outcomes.len() - duplicates) as u64, duplicates as u64)
         }
-        Err(_) => (0, 0),
     }
 }

@@ -66,7 +66,14 @@ impl ShardState {
                 self.relocate(*partition, run);
             }
             Effect::DropQueue { queue } => self.drop_queue(*queue),
-            Effect::DefineQueue(_) | Effect::ForgetQueue { .. } | Effect::DefineGroup { .. } => {}
+            Effect::Replayed { spill, position } => {
+                let done = self.replayed.entry(*spill).or_default();
+                *done = (*done).max(*position);
+            }
+            Effect::DefineQueue(_)
+            | Effect::ForgetQueue { .. }
+            | Effect::DefineGroup { .. }
+            | Effect::Maintain(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The catalog's state: which queues exist and what they ask for.
 //!
-//! Pure; changed only by `DefineQueue` and `ForgetQueue`. Read by decisions (retry limits, leases)
+//! Pure; changed only by entries of its own shard. Read by decisions (retry limits, leases)
 //! and copied into the immutable view of the `catalog` room.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use onrush_protocol::options::QueueOptions;
 use crate::base::place::{QueueId, ShardId};
 use crate::state::checkpoint::{Checkpoint, LoadError};
 use crate::state::codec::EntryError;
-use crate::state::effect::{Effect, Entry, GroupStart};
+use crate::state::effect::{Effect, Entry, GroupStart, Maintenance};
 use crate::state::kv::{Kv, RowChange, Scan, Space};
 use crate::state::rows;
 
@@ -40,9 +40,16 @@ pub struct Catalog {
     by_name: BTreeMap<Box<str>, QueueId>,
     groups: BTreeMap<QueueId, BTreeMap<Box<str>, GroupStart>>,
     next_id: QueueId,
+    maintenance: Maintenance,
 }
 
 impl Catalog {
+    /// What is held back on purpose.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        self.maintenance
+    }
+
     /// A queue by its number.
     #[must_use]
     pub fn get(&self, id: QueueId) -> Option<&Arc<QueueDefinition>> {
@@ -112,6 +119,8 @@ pub struct CatalogShard {
     position: u64,
     last_ms: u64,
     changed: BTreeSet<QueueId>,
+    /// Something that only the meta row says changed.
+    is_meta_changed: bool,
     stored_position: u64,
     writing_position: u64,
 }
@@ -171,7 +180,7 @@ impl CatalogShard {
     /// Whether a checkpoint would write anything.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        !self.changed.is_empty()
+        self.is_meta_changed || !self.changed.is_empty()
     }
 
     /// Applies the next entry; tells what the other shards have to do about it.
@@ -191,6 +200,11 @@ impl CatalogShard {
                     let groups = self.catalog.groups.entry(*queue).or_default();
                     groups.entry(name.clone()).or_insert(*start);
                     (*queue, CatalogChange::Group(*queue, name.clone(), *start))
+                }
+                Effect::Maintain(maintenance) => {
+                    self.catalog.maintenance = *maintenance;
+                    self.is_meta_changed = true;
+                    continue;
                 }
                 _ => continue,
             };
@@ -212,6 +226,9 @@ impl CatalogShard {
         meta.put_u64_le(self.position);
         meta.put_u64_le(self.last_ms);
         meta.put_u32_le(self.catalog.next_id);
+        let Maintenance { push, pop } = self.catalog.maintenance;
+        meta.put_u8(u8::from(push) | u8::from(pop) << 1);
+        self.is_meta_changed = false;
         let key = rows::meta_key(shard);
         let mut rows = vec![RowChange { space: Space::Meta, key, value: Some(meta) }];
         for queue in std::mem::take(&mut self.changed) {
@@ -262,6 +279,10 @@ impl CatalogShard {
         self.position = value.try_get_u64_le()?;
         self.last_ms = value.try_get_u64_le()?;
         self.catalog.next_id = value.try_get_u32_le()?;
+        if value.has_remaining() {
+            let flags = value.try_get_u8()?;
+            self.catalog.maintenance = Maintenance { push: flags & 1 != 0, pop: flags & 2 != 0 };
+        }
         self.stored_position = self.position;
         Ok(())
     }

@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::base::place::{PartitionNumber, ShardCount, ShardId, StoreKey};
 use crate::state::codec::EntryError;
-use crate::state::effect::{GroupIndex, Sequence};
+use crate::state::effect::{GroupIndex, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
 use crate::state::ledger::DedupPolicy;
 use crate::state::model::{Partition, Run};
@@ -214,6 +214,10 @@ impl ShardState {
         value.put_u64_le(self.head);
         value.put_u64_le(self.position);
         value.put_u64_le(self.last_ms);
+        for (spill, position) in &self.replayed {
+            value.put_slice(spill);
+            value.put_u64_le(*position);
+        }
         RowChange { space: Space::Meta, key: rows::meta_key(self.shard), value: Some(value) }
     }
 
@@ -244,8 +248,8 @@ impl ShardState {
         let mut state = Self::new(shard, shards, key);
         let wrong = |error| LoadError::Row { shard, error };
         let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(state) };
-        (state.head, state.position, state.last_ms) =
-            read_meta(meta).ok_or(wrong(EntryError { field: "meta row", problem: "cut off" }))?;
+        let cut_off = EntryError { field: "meta row", problem: "cut off" };
+        state.read_meta(meta).map_err(|_| wrong(cut_off))?;
         state.stored_position = state.position;
         state.load_rows(Space::Groups, kv, &mut |state, value| {
             state.groups.push(rows::read_group(value)?);
@@ -263,6 +267,18 @@ impl ShardState {
             state.index_loaded(local);
         }
         Ok(state)
+    }
+
+    fn read_meta(&mut self, mut value: Bytes) -> Result<(), bytes::TryGetError> {
+        self.head = value.try_get_u64_le()?;
+        self.position = value.try_get_u64_le()?;
+        self.last_ms = value.try_get_u64_le()?;
+        while value.has_remaining() {
+            let mut spill = SpillId::default();
+            value.try_copy_to_slice(&mut spill)?;
+            self.replayed.insert(spill, value.try_get_u64_le()?);
+        }
+        Ok(())
     }
 
     fn load_rows(
@@ -314,8 +330,4 @@ fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {
         key: rows::run_key(partition, run.first_seq),
         value: Some(rows::run_value(run)),
     }
-}
-
-fn read_meta(mut value: Bytes) -> Option<(u64, u64, u64)> {
-    Some((value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?))
 }

@@ -18,7 +18,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::base::place::PartitionNumber;
 use crate::state::effect::{
-    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Origin, Progress, Sequence,
+    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin, Progress,
+    Sequence, SpillId,
 };
 use crate::state::rows;
 
@@ -44,6 +45,8 @@ const TAG_DROP_QUEUE: u8 = 10;
 const TAG_DEFINE_QUEUE: u8 = 11;
 const TAG_FORGET_QUEUE: u8 = 12;
 const TAG_DEFINE_GROUP: u8 = 13;
+const TAG_REPLAYED: u8 = 14;
+const TAG_MAINTAIN: u8 = 15;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 
@@ -92,7 +95,8 @@ fn body_len(effect: &Effect) -> usize {
         Effect::Settle { progress, .. } => 4 + 4 + 1 + rows::progress_len(progress),
         Effect::Bury(dead) => 4 + 4 + 8 + 8 + 4 + 1 + 4 + dead.error.len() + dead.batch.len(),
         Effect::Trim { .. } => 4 + 8,
-        Effect::DropQueue { .. } | Effect::ForgetQueue { .. } => 4,
+        Effect::Replayed { .. } => 16 + 8,
+        Effect::DropQueue { .. } | Effect::ForgetQueue { .. } | Effect::Maintain(_) => 4,
         Effect::DefineQueue(definition) => rows::queue_len(definition),
     }
 }
@@ -233,6 +237,11 @@ impl Rope {
                 self.head.put_u32_le(*partition);
                 self.head.put_u64_le(*base_seq);
             }
+            Effect::Replayed { spill, position } => {
+                self.header(TAG_REPLAYED, 0, effect);
+                self.head.put_slice(spill);
+                self.head.put_u64_le(*position);
+            }
             Effect::DropQueue { queue } => {
                 self.header(TAG_DROP_QUEUE, 0, effect);
                 self.head.put_u32_le(*queue);
@@ -240,6 +249,11 @@ impl Rope {
             Effect::ForgetQueue { queue } => {
                 self.header(TAG_FORGET_QUEUE, 0, effect);
                 self.head.put_u32_le(*queue);
+            }
+            Effect::Maintain(maintenance) => {
+                self.header(TAG_MAINTAIN, 0, effect);
+                let Maintenance { push, pop } = *maintenance;
+                self.head.put_u32_le(u32::from(push) | u32::from(pop) << 1);
             }
             Effect::DefineQueue(definition) => {
                 self.header(TAG_DEFINE_QUEUE, 0, effect);
@@ -366,6 +380,12 @@ fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
         }
         TAG_BURY => Effect::Bury(read_dead(&mut body).map_err(|_| CUT_OFF)?),
         TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(&mut body)?)),
+        TAG_REPLAYED => {
+            let mut spill = SpillId::default();
+            body.try_copy_to_slice(&mut spill).map_err(|_| CUT_OFF)?;
+            let position = body.try_get_u64_le().map_err(|_| CUT_OFF)?;
+            Effect::Replayed { spill, position }
+        }
         _ => decode_small(tag, &mut body)?,
     };
     if body.has_remaining() {
@@ -422,6 +442,7 @@ fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
         }
         TAG_DROP_QUEUE => Effect::DropQueue { queue: first },
         TAG_FORGET_QUEUE => Effect::ForgetQueue { queue: first },
+        TAG_MAINTAIN => Effect::Maintain(Maintenance { push: first & 1 != 0, pop: first & 2 != 0 }),
         _ => return Err(EntryError { field: "effect tag", problem: "unknown" }),
     })
 }

@@ -17,6 +17,18 @@ pub type Sequence = u64;
 /// A lease's fencing token, shared by all partitions of one pop.
 pub type LeaseToken = [u8; 16];
 
+/// Id of an engine's failover log, random when it was begun.
+pub type SpillId = [u8; 16];
+
+/// What is held back on purpose while somebody works on the store or on consumers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Maintenance {
+    /// Pushes are kept in the failover log until this ends.
+    pub push: bool,
+    /// Pops find nothing until this ends.
+    pub pop: bool,
+}
+
 /// One shard's step: effects that stand together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -189,6 +201,14 @@ pub enum Effect {
         /// The queue.
         queue: QueueId,
     },
+    /// Everything of this shard that an engine kept in its failover log before `position` is done:
+    /// it stands in this entry or an earlier one, or is not to be.
+    Replayed {
+        /// Id of the failover log.
+        spill: SpillId,
+        /// Position in it.
+        position: u64,
+    },
     /// Catalog: a queue exists with these settings.
     DefineQueue(Box<QueueDefinition>),
     /// Catalog: a consumer group of a queue is known.
@@ -205,4 +225,6 @@ pub enum Effect {
         /// The queue.
         queue: QueueId,
     },
+    /// Catalog: what is held back on purpose, by all engines.
+    Maintain(Maintenance),
 }

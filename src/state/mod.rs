@@ -29,7 +29,7 @@ use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
 use crate::state::codec::Chunk;
-use crate::state::effect::{GroupIndex, LeaseToken, Sequence};
+use crate::state::effect::{GroupIndex, LeaseToken, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, Scan, Space};
 use crate::state::ledger::Ledger;
 use crate::state::model::{Cursor, Group, Partition, Run};
@@ -89,6 +89,8 @@ pub struct ShardState {
     /// Dead letters that are not rows yet.
     dead: DeadLetters,
     ledger: Ledger,
+    /// How far failover logs were replayed here.
+    replayed: BTreeMap<SpillId, u64>,
     changes: checkpoint::Changes,
 }
 
@@ -115,6 +117,7 @@ impl ShardState {
             holders: HashMap::default(),
             dead: BTreeMap::new(),
             ledger: Ledger::default(),
+            replayed: BTreeMap::new(),
             changes: checkpoint::Changes::default(),
         }
     }
@@ -291,6 +294,12 @@ impl ShardState {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Up to where a failover log was replayed into this shard.
+    #[must_use]
+    pub fn replayed(&self, spill: &SpillId) -> u64 {
+        self.replayed.get(spill).copied().unwrap_or(0)
     }
 
     fn local(&self, local: u32) -> Option<&Partition> {

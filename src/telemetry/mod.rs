@@ -51,6 +51,18 @@ pub struct Telemetry {
     pub buffered_flushed: Counter,
     /// Accepted at QoS 0 and then lost because the log failed.
     pub buffered_lost: Counter,
+    /// Kept in the failover log.
+    pub spilled: Counter,
+    /// Of those, pushed again since: stored, or found to be duplicates.
+    pub replayed: Counter,
+    /// In the failover log and not in the store yet (gauge).
+    pub spill_waiting: Counter,
+    /// Batches that no shard took and that were set aside (gauge).
+    pub quarantined: Counter,
+    /// Times that the store went away.
+    pub outages: Counter,
+    /// Whether the store is away: 1, or 0 (gauge).
+    pub store_away: Counter,
     /// Handed to consumers.
     pub popped: Counter,
     /// Settled as completed.

@@ -74,6 +74,7 @@ fn station(
         random: Arc::new(SeededRandom::new(seed * 1_000 + number)),
         buffers: Arc::new(Buffers::new(shards.get(), buffer::Config::default())),
         telemetry: Arc::clone(&telemetry),
+        standby: None,
     };
     // Little is kept in memory and rows are written all the time, so that every path is walked.
     let config = Config {

@@ -61,6 +61,7 @@ impl History {
         let name = match answer {
             Sent::Stored(..) => "stored",
             Sent::Buffered => "buffered",
+            Sent::Spilled => "spilled",
             Sent::Refused(_) => "refused",
             Sent::Unknown => "unknown",
         };
@@ -75,7 +76,9 @@ impl History {
                 }
             }
             Sent::Refused(_) => told.refused.extend(payloads(records)),
-            Sent::Buffered | Sent::Unknown => told.possible.extend(payloads(records)),
+            Sent::Buffered | Sent::Spilled | Sent::Unknown => {
+                told.possible.extend(payloads(records))
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use onrush::base::place::PartitionNumber;
 use onrush::base::post::Mailbox;
 use onrush::base::random::SeededRandom;
-use onrush::buffer::receipt::{Delivery as Posted, PushRefusal, Signer};
+use onrush::buffer::receipt::{Accepted, Delivery as Posted, PushRefusal, Signer};
 use onrush::catalog::{AutoCreate, CatalogError, Catalogs};
 use onrush::delivery::{Delivery, Handout, PopError, PopOrder};
 use onrush::ingest::{self, Ingest, PushError, PushTerms};
@@ -51,6 +51,8 @@ pub(crate) enum Sent {
     Stored(PartitionNumber, Vec<(Sequence, bool)>),
     /// QoS 0: it is in a ring.
     Buffered,
+    /// It is in the failover log.
+    Spilled,
     /// Nothing of it was stored, and why.
     #[allow(dead_code, reason = "not every test asks why")]
     Refused(String),
@@ -105,7 +107,8 @@ impl Station {
         }
         let receipt = tokio::time::timeout(PATIENCE, receipt(&mailbox)).await;
         match receipt.expect("a push gets a receipt").receipt {
-            Ok(stored) => {
+            Ok(Accepted::Spilled { .. }) => Sent::Spilled,
+            Ok(Accepted::Stored(stored)) => {
                 let outcomes = match stored.pushed {
                     Pushed::Stored { first_seq, count, .. } => {
                         (first_seq..first_seq + u64::from(count)).map(|seq| (seq, false)).collect()

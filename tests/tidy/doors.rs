@@ -13,6 +13,7 @@ pub(crate) const ROOMS: &[&str] = &[
     "log",
     "state",
     "buffer",
+    "failover",
     "shard",
     "catalog",
     "ingest",

@@ -114,6 +114,11 @@ impl<'a> Draft<'a> {
         self.now_ms
     }
 
+    /// Adds an effect that the shard only has to remember.
+    pub fn note(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
     /// Whether nothing was decided.
     #[must_use]
     pub fn is_empty(&self) -> bool {

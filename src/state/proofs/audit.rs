@@ -109,7 +109,11 @@ impl Audit {
                     partition.cursors.clear();
                 }
             }
-            Effect::DefineQueue(_) | Effect::DefineGroup { .. } | Effect::ForgetQueue { .. } => {
+            Effect::DefineQueue(_)
+            | Effect::DefineGroup { .. }
+            | Effect::Replayed { .. }
+            | Effect::Maintain(_)
+            | Effect::ForgetQueue { .. } => {
                 panic!("the catalog's effects are not for this shard")
             }
         }

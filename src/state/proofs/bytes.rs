@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::{self, ENTRY_HEADER};
-use crate::state::effect::{DeadLetter, DeadReason, Effect, Entry, GroupStart, Origin, Progress};
+use crate::state::effect::{
+    DeadLetter, DeadReason, Effect, Entry, GroupStart, Maintenance, Origin, Progress,
+};
 
 fn text() -> impl Strategy<Value = Box<str>> {
     "[a-zäöü€ ]{0,12}".prop_map(Into::into)
@@ -127,6 +129,8 @@ fn effect() -> impl Strategy<Value = Effect> {
     let gone = prop_oneof![
         any::<u32>().prop_map(|queue| Effect::DropQueue { queue }),
         any::<u32>().prop_map(|queue| Effect::ForgetQueue { queue }),
+        any::<([u8; 16], u64)>().prop_map(|(spill, position)| Effect::Replayed { spill, position }),
+        any::<(bool, bool)>().prop_map(|(push, pop)| Effect::Maintain(Maintenance { push, pop })),
     ];
     prop_oneof![
         3 => append, 2 => relocate, 1 => create, 1 => register, 1 => define, 2 => lease,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::PartitionNumber;
-use crate::state::effect::{DeadLetter, GroupIndex, GroupStart, Progress, Sequence};
+use crate::state::effect::{DeadLetter, GroupIndex, GroupStart, Progress, Sequence, SpillId};
 use crate::state::ledger::First;
 use crate::state::model::Lease;
 use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
@@ -48,6 +48,7 @@ pub(super) struct Picture {
     dead: BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadLetter>,
     ids: BTreeMap<(PartitionNumber, u8), First>,
     next_timer_ms: Option<u64>,
+    replayed: BTreeMap<SpillId, u64>,
 }
 
 /// The messages that a partition keeps, read through runs and rows.
@@ -109,6 +110,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         dead,
         ids,
         next_timer_ms: state.next_timer_ms(),
+        replayed: state.replayed.clone(),
     }
 }
 

@@ -10,7 +10,7 @@ use onrush_protocol::code::Code;
 use tokio::time::timeout;
 
 use crate::base::post::Mailbox;
-use crate::buffer::receipt::{Delivery, Receipt, Signer, Stored};
+use crate::buffer::receipt::{Accepted, Delivery, Receipt, Signer, Stored};
 use crate::ingest::{PushError, PushTerms};
 use crate::state::draft::push::Pushed;
 use crate::state::ledger::First;
@@ -146,7 +146,11 @@ impl Results {
 
     fn sign(&mut self, items: &[u32], receipt: Receipt) {
         let Stored { partition, pushed } = match receipt {
-            Ok(stored) => stored,
+            Ok(Accepted::Stored(stored)) => stored,
+            Ok(Accepted::Spilled { is_store_away, .. }) => {
+                self.db_healthy &= !is_store_away;
+                return items.iter().for_each(|index| self.set(*index, Outcome::Buffered));
+            }
             Err(refusal) => return self.fail(items, codes::of_push_refusal(&refusal), &refusal),
         };
         match pushed {

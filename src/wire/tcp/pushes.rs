@@ -9,7 +9,7 @@ use onrush_protocol::response::{
     Failure, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
 };
 
-use crate::buffer::receipt::{Delivery, Receipt, Stored};
+use crate::buffer::receipt::{Accepted, Delivery, Receipt, Stored};
 use crate::state::draft::push::Pushed;
 use crate::wire::tcp::failure;
 
@@ -29,6 +29,7 @@ struct Waiting {
     started_us: u64,
     deadline_us: u64,
     missing: usize,
+    is_store_away: bool,
     first: Option<SectionReceipt>,
     more: Vec<Option<SectionReceipt>>,
 }
@@ -61,6 +62,7 @@ impl Pushes {
             started_us,
             deadline_us,
             missing: sections,
+            is_store_away: false,
             first: None,
             more: vec![None; sections.saturating_sub(1)],
         };
@@ -75,7 +77,18 @@ impl Pushes {
     /// Takes a receipt from the engine.
     pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut BytesMut) -> Option<Answered> {
         let Delivery { request, section, receipt } = delivery;
+        if matches!(receipt, Ok(Accepted::Spilled { is_store_away: true, .. }))
+            && let Some(waiting) = self.waiting_mut(request)
+        {
+            waiting.is_store_away = true;
+        }
         self.fill(request, section, section_receipt(receipt), out)
+    }
+
+    fn waiting_mut(&mut self, request: u64) -> Option<&mut Waiting> {
+        let slot = (request & u64::from(u32::MAX)) as usize;
+        let waiting = self.slots.get_mut(slot)?.as_mut();
+        waiting.filter(|it| u64::from(it.generation) == request >> 32)
     }
 
     /// Takes a section's receipt; when it was the last one, encodes the answer.
@@ -103,7 +116,7 @@ impl Pushes {
         self.free.push(slot);
         let sections = waiting.first.into_iter().chain(waiting.more.into_iter().flatten());
         let sections = sections.collect();
-        answer(waiting.request_id, sections, out);
+        answer(waiting.request_id, !waiting.is_store_away, sections, out);
         Some(Answered { started_us: waiting.started_us })
     }
 
@@ -121,16 +134,16 @@ impl Pushes {
     }
 }
 
-fn answer(request_id: u64, sections: Vec<SectionReceipt>, out: &mut BytesMut) {
+fn answer(request_id: u64, store_healthy: bool, sections: Vec<SectionReceipt>, out: &mut BytesMut) {
     let is_buffered = |it: &SectionReceipt| matches!(it, SectionReceipt::Buffered { .. });
-    let receipts =
-        Receipts { buffered: sections.iter().any(is_buffered), store_healthy: true, sections };
+    let receipts = Receipts { buffered: sections.iter().any(is_buffered), store_healthy, sections };
     Response::Receipts(receipts).encode_frame(request_id, out);
 }
 
 fn section_receipt(receipt: Receipt) -> SectionReceipt {
     let Stored { partition, pushed } = match receipt {
-        Ok(stored) => stored,
+        Ok(Accepted::Stored(stored)) => stored,
+        Ok(Accepted::Spilled { count, .. }) => return SectionReceipt::Buffered { count },
         Err(refusal) => return SectionReceipt::Failed(failure::refusal(&refusal)),
     };
     match pushed {

@@ -1,0 +1,491 @@
+//! What the lane does while the store is away, or pushes are held back: they go to the failover log.
+//! And when that is over: they are pushed again, in order, before what came later.
+//!
+//! The store is *up* until an append fails. Then it is *suspect*: for a short time the lane goes on
+//! trying, because most breaks are short. After that it is *down*: pushes are kept in the failover
+//! log and answered from there, everything else is refused as retryable, and now and then somebody
+//! looks whether the store is back. Called by the lane.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::files::Files;
+use crate::base::place::ShardId;
+use crate::buffer::receipt::{Accepted, PushRefusal};
+use crate::buffer::ring::Ring;
+use crate::failover::gate::Gate;
+use crate::failover::quarantine::Quarantine;
+use crate::failover::record::{Doubt, Spilled};
+use crate::failover::{self, Spill, SpillError};
+use crate::log::{AppendError, ReadError};
+use crate::shard::command::CommandError;
+use crate::shard::lane::{Lane, fail_command};
+use crate::shard::replica::Replica;
+use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
+use crate::state::codec;
+use crate::state::effect::Origin;
+
+/// Bytes of batches that one commit takes from the failover log, beside what is new.
+const REPLAY_BYTES: usize = 8 << 20;
+/// Bytes of entries that are read at a time to look for an append.
+const READ_BYTES: usize = 4 << 20;
+/// Pause after a batch could not be pushed again, microseconds.
+const PAUSE_US: u64 = 1_000_000;
+
+/// How patient the lane is with its store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Patience {
+    /// How long a store that fails is tried again before it counts as down, milliseconds.
+    pub suspect_ms: u64,
+    /// How often a store that is down is looked for, milliseconds.
+    pub probe_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { suspect_ms: 500, probe_ms: 100 }
+    }
+}
+
+/// Why there is no failover log to fall back on.
+#[derive(Debug, thiserror::Error)]
+pub enum StandbyError {
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] crate::journal::RecoverError),
+    /// Its folders could not be made or listed.
+    #[error(transparent)]
+    Disk(#[from] std::io::Error),
+}
+
+/// A failover log, and what an engine knows about it.
+pub struct Standby {
+    folder: Arc<dyn Files>,
+    config: failover::Config,
+    /// Made when it is first needed: most engines never do.
+    spill: Option<Spill>,
+    quarantine: Quarantine,
+    gate: Gate,
+    patience: Patience,
+    /// While the store is down: when to look for it, in the clock's microseconds.
+    probe_at_us: Option<u64>,
+    /// Not before this time is anything pushed again.
+    replay_at_us: u64,
+    /// Appends whose answer was lost, and whether they stand, where that is settled.
+    settled: HashMap<(u64, u64), bool>,
+    /// Messages that wait, and batches that were set aside.
+    waiting: u64,
+    quarantined: u64,
+}
+
+impl Standby {
+    /// Opens the failover log in the folder `failover` of `files`, with everything that waits in it.
+    /// Waits for reading it.
+    ///
+    /// # Errors
+    /// [`StandbyError`]; nothing was deleted.
+    pub fn open(
+        files: &dyn Files,
+        config: failover::Config,
+        patience: Patience,
+        replica: &Replica,
+    ) -> Result<Self, StandbyError> {
+        let folder: Arc<dyn Files> = files.folder("failover")?;
+        let quarantine = Quarantine::new(files.folder("failover-quarantine")?);
+        let (mut gate, mut waiting) = (Gate::default(), 0);
+        let spill = match folder.list()?.is_empty() {
+            true => None,
+            false => Some(Spill::open(Arc::clone(&folder), config, &mut |found| {
+                if let Ok(spilled) = &found.batch {
+                    gate.close(replica.key().place(spilled.queue, spilled.partition.as_str()));
+                    waiting += u64::from(spilled.push.batch.count());
+                }
+            })?),
+        };
+        let quarantined = quarantine.count()?;
+        let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
+        Ok(Self {
+            folder,
+            config,
+            spill,
+            quarantine,
+            gate,
+            patience,
+            probe_at_us,
+            replay_at_us,
+            settled,
+            waiting,
+            quarantined,
+        })
+    }
+
+    fn write(&mut self, batches: &[Spilled]) -> Result<(), SpillError> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            None => {
+                let made = Spill::open(Arc::clone(&self.folder), self.config, &mut |_| {});
+                let made = made.map_err(|error| SpillError::Failed(error.to_string()))?;
+                self.spill.insert(made)
+            }
+        };
+        spill.write(batches).map(|_| ())
+    }
+
+    /// The store is away from the start.
+    pub fn begin_down(&mut self) {
+        self.probe_at_us = Some(0);
+    }
+}
+
+/// The append that may have stored what is kept now.
+#[derive(Debug)]
+pub(super) struct Unknown {
+    origin: Origin,
+    heads: Vec<(ShardId, u64)>,
+}
+
+impl Unknown {
+    pub(super) fn of(plan: &Plan, origin: Origin) -> Self {
+        let heads = plan.proposals.iter().map(|it| (it.shard, it.expected_head));
+        Self { origin, heads: heads.collect() }
+    }
+
+    fn doubt(&self, shard: ShardId) -> Option<Doubt> {
+        let (_, head) = self.heads.iter().find(|(it, _)| *it == shard)?;
+        Some(Doubt { origin: self.origin, head: *head })
+    }
+}
+
+impl Lane {
+    /// Whether the store is down.
+    pub(super) fn is_down(&self) -> bool {
+        self.standby.as_ref().is_some_and(|standby| standby.probe_at_us.is_some())
+    }
+
+    /// How long a store that fails is tried again; `None` without anything to fall back on.
+    pub(super) fn suspect_us(&self) -> Option<u64> {
+        self.standby.as_ref().map(|standby| standby.patience.suspect_ms * 1000)
+    }
+
+    fn holds_back_pushes(&self) -> bool {
+        self.replica.catalog.catalog().maintenance().push
+    }
+
+    /// When the lane should look after the failover log, in the clock's microseconds.
+    pub(super) fn next_failover_us(&self) -> Option<u64> {
+        let standby = self.standby.as_ref()?;
+        let has_work = !standby.gate.is_open() && !self.holds_back_pushes();
+        standby.probe_at_us.or(has_work.then_some(standby.replay_at_us))
+    }
+
+    /// Adds what waits to a commit, and takes out of it what has to wait.
+    pub(super) fn go_round_the_store(&mut self, work: &mut Work) {
+        if self.standby.is_none() {
+            return;
+        }
+        if !self.is_down() && !self.holds_back_pushes() && self.stopping.is_none() {
+            work.replay = self.next_replay();
+        }
+        self.divert(work);
+    }
+
+    /// The next batches that wait.
+    fn next_replay(&mut self) -> Replay {
+        let now_us = self.clock.monotonic_us();
+        let (count, key) = (self.replica.count(), self.replica.key());
+        let Some(standby) = &mut self.standby else { return Replay::default() };
+        let Some(log) = standby.spill.as_mut().filter(|_| !standby.gate.is_open()) else {
+            return Replay::default();
+        };
+        if standby.replay_at_us > now_us {
+            return Replay::default();
+        }
+        let (spill, from) = (log.id(), log.read_position());
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while bytes < REPLAY_BYTES {
+            let found = match log.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the failover log cannot be read on; it is kept");
+                    standby.replay_at_us = now_us + PAUSE_US;
+                    break;
+                }
+            };
+            let failover::Waiting { position, end, batch, bytes: record } = found;
+            bytes += record.len();
+            match batch {
+                Ok(spilled) => {
+                    let hash = key.place(spilled.queue, spilled.partition.as_str());
+                    let (shard, bytes) = (count.of_hash(hash), record);
+                    items.push(ReplayItem { position, end, shard, hash, spilled, bytes });
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if standby.quarantine.keep(position, &[record], &reason).is_ok() {
+                        standby.quarantined += 1;
+                        self.telemetry.quarantined.set(standby.quarantined);
+                    }
+                    tracing::error!(position, reason, "a batch of the failover log is unreadable");
+                }
+            }
+        }
+        let is_last = log.is_read();
+        Replay { spill, from, items, standing: Default::default(), is_last }
+    }
+
+    /// Keeps what must not be committed now.
+    fn divert(&mut self, work: &mut Work) {
+        let holds_all = self.is_down() || self.holds_back_pushes();
+        let Some(standby) = &self.standby else { return };
+        // What comes behind everything that waited needs not wait itself.
+        if !holds_all && (standby.gate.is_open() || work.replay.is_last) {
+            return;
+        }
+        let mut diverted = Vec::new();
+        for (shard, rings) in &mut work.rings {
+            let must = |ring: &mut Ring| holds_all || standby.gate.is_closed(ring.hash);
+            let kept: Vec<Ring> = rings.extract_if(.., must).collect();
+            if !kept.is_empty() {
+                diverted.push((*shard, kept));
+            }
+        }
+        work.rings.retain(|(_, rings)| !rings.is_empty());
+        self.keep(diverted, None);
+    }
+
+    /// Writes batches to the failover log and signs their receipts.
+    pub(super) fn keep(&mut self, rings: Vec<(ShardId, Vec<Ring>)>, unknown: Option<&Unknown>) {
+        if rings.is_empty() {
+            return;
+        }
+        let is_store_away = self.is_down();
+        let (time_ms, mut batches) = (self.now_ms(), Vec::new());
+        for (shard, rings) in &rings {
+            let doubt = unknown.and_then(|unknown| unknown.doubt(*shard));
+            for ring in rings {
+                for pending in &ring.pending {
+                    let (queue, partition) = (ring.queue, ring.partition.clone());
+                    let (qos, push) = (pending.qos, pending.push.clone());
+                    batches.push(Spilled { queue, partition, qos, time_ms, doubt, push });
+                }
+            }
+        }
+        let Some(standby) = &mut self.standby else { return };
+        let written = standby.write(&batches);
+        let hashes = rings.iter().flat_map(|(_, rings)| rings);
+        if written.is_ok() {
+            for ring in hashes {
+                ring.pending.iter().for_each(|_| standby.gate.close(ring.hash));
+            }
+            standby.waiting +=
+                batches.iter().map(|it| u64::from(it.push.batch.count())).sum::<u64>();
+            self.telemetry.spill_waiting.set(standby.waiting);
+        }
+        let mut returned = 0;
+        let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
+        for pending in all {
+            returned += pending.bytes();
+            let count = pending.push.batch.count();
+            match (&written, pending.signer) {
+                (Ok(_), signer) => {
+                    self.telemetry.spilled.add(u64::from(count));
+                    if pending.qos == onrush_protocol::qos::Qos::Buffered {
+                        self.telemetry.buffered_flushed.add(u64::from(count));
+                    }
+                    if let Some(signer) = signer {
+                        signer.sign(Ok(Accepted::Spilled { count, is_store_away }));
+                    }
+                }
+                (Err(error), signer) => {
+                    self.telemetry.push_failed.add(u64::from(count));
+                    let refusal = PushRefusal::Append(refusal(error, unknown.is_some()));
+                    match signer {
+                        Some(signer) => signer.sign(Err(refusal)),
+                        None => self.telemetry.buffered_lost.add(u64::from(count)),
+                    }
+                }
+            }
+        }
+        self.buffers.give_back(returned);
+        if let Err(error) = written {
+            tracing::error!(%error, "the failover log does not take pushes");
+        }
+    }
+
+    /// The store did not take a commit: what it was to hold is kept, and it counts as down.
+    pub(super) fn fall_back(&mut self, work: &mut Work, unknown: Option<&Unknown>) {
+        self.put_back_replay(work);
+        self.go_down();
+        let rings = std::mem::take(&mut work.rings);
+        self.keep(rings, unknown);
+    }
+
+    fn go_down(&mut self) {
+        let now_us = self.clock.monotonic_us();
+        let Some(standby) = &mut self.standby else { return };
+        if standby.probe_at_us.is_none() {
+            self.telemetry.outages.add(1);
+            self.telemetry.store_away.set(1);
+            tracing::warn!("the store is away: pushes go to the failover log");
+        }
+        standby.probe_at_us = Some(now_us + standby.patience.probe_ms * 1000);
+    }
+
+    /// What was taken from the failover log for this commit is to be taken again.
+    pub(super) fn put_back_replay(&mut self, work: &mut Work) {
+        let replay = std::mem::take(&mut work.replay);
+        let log = self.standby.as_mut().and_then(|standby| standby.spill.as_mut());
+        if let Some(log) = log.filter(|_| !replay.items.is_empty()) {
+            log.read_from(replay.from);
+        }
+    }
+
+    /// As [`Self::put_back_replay`], and not at once: something is in its way. What came for the
+    /// same partitions goes behind it.
+    pub(super) fn postpone_replay(&mut self, work: &mut Work) {
+        self.put_back_replay(work);
+        let at_us = self.clock.monotonic_us() + PAUSE_US;
+        if let Some(standby) = &mut self.standby {
+            standby.replay_at_us = at_us;
+        }
+        self.divert(work);
+    }
+
+    /// Serves while the store is down; what needs it is refused.
+    pub(super) fn serve_down(&mut self, mut work: Work) {
+        self.take_own_commands(&mut work);
+        let away = AppendError::Unavailable("the store is away".into());
+        for command in work.commands {
+            fail_command(command, &CommandError::Append(away.clone()));
+        }
+        self.replica.chores.extend(work.chores);
+        let now_us = self.clock.monotonic_us();
+        let is_due =
+            self.standby.as_ref().and_then(|it| it.probe_at_us).is_some_and(|at| at <= now_us);
+        if is_due && self.stopping.is_none() {
+            self.look_for_store();
+        }
+    }
+
+    fn look_for_store(&mut self) {
+        let is_back = self.log.is_reachable() && self.follow_all().is_ok();
+        let now_us = self.clock.monotonic_us();
+        let Some(standby) = &mut self.standby else { return };
+        if is_back {
+            standby.probe_at_us = None;
+            standby.replay_at_us = 0;
+            self.failed_in_a_row = 0;
+            self.telemetry.store_away.set(0);
+            tracing::info!(waiting = standby.waiting, "the store is back");
+        } else {
+            standby.probe_at_us = Some(now_us + standby.patience.probe_ms * 1000);
+        }
+    }
+
+    /// Finds out which of the appends whose answer was lost stand. An append is settled once any
+    /// other entry has taken its place; as long as none has, the very commit that pushes its batches
+    /// again takes it, or loses against it and comes here again.
+    pub(super) fn settle_doubts(&mut self, replay: &mut Replay) -> Result<(), AppendError> {
+        replay.standing.clear();
+        for item in &replay.items {
+            let Some(doubt) = item.spilled.doubt else { continue };
+            let key = (doubt.origin.engine, doubt.origin.append);
+            let known = self.standby.as_ref().and_then(|it| it.settled.get(&key).copied());
+            let stands = match known {
+                Some(stands) => stands,
+                None if self.replica.head(item.shard) <= doubt.head => false,
+                None => {
+                    let stands = self.stands(item.shard, doubt)?;
+                    if let Some(standby) = &mut self.standby {
+                        standby.settled.insert(key, stands);
+                    }
+                    stands
+                }
+            };
+            if stands {
+                replay.standing.insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn stands(&self, shard: ShardId, doubt: Doubt) -> Result<bool, AppendError> {
+        let (mut from, end) = (doubt.head, self.replica.head(shard));
+        while from < end {
+            let entries = match self.runtime.block_on(self.log.read(shard, from, READ_BYTES)) {
+                Ok(entries) => entries,
+                Err(ReadError::TooOld(_)) => {
+                    tracing::warn!(
+                        shard,
+                        "it is not known any more whether a push of before an \
+                         outage stands; it is pushed again, its transaction ids keep it from \
+                         standing twice"
+                    );
+                    return Ok(false);
+                }
+                Err(error) => return Err(AppendError::Unavailable(error.to_string())),
+            };
+            let Some(last) = entries.last() else { return Ok(false) };
+            from = last.index + 1;
+            let origins = entries.into_iter().filter_map(|it| codec::decode(it.bytes).ok());
+            if origins.into_iter().any(|entry| entry.origin == doubt.origin) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sets aside what no shard takes, before it is marked as done.
+    pub(super) fn set_aside(&mut self, work: &Work, plan: &Plan) -> std::io::Result<()> {
+        let Some(standby) = &mut self.standby else { return Ok(()) };
+        for (item, outcome) in work.replay.items.iter().zip(&plan.replayed) {
+            let Replayed::Refused(error) = outcome else { continue };
+            let reason = error.to_string();
+            standby.quarantine.keep(item.position, std::slice::from_ref(&item.bytes), &reason)?;
+            standby.quarantined += 1;
+            self.telemetry.quarantined.set(standby.quarantined);
+            tracing::error!(position = item.position, reason, "a buffered batch is set aside");
+        }
+        Ok(())
+    }
+
+    /// A commit holds what waited: partitions open again, and space comes back.
+    pub(super) fn end_replay(&mut self, replay: &Replay, outcomes: &[Replayed]) {
+        let Some(standby) = &mut self.standby else { return };
+        if replay.items.is_empty() {
+            return;
+        }
+        for (item, outcome) in replay.items.iter().zip(outcomes) {
+            standby.gate.pass(item.hash);
+            let count = u64::from(item.spilled.push.batch.count());
+            standby.waiting = standby.waiting.saturating_sub(count);
+            if let Replayed::Done(pushed) = outcome {
+                let (new, duplicates) = tally_pushed(pushed);
+                self.telemetry.pushed.add(new);
+                self.telemetry.duplicates.add(duplicates);
+            }
+            if !matches!(outcome, Replayed::Refused(_)) {
+                self.telemetry.replayed.add(count);
+            }
+        }
+        self.telemetry.spill_waiting.set(standby.waiting);
+        if standby.gate.is_open() {
+            standby.settled.clear();
+            tracing::info!("everything that waited is in the store");
+        }
+        let let_go = standby.spill.as_ref().map_or(Ok(()), |log| log.let_go(log.read_position()));
+        if let Err(error) = let_go {
+            tracing::warn!(%error, "the failover log keeps its space for now");
+        }
+    }
+}
+
+/// What a producer is told whose batch could not be kept.
+fn refusal(error: &SpillError, may_stand: bool) -> AppendError {
+    match error {
+        _ if may_stand => AppendError::OutcomeUnknown,
+        SpillError::Full { .. } | SpillError::DiskFull => AppendError::DiskFull,
+        SpillError::Failed(reason) => AppendError::Poisoned(reason.clone()),
+    }
+}

@@ -1,0 +1,339 @@
+//! A store that goes away and comes back, again and again, in the middle of everything: what was
+//! acknowledged meanwhile stands once and in order when it is back.
+//!
+//! The store is simulated and lies by seed; the failover log is on a real disk. `SEEDS` sets how many
+//! seeds, `SEED` runs one alone; `MESSAGES` how many messages each producer sends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test: a panic is how it fails, and it names its seed"
+)]
+
+#[path = "simulated/station.rs"]
+#[allow(dead_code, reason = "these tests do not ask for everything")]
+mod station;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use onrush::base::clock::SystemClock;
+use onrush::base::files::DiskFiles;
+use onrush::base::place::{ShardCount, StoreKey};
+use onrush::base::random::SeededRandom;
+use onrush::buffer::{self, Buffers};
+use onrush::failover;
+use onrush::log::Log;
+use onrush::log::simulated::{Fault, Faults, SimulatedLog};
+use onrush::shard::failover::{Patience, Standby};
+use onrush::shard::replica::Replica;
+use onrush::shard::{Config, Engine, Parts};
+use onrush::state::codec;
+use onrush::state::effect::Effect;
+use onrush::state::kv::memory::MemoryKv;
+use onrush::telemetry::Telemetry;
+use onrush_protocol::batch::RecordBatch;
+use onrush_protocol::qos::Qos;
+use station::{Sent, Station};
+
+const SHARDS: u16 = 3;
+/// How long anything may take that is expected to happen; never how long it does take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    match number("SEED", u64::MAX) {
+        u64::MAX => 0..number("SEEDS", default),
+        one => one..one + 1,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// One engine, its line to the store, and its failover log.
+struct Bench {
+    store: SimulatedLog,
+    line: Arc<SimulatedLog>,
+    kv: Arc<MemoryKv>,
+    folder: tempfile::TempDir,
+    seed: u64,
+    starts: u64,
+    disk_bytes_max: u64,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let store = SimulatedLog::new(seed, ShardCount::new(SHARDS).unwrap());
+        let line = Arc::new(store.connect());
+        let (kv, folder) = (Arc::new(MemoryKv::new()), tempfile::tempdir().unwrap());
+        Self { store, line, kv, folder, seed, starts: 0, disk_bytes_max: u64::MAX }
+    }
+
+    /// Starts an engine on what is there.
+    fn start(&mut self) -> Station {
+        self.starts += 1;
+        let shards = ShardCount::new(SHARDS).unwrap();
+        let replica = Replica::load(shards, StoreKey([5; 16]), &*self.kv).unwrap();
+        let files = DiskFiles::open(self.folder.path()).unwrap();
+        let config =
+            failover::Config { segment_bytes: 64 << 10, disk_bytes_max: self.disk_bytes_max };
+        let patience = Patience { suspect_ms: 5, probe_ms: 2 };
+        let standby = Standby::open(&files, config, patience, &replica).unwrap();
+        let telemetry = Arc::new(Telemetry::default());
+        let parts = Parts {
+            log: Arc::clone(&self.line) as Arc<dyn Log>,
+            kv: Arc::clone(&self.kv) as Arc<dyn onrush::state::kv::Kv>,
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SeededRandom::new(self.seed * 1_000 + self.starts)),
+            buffers: Arc::new(Buffers::new(SHARDS, buffer::Config::default())),
+            telemetry: Arc::clone(&telemetry),
+            standby: Some(standby),
+        };
+        let config = Config {
+            checkpoint_interval_ms: 10,
+            sole_writer: false,
+            follow_interval_ms: 5,
+            ..Config::default()
+        };
+        let engine = Engine::start(replica, parts, config).unwrap();
+        Station::new(engine, telemetry, self.seed)
+    }
+
+    /// Messages as the store has them, by partition name.
+    fn messages(&self) -> BTreeMap<String, Vec<String>> {
+        let (mut names, mut found) = (BTreeMap::new(), BTreeMap::<String, Vec<String>>::new());
+        for stored in self.store.entries() {
+            for effect in codec::decode(stored.bytes).unwrap().effects {
+                match effect {
+                    Effect::CreatePartition { number, name, .. } => {
+                        names.insert(number, name.to_string());
+                    }
+                    Effect::Append { partition, batch, .. } => {
+                        let batch = RecordBatch::parse_trusted(batch).unwrap();
+                        let texts = batch.records().map(|it| it.payload.to_vec());
+                        let texts = texts.map(|it| String::from_utf8(it).unwrap());
+                        found.entry(names[&partition].clone()).or_default().extend(texts);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Waits until nothing waits in the failover log any more.
+async fn drained(station: &Station) {
+    let all = async {
+        while station.telemetry.spill_waiting.get() > 0 || station.telemetry.store_away.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("what waits gets into the store");
+}
+
+async fn push(station: &Station, partition: &str, text: &str) -> Sent {
+    station.push(partition, Qos::AtLeastOnce, &[(None, text.to_owned())]).await
+}
+
+#[test]
+fn a_store_that_comes_and_goes_loses_doubles_and_reorders_nothing() {
+    let (mut spilled, mut stored, mut outages) = (0, 0, 0);
+    let mut struck = onrush::log::simulated::Struck::default();
+    for seed in seeds(8) {
+        println!("seed {seed}");
+        let mut bench = Bench::new(seed);
+        let station = Arc::new(bench.start());
+        let (count, line, store) = (number("MESSAGES", 60), bench.line.clone(), &bench.store);
+        let told = runtime().block_on(async {
+            assert!(matches!(push(&station, "first", "0").await, Sent::Stored(..)));
+            store.set_faults(Faults {
+                unavailable_per_mille: 30,
+                answer_lost_per_mille: 60,
+                request_lost_per_mille: 60,
+                late_per_mille: 60,
+                yields_max: 3,
+                ..Faults::default()
+            });
+            let is_over = Arc::new(AtomicBool::new(false));
+            let over = Arc::clone(&is_over);
+            let weather = tokio::spawn(async move {
+                let random = SeededRandom::new(seed);
+                while !over.load(Ordering::Relaxed) {
+                    line.set_cut(true);
+                    tokio::time::sleep(Duration::from_millis(random.below(30))).await;
+                    line.set_cut(false);
+                    tokio::time::sleep(Duration::from_millis(random.below(30))).await;
+                }
+            });
+            let producers = (0..4_u64).map(|producer| {
+                let station = Arc::clone(&station);
+                tokio::spawn(async move {
+                    let mut told = Vec::new();
+                    for message in 0..count {
+                        let text = format!("{producer}-{message:05}");
+                        // Every other producer names its messages, and says each of them twice.
+                        let id = (producer % 2 == 0).then(|| text.clone());
+                        let qos = if id.is_some() { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
+                        let record = [(id, text.clone())];
+                        let partition = format!("p{producer}");
+                        told.push((text, station.push(&partition, qos, &record).await));
+                        if qos == Qos::ExactlyOnce {
+                            station.push(&partition, qos, &record).await;
+                        }
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    told
+                })
+            });
+            let producers: Vec<_> = producers.collect();
+            let mut told = Vec::new();
+            for producer in producers {
+                told.extend(producer.await.unwrap());
+            }
+            is_over.store(true, Ordering::Relaxed);
+            weather.await.unwrap();
+            store.set_faults(Faults::default());
+            drained(&station).await;
+            told
+        });
+        runtime().block_on(station.stop());
+        outages += station.telemetry.outages.get();
+        let seen = store.struck();
+        struck.answers_lost += seen.answers_lost;
+        struck.requests_lost += seen.requests_lost;
+        struck.late += seen.late;
+        let found = bench.messages();
+        for producer in 0..4 {
+            let texts = &found[&format!("p{producer}")];
+            assert!(texts.is_sorted(), "seed {seed}: out of order: {texts:?}");
+            let unique: BTreeSet<_> = texts.iter().collect();
+            assert_eq!(unique.len(), texts.len(), "seed {seed}: something stands twice");
+        }
+        for (text, answer) in told {
+            let stands = found[&format!("p{}", &text[..1])].contains(&text);
+            match answer {
+                Sent::Spilled => spilled += 1,
+                Sent::Stored(..) => stored += 1,
+                other => panic!("seed {seed}: {text} was answered {other:?}"),
+            }
+            assert!(stands, "seed {seed}: {text} is lost");
+        }
+    }
+    println!("{spilled} spilled, {stored} stored, {outages} outages, {struck:?}");
+    // A proof that saw no fault proves nothing.
+    assert!(spilled > 0 && stored > 0 && outages > 0);
+    assert!(struck.answers_lost > 0 && struck.requests_lost > 0 && struck.late > 0, "{struck:?}");
+}
+
+#[test]
+fn a_restart_while_the_store_is_away_keeps_what_waits() {
+    let mut bench = Bench::new(1);
+    runtime().block_on(async {
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        bench.line.set_cut(true);
+        for text in ["1", "2"] {
+            assert!(matches!(push(&station, "p", text).await, Sent::Spilled));
+        }
+        station.stop().await;
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "3").await, Sent::Spilled));
+        bench.line.set_cut(false);
+        drained(&station).await;
+        assert!(matches!(push(&station, "p", "4").await, Sent::Stored(..)));
+        station.stop().await;
+        // And once more: nothing is pushed again that was.
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "5").await, Sent::Stored(..) | Sent::Spilled));
+        drained(&station).await;
+        station.stop().await;
+    });
+    assert_eq!(bench.messages()["p"], ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn an_append_whose_answer_is_lost_for_good_stands_once_after_a_restart() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::Late] {
+        let mut bench = Bench::new(2);
+        runtime().block_on(async {
+            let station = bench.start();
+            assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+            let (store, line) = (&bench.store, bench.line.clone());
+            store.script(fault);
+            // The line breaks with the append, and does not come back before the engine is gone.
+            let cutter = async {
+                while station.telemetry.store_away.get() == 0 {
+                    if store.struck().answers_lost + store.struck().requests_lost > 0 {
+                        line.set_cut(true);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (sent, ()) = tokio::join!(push(&station, "p", "1"), async {
+                tokio::select! { () = cutter => {}, () = tokio::time::sleep(Duration::from_millis(300)) => {} }
+            });
+            assert!(matches!(sent, Sent::Spilled | Sent::Stored(..)), "{fault:?}: {sent:?}");
+            line.set_cut(true);
+            station.stop().await;
+            let station = bench.start();
+            line.set_cut(false);
+            drained(&station).await;
+            assert!(matches!(push(&station, "p", "2").await, Sent::Stored(..)));
+            station.stop().await;
+        });
+        assert_eq!(bench.messages()["p"], ["0", "1", "2"], "{fault:?}");
+    }
+}
+
+#[test]
+fn pops_are_refused_while_the_store_is_away_and_work_when_it_is_back() {
+    let mut bench = Bench::new(3);
+    runtime().block_on(async {
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        bench.line.set_cut(true);
+        assert!(matches!(push(&station, "p", "1").await, Sent::Spilled));
+        assert!(station.pop(&station::Ask::of("g", 10)).await.is_err());
+        bench.line.set_cut(false);
+        drained(&station).await;
+        let handout = station.pop(&station::Ask::of("g", 10)).await.unwrap();
+        let batches = handout.packages.iter().flat_map(|it| &it.batches);
+        assert_eq!(batches.map(|it| it.batch.count()).sum::<u32>(), 2);
+        station.stop().await;
+    });
+}
+
+#[test]
+fn a_failover_log_that_is_full_refuses_and_recovers() {
+    let mut bench = Bench::new(4);
+    bench.disk_bytes_max = 256 << 10;
+    runtime().block_on(async {
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        bench.line.set_cut(true);
+        let large = "x".repeat(10_000);
+        let mut kept = 0;
+        let refusal = loop {
+            match push(&station, "p", &large).await {
+                Sent::Spilled => kept += 1,
+                other => break other,
+            }
+        };
+        assert!(matches!(&refusal, Sent::Refused(why) if why.contains("DiskFull")), "{refusal:?}");
+        bench.line.set_cut(false);
+        drained(&station).await;
+        assert!(matches!(push(&station, "p", "last").await, Sent::Stored(..)));
+        station.stop().await;
+        assert_eq!(bench.messages()["p"].len(), kept + 2);
+    });
+}
