@@ -24,9 +24,11 @@ use crate::buffer::{self, Buffers};
 use crate::catalog::{AutoCreate, Catalogs};
 use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
+use crate::failover;
 use crate::ingest::{self, Ingest};
 use crate::log::Log;
 use crate::log::local::{Applied, Identity, LocalConfig, LocalLog, Promise, StoreLock};
+use crate::shard::failover::{Patience, Standby};
 use crate::shard::replica::Replica;
 use crate::shard::{self, Engine, Parts};
 use crate::state::kv::Kv;
@@ -227,9 +229,22 @@ pub fn start_engine(
         random: Arc::clone(&ground.random),
         buffers,
         telemetry,
-        standby: None,
+        standby: Some(standby(settings, ground, &replica)?),
     };
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
+}
+
+/// The failover log, with what a run before left waiting in it.
+fn standby(settings: &Settings, ground: &Ground, replica: &Replica) -> Result<Standby, StartError> {
+    let failover = &settings.failover;
+    let config =
+        failover::Config { disk_bytes_max: failover.disk_bytes_max, ..failover::Config::default() };
+    let patience = Patience { suspect_ms: failover.suspect_ms, probe_ms: failover.probe_ms };
+    let opened = Standby::open(&*ground.files, config, patience, replica);
+    opened.doing(
+        "opening the failover log (it holds messages that were answered for; look at it with \
+         `onrush log verify`)",
+    )
 }
 
 /// Brings the state up to the log: from its rows and the log's tail.

@@ -11,8 +11,11 @@ use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
 
 use crate::shard::Engine;
-use crate::shard::command::{Command, CommandError, Define, Delete, Describe, Description};
+use crate::shard::command::{
+    Command, CommandError, Define, Delete, Describe, Description, Maintain,
+};
 use crate::state::catalog::QueueDefinition;
+use crate::state::effect::Maintenance;
 
 /// What happens to a push to a queue that does not exist.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -133,6 +136,27 @@ impl Catalogs {
     pub async fn delete(&self, name: &QueueName) -> Result<bool, CatalogError> {
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Delete(Delete { name: name.detach(), reply }));
+        Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
+    }
+
+    /// What is held back on purpose, as of the last commit. Never waits.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        self.engine.catalog_now().maintenance()
+    }
+
+    /// Holds pushes or pops back, or no longer; `None` leaves it as it is. Every engine of the store
+    /// does so, and still after a restart. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`CatalogError::Command`] when it was not carried out.
+    pub async fn maintain(
+        &self,
+        push: Option<bool>,
+        pop: Option<bool>,
+    ) -> Result<Maintenance, CatalogError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.submit(Command::Maintain(Maintain { push, pop, reply }));
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
     }
 

@@ -137,6 +137,17 @@ settings! {
         cache_bytes: u64 = 8 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
     }
 
+    /// The log that takes pushes while the store is away, or while they are held back on purpose.
+    failover: Failover {
+        /// Bytes that it may take on disk. Beyond it pushes are refused until the store is back.
+        disk_bytes_max: u64 = 8 * 1024 * 1024 * 1024, Rule::Bytes { min: 64 * MIB, max: 16 * 1024 * GIB };
+        /// How long a store that fails is tried again before pushes go to this log. Most breaks are
+        /// shorter than a client notices.
+        suspect_ms: u64 = 500, Rule::Millis { min: 1, max: MINUTE };
+        /// How often a store that is away is looked for.
+        probe_ms: u64 = 100, Rule::Millis { min: 10, max: MINUTE };
+    }
+
     /// What consumers get when they do not say.
     delivery: Delivery {
         /// How long a pop that may wait does so, when it does not say.
@@ -179,7 +190,7 @@ mod tests {
     #[test]
     fn there_is_a_row_per_field() {
         assert_eq!(SETTINGS.len(), Settings::default().values().len());
-        assert_eq!(SECTIONS.len(), 6);
+        assert_eq!(SECTIONS.len(), 7);
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Spill {
     ///
     /// # Errors
     /// [`journal::ReadError`]: what comes next cannot be read now; it stays where it is.
-    pub fn next(&mut self) -> Result<Option<Waiting>, journal::ReadError> {
+    pub fn read_next(&mut self) -> Result<Option<Waiting>, journal::ReadError> {
         Ok(self.reader.next_record()?.map(waiting))
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let ends = spill.write(&[batch(b"1"), batch(b"2")]).unwrap();
         spill.write(&[batch(b"3")]).unwrap();
         let mut read = Vec::new();
-        while let Some(waiting) = spill.next().unwrap() {
+        while let Some(waiting) = spill.read_next().unwrap() {
             read.push((payload(&waiting), waiting.end));
         }
         assert!(spill.is_read());

@@ -18,7 +18,7 @@ use crate::state::codec::Chunk;
 use crate::state::draft::DecideError;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::{DeadLetter, GroupStart, LeaseToken, Sequence};
+use crate::state::effect::{DeadLetter, GroupStart, LeaseToken, Maintenance, Sequence};
 use crate::state::model::Run;
 
 /// Where an answer goes.
@@ -104,6 +104,8 @@ pub enum Command {
     Define(Box<Define>),
     /// No such queue any more.
     Delete(Delete),
+    /// What is held back on purpose from now on.
+    Maintain(Maintain),
     /// Which messages some transaction ids name, and what their partitions are called.
     Find(Box<Find>),
     /// Dead letters, oldest sequence first within a partition.
@@ -247,6 +249,17 @@ pub struct Delete {
     pub name: QueueName,
     /// The answer: whether there was one.
     pub reply: Reply<Result<bool, CommandError>>,
+}
+
+/// See [`Command::Maintain`].
+#[derive(Debug)]
+pub struct Maintain {
+    /// Whether pushes are to be held back; `None` leaves it as it is.
+    pub push: Option<bool>,
+    /// Whether pops are to find nothing; `None` leaves it as it is.
+    pub pop: Option<bool>,
+    /// The answer: what is held back now.
+    pub reply: Reply<Result<Maintenance, CommandError>>,
 }
 
 /// See [`Command::Find`].

@@ -203,7 +203,7 @@ impl Lane {
         let (spill, from) = (log.id(), log.read_position());
         let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < REPLAY_BYTES {
-            let found = match log.next() {
+            let found = match log.read_next() {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(error) => {

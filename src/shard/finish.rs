@@ -117,6 +117,9 @@ impl Lane {
             (Command::Define(define), Outcome::Defined(queue)) => {
                 let _ = define.reply.send(Ok(queue));
             }
+            (Command::Maintain(maintain), Outcome::Maintained(now)) => {
+                let _ = maintain.reply.send(Ok(now));
+            }
             (Command::Delete(delete), Outcome::Deleted(existed)) => {
                 let _ = delete.reply.send(Ok(existed));
             }
@@ -193,6 +196,11 @@ impl Lane {
                     | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
                     Effect::RegisterGroup { queue, .. } => Some(*queue),
                     Effect::DefineQueue(definition) => Some(definition.id),
+                    Effect::Maintain(_) => {
+                        let all = self.replica.catalog.catalog().iter();
+                        queues.extend(all.map(|queue| queue.id));
+                        None
+                    }
                     _ => None,
                 };
                 queues.extend(queue.filter(|queue| queues.last() != Some(queue)));

@@ -496,6 +496,7 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Extend(extend) => drop(extend.reply.send(Err(error.clone()))),
         Command::Define(define) => drop(define.reply.send(Err(error.clone()))),
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
+        Command::Maintain(maintain) => drop(maintain.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
         Command::Describe(_)

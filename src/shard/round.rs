@@ -13,7 +13,7 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Command, Define};
+use crate::shard::command::{Ack, Command, Define, Maintain};
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
@@ -24,7 +24,7 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome};
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::{DeadLetter, Effect, Entry, GroupStart, Origin};
+use crate::state::effect::{DeadLetter, Effect, Entry, GroupStart, Maintenance, Origin};
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
@@ -111,6 +111,8 @@ pub enum Outcome {
     Defined(Arc<QueueDefinition>),
     /// Whether there was such a queue.
     Deleted(bool),
+    /// What is held back now.
+    Maintained(Maintenance),
     /// It could not be decided.
     Failed(DecideError),
 }
@@ -149,7 +151,7 @@ impl Plan {
             Outcome::Extended(until) => until.is_none(),
             Outcome::Deleted(existed) => !existed,
             Outcome::Defined(_) | Outcome::Failed(_) => true,
-            Outcome::None | Outcome::Again => false,
+            Outcome::None | Outcome::Again | Outcome::Maintained(_) => false,
         };
         let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
         self.outcomes.iter().any(is_no)
@@ -329,6 +331,17 @@ impl<'a> Round<'a> {
                 }
                 Outcome::Deleted(found.is_some())
             }
+            Command::Maintain(maintain) => {
+                let now = self.maintenance();
+                let Maintain { push, pop, .. } = maintain;
+                let asked =
+                    Maintenance { push: push.unwrap_or(now.push), pop: pop.unwrap_or(now.pop) };
+                if asked != now {
+                    self.sync();
+                    self.catalog.push(Effect::Maintain(asked));
+                }
+                Outcome::Maintained(asked)
+            }
             Command::Pop(_)
             | Command::Find(_)
             | Command::ListDead(_)
@@ -352,6 +365,15 @@ impl<'a> Round<'a> {
             }
         }
         found
+    }
+
+    /// What is held back, with what this round changed of it.
+    fn maintenance(&self) -> Maintenance {
+        let changed = self.catalog.iter().rev().find_map(|effect| match effect {
+            Effect::Maintain(maintenance) => Some(*maintenance),
+            _ => None,
+        });
+        changed.unwrap_or(self.catalog_state().maintenance())
     }
 
     fn catalog_state(&self) -> &'a Catalog {

@@ -173,6 +173,11 @@ impl Rope {
                 self.header(TAG_BURY, 0, effect);
                 self.dead(dead);
             }
+            Effect::Replayed { spill, position } => {
+                self.header(TAG_REPLAYED, 0, effect);
+                self.head.put_slice(spill);
+                self.head.put_u64_le(*position);
+            }
             _ => self.small(effect),
         }
     }
@@ -237,11 +242,6 @@ impl Rope {
                 self.head.put_u32_le(*partition);
                 self.head.put_u64_le(*base_seq);
             }
-            Effect::Replayed { spill, position } => {
-                self.header(TAG_REPLAYED, 0, effect);
-                self.head.put_slice(spill);
-                self.head.put_u64_le(*position);
-            }
             Effect::DropQueue { queue } => {
                 self.header(TAG_DROP_QUEUE, 0, effect);
                 self.head.put_u32_le(*queue);
@@ -259,7 +259,10 @@ impl Rope {
                 self.header(TAG_DEFINE_QUEUE, 0, effect);
                 rows::put_queue(&mut self.head, definition);
             }
-            Effect::Append { .. } | Effect::Relocate { .. } | Effect::Bury(_) => {}
+            Effect::Append { .. }
+            | Effect::Relocate { .. }
+            | Effect::Bury(_)
+            | Effect::Replayed { .. } => {}
         }
     }
 }

@@ -126,6 +126,7 @@ impl Workload {
                     return;
                 }
                 Sent::Stored(..) | Sent::Buffered => return,
+                Sent::Spilled => panic!("there is no failover log here"),
                 Sent::Unknown if qos == Qos::AtLeastOnce => return,
                 Sent::Refused(why) => {
                     // Nothing but the log is at fault here.

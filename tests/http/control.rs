@@ -95,7 +95,8 @@ async fn health_is_told_in_the_words_of_the_contract() {
     assert_eq!(world.get("/queen/health").await.status, 200);
     assert_eq!(world.get("/livez").await.status, 200);
     assert_eq!(world.get("/readyz").await.json(), json!({ "status": "ready" }));
-    let checks = json!({ "engine": "ok", "store": "ok", "open": "ok" });
+    let checks =
+        json!({ "engine": "ok", "store": "ok", "open": "ok", "failover": "idle", "set_aside": 0 });
     assert_eq!(world.get("/readyz?verbose").await.json()["checks"], checks);
 }
 
@@ -117,4 +118,59 @@ async fn figures_have_the_shape_of_the_contract_and_are_true() {
         json!({ "healthy": true, "connections_active": 0, "connections_idle": 0 })
     );
     assert_eq!(json["file_buffer"], json!({ "pending": 0, "flushed": 0, "failed": 0 }));
+}
+
+#[tokio::test]
+async fn pushes_held_back_for_maintenance_come_out_once_and_in_order_when_it_ends() {
+    let world = World::new().await;
+    let item = |number: u64| json!([{ "queue": "q", "payload": number }]);
+    assert_eq!(world.push(item(0)).await.json()["messages"][0]["status"], "pushed");
+    let path = "/api/v1/system/maintenance";
+    assert_eq!(world.get(path).await.json()["maintenanceMode"], json!(false));
+    let (status, error, _) = world.post(path, &json!({ "enabled": 1 })).await.error();
+    assert_eq!((status, error.as_str()), (400, "enabled (boolean) is required"));
+    let on = world.post(path, &json!({ "enabled": true })).await.json();
+    assert_eq!(on["maintenanceMode"], json!(true));
+    for number in 1..4 {
+        let pushed = world.push(item(number)).await.json();
+        assert_eq!(pushed["messages"][0]["status"], "buffered", "{pushed}");
+        assert_eq!(pushed["dbHealthy"], json!(true), "nothing is wrong with the store");
+    }
+    assert_eq!(world.get(path).await.json()["bufferedMessages"], json!(3));
+    let metrics = world.get("/metrics").await.json();
+    assert_eq!(metrics["file_buffer"]["pending"], json!(3));
+    let popped = world.get("/api/v1/pop/queue/q?batch=10&autoAck=true").await.json();
+    assert_eq!(popped["messages"].as_array().unwrap().len(), 1, "pops go on working: {popped}");
+    let off = world.post(path, &json!({ "enabled": false })).await.json();
+    assert_eq!(off["maintenanceMode"], json!(false));
+    let mut payloads = Vec::new();
+    while payloads.len() < 3 {
+        let path = "/api/v1/pop/queue/q?batch=10&autoAck=true&wait=true&timeout=20000";
+        let popped = world.get(path).await.json();
+        let messages = popped["messages"].as_array().unwrap().clone();
+        assert!(!messages.is_empty(), "what was held back does not come out");
+        payloads.extend(messages.iter().map(|it| it["data"].as_u64().unwrap()));
+    }
+    assert_eq!(payloads, [1, 2, 3]);
+    assert_eq!(world.push(item(4)).await.json()["messages"][0]["status"], "pushed");
+    assert_eq!(world.get(path).await.json()["bufferedMessages"], json!(0));
+}
+
+#[tokio::test]
+async fn pops_find_nothing_during_their_maintenance_and_whoever_waited_gets_it_after() {
+    let world = World::new().await;
+    world.push(json!([{ "queue": "q", "payload": 1 }])).await;
+    let path = "/api/v1/system/maintenance/pop";
+    let on = world.post(path, &json!({ "enabled": true })).await.json();
+    assert_eq!(on["popMaintenanceMode"], json!(true));
+    let empty = world.get("/api/v1/pop/queue/q").await;
+    assert!(empty.status == 204 || empty.json()["messages"] == json!([]), "{empty:?}");
+    let waits = world.get("/api/v1/pop/queue/q?wait=true&timeout=20000&autoAck=true");
+    let ends = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        world.post(path, &json!({ "enabled": false })).await
+    };
+    let (popped, off) = tokio::join!(waits, ends);
+    assert_eq!(off.json()["popMaintenanceMode"], json!(false));
+    assert_eq!(popped.json()["messages"][0]["data"], json!(1));
 }

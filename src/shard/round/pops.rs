@@ -40,6 +40,9 @@ impl<'a> Round<'a> {
         if pop.reply.is_closed() {
             return Outcome::None;
         }
+        if self.maintenance().pop {
+            return Outcome::Popped(Vec::new(), None);
+        }
         let Some(queue) = self.catalog_state().find(pop.queue.as_str()) else {
             return Outcome::Popped(Vec::new(), None);
         };

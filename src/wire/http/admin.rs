@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use hyper::Uri;
 
 use crate::wire::http::status::{Answer, Failure};
-use crate::wire::http::{Api, dead, health, metrics, queues, route};
+use crate::wire::http::{Api, dead, health, maintenance, metrics, queues, route};
 
 type Door = State<Arc<Api>>;
 
@@ -35,6 +35,11 @@ fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/resources/queues/", get(get_nameless).delete(delete_nameless))
         .route("/api/v1/resources/queues/{queue}", get(get_queue).delete(delete_queue))
         .route("/api/v1/dlq", get(list_dead))
+        .route("/api/v1/system/maintenance", get(show_maintenance).post(set_maintenance))
+        .route(
+            "/api/v1/system/maintenance/pop",
+            get(show_pop_maintenance).post(set_pop_maintenance),
+        )
         .route("/health", get(health))
         .route("/livez", get(health::live))
         .route("/readyz", get(ready))
@@ -78,6 +83,22 @@ async fn delete_queue(State(api): Door, name: Result<Path<String>, PathRejection
 
 async fn list_dead(State(api): Door, RawQuery(query): RawQuery) -> Answer {
     settle(dead::list(&api, &query.unwrap_or_default()).await)
+}
+
+async fn show_maintenance(State(api): Door) -> Answer {
+    maintenance::show_push(&api)
+}
+
+async fn set_maintenance(State(api): Door, body: Bytes) -> Answer {
+    settle(maintenance::set_push(&api, &body).await)
+}
+
+async fn show_pop_maintenance(State(api): Door) -> Answer {
+    maintenance::show_pop(&api)
+}
+
+async fn set_pop_maintenance(State(api): Door, body: Bytes) -> Answer {
+    settle(maintenance::set_pop(&api, &body).await)
 }
 
 async fn health(State(api): Door) -> Answer {

@@ -1,7 +1,8 @@
 //! Health: is the process there, does the engine answer, does the store take writes.
 //!
 //! In: nothing. Out: `/livez`, true as long as anything is; `/readyz` and `/health`, true when the
-//! engine answers within two seconds and its log can still be synced. Looking costs a turn of the
+//! engine answers within two seconds and pushes are taken: its log can still be synced, or the store
+//! is away and the failover log stands in. Looking costs a turn of the
 //! engine and at most one sync, so looks of the same half second share one. Called by `admin` and
 //! `metrics`.
 
@@ -32,12 +33,14 @@ pub(super) struct Look {
     pub(super) store: bool,
     /// The server takes new work.
     pub(super) open: bool,
+    /// The store is away, and pushes go to the failover log.
+    pub(super) stands_in: bool,
 }
 
 impl Look {
     /// Whether work that is sent here will be done.
     fn is_ready(self) -> bool {
-        self.engine && self.store && self.open
+        self.engine && (self.store || self.stands_in) && self.open
     }
 }
 
@@ -59,7 +62,8 @@ pub(super) async fn look(api: &Api) -> Look {
             seen
         }
     };
-    Look { engine, store, open: !*api.stop.borrow() }
+    let stands_in = api.rooms.telemetry.store_away.get() > 0;
+    Look { engine, store: store && !stands_in, open: !*api.stop.borrow(), stands_in }
 }
 
 async fn engine_answers(api: &Api) -> bool {
@@ -115,6 +119,10 @@ struct Checks {
     engine: &'static str,
     store: &'static str,
     open: &'static str,
+    /// Where pushes go while the store is away.
+    failover: &'static str,
+    /// Batches that no shard took, to be looked at by somebody.
+    set_aside: u64,
 }
 
 /// `/readyz`: 200 or 503; with `?verbose`, which part is not ready.
@@ -126,8 +134,14 @@ pub(super) async fn ready(api: &Api, query: &str) -> Answer {
         return json(status(look), &Short { status: word });
     }
     let say = |good: bool| if good { "ok" } else { "failed" };
-    let Look { engine, store, open } = look;
-    let checks = Checks { engine: say(engine), store: say(store), open: say(open) };
+    let Look { engine, store, open, stands_in } = look;
+    let checks = Checks {
+        engine: say(engine),
+        store: say(store),
+        open: say(open),
+        failover: if stands_in { "in use" } else { "idle" },
+        set_aside: api.rooms.telemetry.quarantined.get(),
+    };
     json(status(look), &Verbose { status: word, checks })
 }
 

@@ -1,8 +1,9 @@
 //! `/metrics`: the contract's figures, and a few more beside them.
 //!
 //! In: counters. Out: JSON. `throughput` is messages stored per second over the last ten seconds,
-//! from a sample per second that `listen` takes. `file_buffer.pending` is what QoS 0 was answered
-//! for and the log does not have yet. Called by `admin`.
+//! from a sample per second that `listen` takes. `file_buffer` is about messages that were answered
+//! for before the store had them: at QoS 0, and in the failover log; `failed` ones were lost, or set
+//! aside. Called by `admin`.
 
 use std::collections::VecDeque;
 
@@ -96,6 +97,7 @@ struct Log {
     commit_p99_latency_ms: f64,
     bytes: u64,
     ring_bytes: u64,
+    outages: u64,
 }
 
 #[derive(Serialize)]
@@ -114,7 +116,7 @@ pub(super) async fn answer(api: &Api) -> Answer {
     let body = Figures {
         push: push(telemetry, api.meter.per_second(now_us, telemetry.pushed.get())),
         database: Database {
-            healthy: look.engine && look.store,
+            healthy: look.engine && look.store && telemetry.store_away.get() == 0,
             connections_active: 0,
             connections_idle: 0,
         },
@@ -132,6 +134,7 @@ pub(super) async fn answer(api: &Api) -> Answer {
             commit_p99_latency_ms: millis(commits.p99_us as f64),
             bytes: telemetry.log_bytes.get(),
             ring_bytes: rooms.engine.buffers().budget().used(),
+            outages: telemetry.outages.get(),
         },
         catalog: Catalog { queues: telemetry.queues.get(), partitions: telemetry.partitions.get() },
         uptime: now_us.saturating_sub(api.started_us) / 1_000_000,
@@ -156,9 +159,13 @@ fn push(telemetry: &Telemetry, throughput: u64) -> Push {
 }
 
 fn file_buffer(telemetry: &Telemetry) -> FileBuffer {
-    let (flushed, failed) = (telemetry.buffered_flushed.get(), telemetry.buffered_lost.get());
-    let pending = telemetry.buffered.get().saturating_sub(flushed + failed);
-    FileBuffer { pending, flushed, failed }
+    let (flushed, lost) = (telemetry.buffered_flushed.get(), telemetry.buffered_lost.get());
+    let in_rings = telemetry.buffered.get().saturating_sub(flushed + lost);
+    FileBuffer {
+        pending: in_rings + telemetry.spill_waiting.get(),
+        flushed: flushed + telemetry.replayed.get(),
+        failed: lost + telemetry.quarantined.get(),
+    }
 }
 
 /// Milliseconds with three decimals.

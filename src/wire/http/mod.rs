@@ -29,6 +29,7 @@ mod health;
 mod ids;
 mod lease;
 pub mod listen;
+mod maintenance;
 mod metrics;
 mod names;
 mod options;
