@@ -194,6 +194,11 @@ impl Rope {
         self.bytes(&dead.batch);
     }
 
+    fn number(&mut self, tag: u8, number: u32, effect: &Effect) {
+        self.header(tag, 0, effect);
+        self.head.put_u32_le(number);
+    }
+
     fn small(&mut self, effect: &Effect) {
         match effect {
             Effect::CreatePartition { number, queue, name } => {
@@ -242,18 +247,11 @@ impl Rope {
                 self.head.put_u32_le(*partition);
                 self.head.put_u64_le(*base_seq);
             }
-            Effect::DropQueue { queue } => {
-                self.header(TAG_DROP_QUEUE, 0, effect);
-                self.head.put_u32_le(*queue);
-            }
-            Effect::ForgetQueue { queue } => {
-                self.header(TAG_FORGET_QUEUE, 0, effect);
-                self.head.put_u32_le(*queue);
-            }
-            Effect::Maintain(maintenance) => {
-                self.header(TAG_MAINTAIN, 0, effect);
-                let Maintenance { push, pop } = *maintenance;
-                self.head.put_u32_le(u32::from(push) | u32::from(pop) << 1);
+            Effect::DropQueue { queue } => self.number(TAG_DROP_QUEUE, *queue, effect),
+            Effect::ForgetQueue { queue } => self.number(TAG_FORGET_QUEUE, *queue, effect),
+            Effect::Maintain(Maintenance { push, pop }) => {
+                let flags = u32::from(*push) | u32::from(*pop) << 1;
+                self.number(TAG_MAINTAIN, flags, effect);
             }
             Effect::DefineQueue(definition) => {
                 self.header(TAG_DEFINE_QUEUE, 0, effect);
