@@ -311,6 +311,7 @@ fn rooms(
         telemetry,
         engine,
         clock: Arc::clone(&ground.clock),
+        random: Arc::clone(&ground.random),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod token;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
+use crate::base::random::Random;
 use crate::catalog::Catalogs;
 use crate::delivery::Delivery;
 use crate::ingest::Ingest;
@@ -31,6 +32,8 @@ pub struct Rooms {
     pub engine: Arc<Engine>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness, for ids.
+    pub random: Arc<dyn Random>,
 }
 
 /// Reads any bytes as the body of an HTTP push; panics only if what it makes of them is wrong.

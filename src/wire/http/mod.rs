@@ -89,6 +89,9 @@ pub struct Config {
     pub messages_max: u32,
     /// Whether groups begin with new messages where neither they nor the consumer say.
     pub start_new: bool,
+    /// Whether durable messages without a transaction id are given one before anything is tried:
+    /// where the store may be away, an attempt may be followed by another.
+    pub names_messages: bool,
 }
 
 impl Default for Config {
@@ -109,6 +112,7 @@ impl Default for Config {
             pop_bytes_max: 4 << 20,
             messages_max: 10_000,
             start_new: false,
+            names_messages: false,
         }
     }
 }

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use onrush_protocol::code::Code;
+use onrush_protocol::id::uuid_text;
 use tokio::time::timeout;
 
 use crate::base::post::Mailbox;
+use crate::base::random::Random;
 use crate::buffer::receipt::{Accepted, Delivery, Receipt, Signer, Stored};
 use crate::ingest::{PushError, PushTerms};
 use crate::state::draft::push::Pushed;
@@ -26,12 +28,31 @@ use crate::wire::http::status::{Answer, Failure};
 pub(super) async fn push(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
     let rooms = &api.rooms;
     let started_us = rooms.clock.monotonic_us();
-    let request = push_parse::parse(body, api.dialect)?;
+    let mut request = push_parse::parse(body, api.dialect)?;
+    if api.config.names_messages && request.qos.is_durable() {
+        name_messages(&mut request.items, &*rooms.random);
+    }
     let target = api.config.batch_target_bytes;
     let packed = push_pack::pack(&request.items, *rooms.ingest.limits(), target)?;
     let outcomes = take_in(api, &request, packed).await;
     rooms.telemetry.push_latency.record(rooms.clock.monotonic_us() - started_us, 1);
     Ok(push_answer::answer(api.dialect, &request.items, &outcomes))
+}
+
+/// Gives messages that have no transaction id one. A random UUID and not one of time: the text of a
+/// message's own id is a UUID of time, and the one must not be taken for the other.
+fn name_messages(items: &mut [PushItem<'_>], random: &dyn Random) {
+    for item in items.iter_mut().filter(|item| item.transaction_id.is_none()) {
+        let mut uuid = [0; 16];
+        random.fill(&mut uuid);
+        for (at, keep, set) in [(6, 0x0f, 0x40), (8, 0x3f, 0x80)] {
+            if let Some(byte) = uuid.get_mut(at) {
+                *byte = *byte & keep | set;
+            }
+        }
+        let text = uuid_text(uuid);
+        item.transaction_id = Some(String::from_utf8_lossy(&text).into_owned().into());
+    }
 }
 
 /// Takes all sections in, one after the other so that a partition keeps its order, and waits for
@@ -186,4 +207,27 @@ fn is_about_the_store(code: Code) -> bool {
         code,
         Code::Unavailable | Code::OutcomeUnknown | Code::Poisoned | Code::DiskFull | Code::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::SeededRandom;
+    use crate::wire::http::dialect::Dialect;
+
+    #[test]
+    fn messages_without_a_transaction_id_are_given_different_ones() {
+        let body = br#"{"items":[{"queue":"q","payload":1},{"queue":"q","payload":2},
+            {"queue":"q","payload":3,"transactionId":"own"}]}"#;
+        let mut request = push_parse::parse(body, Dialect::Onrush).unwrap();
+        name_messages(&mut request.items, &SeededRandom::new(1));
+        let ids: Vec<&str> =
+            request.items.iter().map(|it| it.transaction_id.as_deref().unwrap()).collect();
+        assert_eq!(ids[2], "own");
+        assert_ne!(ids[0], ids[1]);
+        for id in &ids[..2] {
+            let uuid = uuid::Uuid::parse_str(id).unwrap();
+            assert_eq!(uuid.get_version_num(), 4, "a UUID of time names a message by its place");
+        }
+    }
 }
