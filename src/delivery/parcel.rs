@@ -42,8 +42,12 @@ pub struct Delivered {
 /// # Errors
 /// [`ReadError`] when a claimed batch cannot be read.
 pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
-    let is_far = |source: &Source| matches!(source, Source::Cold(run) if !engine.is_near(run));
-    if !parcels.iter().flat_map(|parcel| &parcel.sources).any(is_far) {
+    let is_far = |parcel: &Parcel| {
+        let shard = engine.shards().of_partition(parcel.partition);
+        let cold = |it: &Source| matches!(it, Source::Cold(run) if !engine.is_near(shard, run));
+        parcel.sources.iter().any(cold)
+    };
+    if !parcels.iter().any(is_far) {
         return unpack_all(engine, parcels);
     }
     let engine = Arc::clone(engine);
