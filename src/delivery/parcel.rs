@@ -39,8 +39,12 @@ pub struct Delivered {
 /// Whether any of the batches would have to be waited for.
 #[must_use]
 pub fn is_far(engine: &Engine, parcels: &[Parcel]) -> bool {
-    let is_far = |source: &Source| matches!(source, Source::Cold(run) if !engine.is_near(run));
-    parcels.iter().flat_map(|parcel| &parcel.sources).any(is_far)
+    let is_far = |parcel: &Parcel| {
+        let shard = engine.shards().of_partition(parcel.partition);
+        let is_cold = |it: &Source| matches!(it, Source::Cold(run) if !engine.is_near(shard, run));
+        parcel.sources.iter().any(is_cold)
+    };
+    parcels.iter().any(is_far)
 }
 
 /// Turns claims into batches. Waits for the disk only where batches are no longer in memory, and

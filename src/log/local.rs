@@ -30,7 +30,7 @@ use self::record::{KIND_ENTRIES, KIND_HEADS};
 use self::recovery::Hint;
 use self::syncer::Syncer;
 use super::{
-    Append, AppendError, Bounds, Durability, Extent, Log, LogFuture, Proposal, ReadError,
+    Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
     StoredEntry,
 };
 use crate::base::files::Files;
@@ -122,6 +122,7 @@ pub struct LocalLog {
     /// Position behind the last entry; the journal's own end also covers marks and heads.
     end: AtomicU64,
     append_bytes_max: u64,
+    segment_bytes: u64,
     promise: Promise,
 }
 
@@ -169,6 +170,7 @@ impl LocalLog {
             truncation: Mutex::new(()),
             end: AtomicU64::new(end),
             append_bytes_max: config.append_bytes_max,
+            segment_bytes: config.segment_bytes,
             promise: config.promise,
         };
         Ok((log, found.report))
@@ -330,7 +332,7 @@ impl Log for LocalLog {
         self.journal.read(extent.position, u64::from(extent.len)).map_err(read_error)
     }
 
-    fn is_near(&self, position: u64) -> bool {
+    fn is_near(&self, _shard: ShardId, position: u64) -> bool {
         // The journal leaves this much of the log in the system's page cache.
         position.saturating_add(journal::CACHED_BYTES) >= self.journal.end()
     }
@@ -341,6 +343,21 @@ impl Log for LocalLog {
 
     fn truncate_before(&self, shard: ShardId, position: u64) -> Result<(), AppendError> {
         self.truncate_now(shard, position)
+    }
+
+    fn front(&self) -> Option<Front> {
+        let Bounds { start, end, .. } = self.bounds();
+        // The newest segments are still being filled and checkpointed. Positions are those of one
+        // journal, so all shards share them.
+        Front::of_one_order(start, end, self.segment_bytes.max(1), self.shards.len())
+    }
+
+    fn end_of(&self, _shard: ShardId) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    fn durable_to(&self, _shard: ShardId) -> u64 {
+        self.bounds().synced
     }
 
     fn bounds(&self) -> Bounds {

@@ -135,7 +135,39 @@ pub struct Extent {
     pub len: u32,
 }
 
+/// How space comes back: what could go first, and up to where anything could go at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Front {
+    /// Position behind the oldest piece, by shard, the catalog's last. It goes as a whole, when no
+    /// shard needs anything below these.
+    pub oldest_ends: Vec<u64>,
+    /// Bytes of the oldest piece.
+    pub oldest_bytes: u64,
+    /// Position behind everything that is no longer being filled, by shard.
+    pub old_ends: Vec<u64>,
+    /// Bytes of all that, the oldest piece among them.
+    pub old_bytes: u64,
+}
+
+impl Front {
+    /// The front of a log in which all shards share one order of positions, from `start` to `end`,
+    /// in pieces of about `piece_bytes`.
+    fn of_one_order(start: u64, end: u64, piece_bytes: u64, shards: usize) -> Option<Self> {
+        let old_end = end.saturating_sub(piece_bytes);
+        let oldest_end = start.saturating_add(piece_bytes);
+        (oldest_end <= old_end).then(|| Self {
+            oldest_ends: vec![oldest_end; shards],
+            oldest_bytes: piece_bytes,
+            old_ends: vec![old_end; shards],
+            old_bytes: old_end - start,
+        })
+    }
+}
+
 /// The store behind the shards. Shared by all lanes; every method may be called from any thread.
+///
+/// Positions grow within a shard and say nothing across shards: a log that several engines append to
+/// has no order but each shard's own.
 ///
 /// Dropping a future of `append` leaves the outcome open, as [`AppendError::OutcomeUnknown`] does.
 pub trait Log: Send + Sync + 'static {
@@ -176,9 +208,9 @@ pub trait Log: Send + Sync + 'static {
     /// anything but a page fault.
     fn body(&self, shard: ShardId, extent: Extent) -> Result<Bytes, ReadError>;
 
-    /// Whether reading a body at `position` will most likely not wait for a disk or a network: then
-    /// it is not worth a thread of its own.
-    fn is_near(&self, position: u64) -> bool;
+    /// Whether reading a body of `shard` at `position` will most likely not wait for a disk or a
+    /// network: then it is not worth a thread of its own.
+    fn is_near(&self, shard: ShardId, position: u64) -> bool;
 
     /// Whether the store can be asked now, as far as is known without asking it. A store that is
     /// part of this process always can.
@@ -190,20 +222,32 @@ pub trait Log: Send + Sync + 'static {
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 
     /// Tells that `shard` needs nothing below `position` any more. Space comes back when all
-    /// shards said so.
+    /// shards said so, in pieces, at once or soon.
     fn truncate_before(&self, shard: ShardId, position: u64) -> Result<(), AppendError>;
 
-    /// Where the log begins, where it ends, and up to where it is durable.
+    /// What could be given back; `None` while nothing is old enough, or while another engine sees
+    /// to it.
+    fn front(&self) -> Option<Front>;
+
+    /// A position that the next entry of `shard` will not lie before: nothing of the shard stands
+    /// between its newest entry that this engine knows of and here.
+    fn end_of(&self, shard: ShardId) -> u64;
+
+    /// Everything of `shard` before this position survives the machine.
+    fn durable_to(&self, shard: ShardId) -> u64;
+
+    /// How much was ever appended, given back and made durable.
     fn bounds(&self) -> Bounds;
 }
 
-/// The extent of a whole log, in positions.
+/// The extent of a whole log in bytes, counted from its beginning. Only to be compared with each
+/// other: these are no positions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Bounds {
-    /// First position that can still be read.
+    /// What was given back.
     pub start: u64,
-    /// Position behind the last entry.
+    /// What was appended.
     pub end: u64,
-    /// Everything before it survives the machine.
+    /// What of it survives the machine.
     pub synced: u64,
 }

@@ -17,13 +17,15 @@ use parking_lot::Mutex;
 
 use self::store::{Fate, Store};
 use super::{
-    Append, AppendError, Bounds, Durability, Extent, Log, LogFuture, Proposal, ReadError,
+    Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
     StoredEntry,
 };
 use crate::base::place::{ShardCount, ShardId};
 
 /// Most bytes that a simulated log takes in one append, as the local log by default.
 pub const APPEND_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that a simulated log gives back at a time, as the local log by default.
+const PIECE_BYTES: u64 = 128 << 20;
 
 /// How often a simulated log fails, in chances per 1,000 calls each.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -270,7 +272,7 @@ impl Log for SimulatedLog {
         self.store.lock().body(shard, extent)
     }
 
-    fn is_near(&self, _position: u64) -> bool {
+    fn is_near(&self, _shard: ShardId, _position: u64) -> bool {
         true
     }
 
@@ -288,6 +290,20 @@ impl Log for SimulatedLog {
         self.check_reachable(store).map_err(AppendError::Unavailable)?;
         store.truncate_before(shard, position);
         Ok(())
+    }
+
+    fn front(&self) -> Option<Front> {
+        let store = self.store.lock();
+        let Bounds { start, end, .. } = store.bounds();
+        Front::of_one_order(start, end, PIECE_BYTES, store.shards())
+    }
+
+    fn end_of(&self, _shard: ShardId) -> u64 {
+        self.bounds().end
+    }
+
+    fn durable_to(&self, _shard: ShardId) -> u64 {
+        self.bounds().synced
     }
 
     fn bounds(&self) -> Bounds {

@@ -81,7 +81,7 @@ pub(super) fn write(
     mut checkpoint: Checkpoint,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<(), WriteError> {
-    if log.bounds().synced < checkpoint.position {
+    if log.durable_to(checkpoint.shard) < checkpoint.position {
         runtime.block_on(log.sync())?;
     }
     checkpoint.resolve(kv)?;

@@ -28,7 +28,7 @@ impl Lane {
         {
             let len = proposal.len() as u64;
             self.telemetry.log_bytes.add(len);
-            self.keep_hot(entry, *position);
+            self.keep_hot(*shard, entry, *position);
             self.replica.apply(*shard, entry, *position, len);
         }
         if plan.entries.iter().any(|(shard, _)| *shard == catalog) {
@@ -43,7 +43,7 @@ impl Lane {
         self.wake_parked(plan.entries.iter().map(|(shard, entry)| (*shard, entry)));
     }
 
-    fn keep_hot(&mut self, entry: &Entry, position: u64) {
+    fn keep_hot(&mut self, shard: ShardId, entry: &Entry, position: u64) {
         let mut at = position + ENTRY_HEADER as u64;
         for effect in &entry.effects {
             if let Effect::Append { partition, first_seq, count, batch, .. } = effect {
@@ -54,7 +54,7 @@ impl Lane {
                     time_ms: entry.time_ms,
                     batch: batch.clone(),
                 };
-                self.hot.add(at, chunk);
+                self.hot.add(shard, at, chunk);
             }
             at += codec::encoded_len(effect) as u64;
         }
@@ -177,7 +177,7 @@ impl Lane {
         let Claim { partition, ranges, runs, attempts, .. } = claim;
         let state = self.replica.shards.get(usize::from(shard))?.partition(partition)?;
         let name = state.name.parse::<PartitionName>().ok()?;
-        let source = |run| self.hot.find(&run).map_or(Source::Cold(run), Source::Hot);
+        let source = |run| self.hot.find(shard, &run).map_or(Source::Cold(run), Source::Hot);
         let sources = runs.into_iter().map(source).collect();
         Some(Parcel { partition, name, ranges, attempts, sources })
     }

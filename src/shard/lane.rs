@@ -514,7 +514,7 @@ pub(super) struct LogBodies<'a> {
 
 impl Bodies for LogBodies<'_> {
     fn chunks(&self, shard: ShardId, run: &Run) -> Option<Vec<Chunk>> {
-        if let Some(chunks) = self.hot.find(run) {
+        if let Some(chunks) = self.hot.find(shard, run) {
             return Some(chunks);
         }
         let place = self.log.body(shard, Extent { position: run.position, len: run.len }).ok()?;

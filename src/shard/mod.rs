@@ -231,8 +231,8 @@ impl Engine {
 
     /// Whether reading a run will most likely not wait for the disk.
     #[must_use]
-    pub fn is_near(&self, run: &Run) -> bool {
-        self.log.is_near(run.position)
+    pub fn is_near(&self, shard: ShardId, run: &Run) -> bool {
+        self.log.is_near(shard, run.position)
     }
 
     /// Reads batches that are not in memory any more. May wait for the disk.

@@ -5,10 +5,10 @@
 //! and truncations. The log stays within twice of what lives in it, beside the newest segment and the
 //! one before it: what dies behind a front that lives must not pile up. Called by the lane.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::base::place::{PartitionNumber, ShardId};
-use crate::log::Extent;
+use crate::log::{Extent, Front};
 use crate::shard::lane::Lane;
 use crate::shard::round::Work;
 use crate::state::kv::{KvError, Scan, Space};
@@ -44,35 +44,42 @@ impl Living {
 #[derive(Debug, Default)]
 pub(super) struct Moving {
     left: Vec<Living>,
-    /// Where something moved. Until their rows say so, they name the old places.
-    shards: BTreeSet<ShardId>,
-    /// The rows must reach behind this log position; or this time, should that never come.
-    rows_behind: u64,
+    /// Where something moved. Until their rows say so, they name the old places: they must reach
+    /// behind these positions.
+    rows_behind: BTreeMap<ShardId, u64>,
+    /// What is waited for no longer than this, should it never come.
     give_up_at_us: u64,
 }
 
 /// What lives in the log but for its youngest part.
 struct Survey {
-    /// The lowest position where something lives.
-    first: u64,
+    /// The lowest position where something lives, by shard.
+    first: Vec<u64>,
     /// Bytes that live.
     bytes: u64,
-    /// Where the oldest part ends, and what lives in it.
-    oldest_end: u64,
+    /// Where the oldest piece ends, by shard, and what lives in it.
+    oldest_ends: Vec<u64>,
     oldest: Vec<Living>,
     oldest_bytes: u64,
 }
 
 impl Survey {
-    fn note(&mut self, living: Living) {
+    fn note(&mut self, shard: ShardId, living: Living) {
         let Extent { position, len } = living.extent();
-        self.first = self.first.min(position);
+        if let Some(first) = self.first.get_mut(usize::from(shard)) {
+            *first = (*first).min(position);
+        }
         self.bytes += u64::from(len);
-        if position < self.oldest_end {
+        if position < end_in(&self.oldest_ends, shard) {
             self.oldest_bytes += u64::from(len);
             self.oldest.push(living);
         }
     }
+}
+
+/// Where a part of the log ends for a shard.
+fn end_in(ends: &[u64], shard: ShardId) -> u64 {
+    ends.get(usize::from(shard)).copied().unwrap_or(0)
 }
 
 impl Lane {
@@ -91,7 +98,7 @@ impl Lane {
         if self.awaits_rows(now_us) {
             return self.schedule.reclaim_by(now_us + PAUSE_US);
         }
-        self.moving.shards.clear();
+        self.moving.rows_behind.clear();
         let start = self.log.bounds().start;
         self.reclaim();
         let done_us = self.clock.monotonic_us();
@@ -103,39 +110,34 @@ impl Lane {
 
     /// Whether rows still name places that something has moved away from.
     fn awaits_rows(&self, now_us: u64) -> bool {
-        let is_old = |shard: &ShardId| {
+        let is_old = |(shard, behind): (&ShardId, &u64)| {
             let state = self.replica.shards.get(usize::from(*shard));
-            state.is_some_and(|it| it.stored_position() <= self.moving.rows_behind)
+            state.is_some_and(|it| it.stored_position() <= *behind)
         };
-        now_us < self.moving.give_up_at_us && self.moving.shards.iter().any(is_old)
+        now_us < self.moving.give_up_at_us && self.moving.rows_behind.iter().any(is_old)
     }
 
     /// Looks at the log's front: drops it, or begins to move what lives in it, or leaves it.
     fn reclaim(&mut self) {
-        let bounds = self.log.bounds();
-        let window = self.config.segment_bytes.max(1);
-        // The newest segments are still being filled and checkpointed.
-        let young = bounds.end.saturating_sub(window);
-        let oldest_end = bounds.start.saturating_add(window);
-        if oldest_end > young {
-            return;
-        }
-        let survey = match self.survey(oldest_end, young) {
+        let start = self.log.bounds().start;
+        let Some(front) = self.log.front() else { return };
+        let survey = match self.survey(&front) {
             Ok(survey) => survey,
             Err(error) => return tracing::warn!(%error, "the log's live part is unknown"),
         };
         if survey.oldest.is_empty() {
-            self.truncate(survey.first);
-            if self.log.bounds().start == bounds.start {
-                // Some shard's rows lack what it said: their checkpoint is due.
+            self.truncate(&survey.first);
+            if self.log.bounds().start == start {
+                // Some shard's rows lack what it said: their checkpoint is due. Or it goes soon.
                 let wait_us = self.config.checkpoint_interval_ms * 1000;
                 self.schedule.reclaim_by(self.clock.monotonic_us() + wait_us.max(PAUSE_US));
             }
             return;
         }
+        let piece = front.oldest_bytes;
         let is_sparse =
-            (survey.oldest_bytes as f64) < window as f64 * self.config.compaction_live_ratio;
-        let is_large = young - bounds.start > 2 * survey.bytes + window;
+            (survey.oldest_bytes as f64) < piece as f64 * self.config.compaction_live_ratio;
+        let is_large = front.old_bytes > 2 * survey.bytes + piece;
         if is_sparse || is_large {
             // Taken from the end: the lowest sequences of each partition come first.
             let key = |living: &Living| match living {
@@ -147,37 +149,45 @@ impl Lane {
         }
     }
 
-    /// What is kept before the position `young`, by place.
-    fn survey(&self, oldest_end: u64, young: u64) -> Result<Survey, KvError> {
-        let (oldest, oldest_bytes) = (Vec::new(), 0);
-        let mut survey = Survey { first: young, bytes: 0, oldest_end, oldest, oldest_bytes };
-        for shard in &self.replica.shards {
-            for (number, run) in shard.recent_runs_before(young) {
-                survey.note(Living::Run(number, run));
+    /// What is kept in the old part of the log, by place.
+    fn survey(&self, front: &Front) -> Result<Survey, KvError> {
+        let mut survey = Survey {
+            first: front.old_ends.clone(),
+            bytes: 0,
+            oldest_ends: front.oldest_ends.clone(),
+            oldest: Vec::new(),
+            oldest_bytes: 0,
+        };
+        let is_old = |shard, position| position < end_in(&front.old_ends, shard);
+        for state in &self.replica.shards {
+            let shard = state.shard();
+            for (number, run) in state.recent_runs_before(end_in(&front.old_ends, shard)) {
+                survey.note(shard, Living::Run(number, run));
             }
-            let dead = shard.recent_dead().values().filter(|place| place.position < young);
-            dead.for_each(|place| survey.note(Living::Dead(shard.shard(), *place)));
+            let dead = state.recent_dead().values().filter(|it| is_old(shard, it.position));
+            dead.for_each(|place| survey.note(shard, Living::Dead(shard, *place)));
         }
         let count = self.replica.count();
         let shard_of = |number| self.replica.shards.get(usize::from(count.of_partition(number)));
         // What memory knows is newer than its row.
         self.kv.scan(Space::Runs, &[], &[], &mut |key, value| {
             if let Some((number, run)) = rows::parse_run(key, value)
-                && run.position < young
-                && shard_of(number).is_some_and(|shard| shard.is_row_only(number, &run))
+                && let Some(state) = shard_of(number)
+                && is_old(state.shard(), run.position)
+                && state.is_row_only(number, &run)
             {
-                survey.note(Living::Run(number, run));
+                survey.note(state.shard(), Living::Run(number, run));
             }
             Scan::Continue
         })?;
         self.kv.scan(Space::Dead, &[], &[], &mut |key, value| {
             if let Some((key, place)) = rows::parse_dead(key, value)
-                && place.position < young
-                && let Some(shard) = shard_of(key.0)
-                && shard.partition(key.0).is_some()
-                && !shard.recent_dead().contains_key(&key)
+                && let Some(state) = shard_of(key.0)
+                && is_old(state.shard(), place.position)
+                && state.partition(key.0).is_some()
+                && !state.recent_dead().contains_key(&key)
             {
-                survey.note(Living::Dead(shard.shard(), place));
+                survey.note(state.shard(), Living::Dead(state.shard(), place));
             }
             Scan::Continue
         })?;
@@ -186,7 +196,6 @@ impl Lane {
 
     fn move_some(&mut self, work: &mut Work) {
         let now_us = self.clock.monotonic_us();
-        self.moving.rows_behind = self.log.bounds().end;
         let patience_us = CHECKPOINTS_AWAITED * self.config.checkpoint_interval_ms * 1000;
         self.moving.give_up_at_us = now_us + patience_us;
         let mut room = MOVED_BYTES_PER_COMMIT;
@@ -210,23 +219,23 @@ impl Lane {
                     work.reburials.push((shard, letter));
                 }
             }
-            self.moving.shards.insert(shard);
+            self.moving.rows_behind.insert(shard, self.log.end_of(shard));
         }
-        if self.moving.left.is_empty() && !self.moving.shards.is_empty() {
+        if self.moving.left.is_empty() && !self.moving.rows_behind.is_empty() {
             self.schedule.reclaim_by(now_us + PAUSE_US);
         }
     }
 
-    /// Drops the log before `end`, as far as rows hold what it said. The rows are made durable
-    /// first: from here on they cannot be rebuilt from the log alone.
-    fn truncate(&mut self, end: u64) {
+    /// Lets go of the log before `ends`, by shard, as far as rows hold what it said. The rows are
+    /// made durable first: from here on they cannot be rebuilt from the log alone.
+    fn truncate(&mut self, ends: &[u64]) {
         if let Err(error) = self.kv.persist() {
             return tracing::warn!(%error, "the log keeps its oldest part: rows are not durable");
         }
         let stored = self.replica.shards.iter().map(ShardState::stored_position);
         let stored = stored.chain([self.replica.catalog.stored_position()]);
         for (shard, position) in (0..).zip(stored) {
-            let floor = position.min(end);
+            let floor = position.min(end_in(ends, shard));
             if let Err(error) = self.log.truncate_before(shard, floor) {
                 return tracing::warn!(%error, "the log keeps its oldest part");
             }

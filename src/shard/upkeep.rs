@@ -25,18 +25,17 @@ impl Lane {
         }
         let shards = self.replica.count().get() + 1;
         let Some(mut turns) = self.schedule.turns(shards, now_us) else { return };
-        let end = self.log.bounds().end;
-        let Some(shard) = turns.find(|shard| self.wants_checkpoint(*shard, end)) else {
+        let Some(shard) = turns.find(|shard| self.wants_checkpoint(*shard)) else {
             return self.schedule.rest(now_us);
         };
-        let checkpoint = self.checkpoint_of(shard, end);
+        let checkpoint = self.checkpoint_of(shard);
         self.schedule.begin(shard, shards);
         self.checkpointer.write(checkpoint);
     }
 
     /// A shard with changes; or a quiet one whose rows say nothing of much of the log, so that a
     /// start would read it all for nothing.
-    fn wants_checkpoint(&self, shard: u16, end: u64) -> bool {
+    fn wants_checkpoint(&self, shard: u16) -> bool {
         const QUIET_BYTES: u64 = 64 << 20;
         // And no more than half a segment, or it would keep segments that nobody needs.
         let quiet_bytes = QUIET_BYTES.min(self.config.segment_bytes / 2);
@@ -47,12 +46,13 @@ impl Lane {
                 (catalog.is_changed(), catalog.stored_position())
             }
         };
-        changed || (self.config.sole_writer && end.saturating_sub(stored) > quiet_bytes)
+        let unsaid = || self.log.end_of(shard).saturating_sub(stored);
+        changed || (self.config.sole_writer && unsaid() > quiet_bytes)
     }
 
-    fn checkpoint_of(&mut self, shard: u16, end: u64) -> Checkpoint {
+    fn checkpoint_of(&mut self, shard: u16) -> Checkpoint {
         // This thread is the only one that appends, so all of the log up to its end is applied.
-        let applied = if self.config.sole_writer { end } else { 0 };
+        let applied = if self.config.sole_writer { self.log.end_of(shard) } else { 0 };
         match self.replica.shards.get_mut(usize::from(shard)) {
             Some(state) => {
                 state.advance(applied);
@@ -91,9 +91,8 @@ impl Lane {
         if self.checkpoints_failed || (is_open && !self.await_checkpoint()) {
             return;
         }
-        let end = self.log.bounds().end;
         for shard in 0..=self.replica.count().get() {
-            let checkpoint = self.checkpoint_of(shard, end);
+            let checkpoint = self.checkpoint_of(shard);
             if let Err(error) =
                 checkpointer::write(&*self.log, &*self.kv, checkpoint, &self.runtime)
             {

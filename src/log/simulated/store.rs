@@ -218,6 +218,11 @@ impl Store {
         lost
     }
 
+    /// How many shards it has, the catalog's included.
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     pub(super) fn head(&self, shard: ShardId) -> u64 {
         self.shard(shard).head
     }
