@@ -31,6 +31,37 @@ pub enum Command {
     /// Show settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at the folder of a log while no server has it; nothing is changed
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+/// What can be seen of a log.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Tell what a log holds
+    Inspect(LogArgs),
+    /// Read all of a log and check every checksum; exit code 2 and the place where it is damaged
+    Verify(LogArgs),
+    /// List batches that no shard took, or print the messages of one
+    Quarantine {
+        /// Which folder, and how it is told.
+        #[command(flatten)]
+        log: LogArgs,
+        /// Print the messages of the batch with this position, one JSON object a line
+        #[arg(long, value_name = "POSITION")]
+        show: Option<u64>,
+    },
+}
+
+/// Which log.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// Folder of the log: the one that holds its segment files, or the batches that were set aside
+    pub folder: PathBuf,
+    /// Tell it as JSON, also on a terminal
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What can be shown of settings.

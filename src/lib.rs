@@ -24,6 +24,7 @@
 //! | 7 | [`ingest`] | admission: the only way in |
 //! | 7 | [`delivery`] | pop, ack, extend |
 //! | 10 | [`wire`] | the two ports; the one place where errors become codes |
+//! | 10 | [`offline`] | looking at a log while no server has it |
 //! | 11 | [`config`], [`cli`], [`server`], [`run`] | settings, composition, start and shutdown |
 
 pub mod base;
@@ -36,6 +37,7 @@ pub mod failover;
 pub mod ingest;
 pub mod journal;
 pub mod log;
+pub mod offline;
 pub mod run;
 pub mod server;
 pub mod shard;

@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use onrush::cli::{Cli, Command, ConfigCommand};
+use onrush::cli::{Cli, Command, ConfigCommand, LogArgs, LogCommand};
+use onrush::offline::{self, OfflineError};
 use onrush::{config, run};
 
 /// Small messages come and go by the million; the system's allocator would be the busiest function.
@@ -15,16 +16,44 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let text = match Cli::parse().into_command() {
-        Command::Config(ConfigCommand::Template) => Ok(config::template()),
-        Command::Config(ConfigCommand::Show(args)) => {
-            config::load(&args.into_inputs()).map(|loaded| config::show(&loaded))
+    match Cli::parse().into_command() {
+        Command::Config(ConfigCommand::Template) => {
+            print(Ok::<_, config::ConfigError>(config::template()))
         }
+        Command::Config(ConfigCommand::Show(args)) => {
+            print(config::load(&args.into_inputs()).map(|loaded| config::show(&loaded)))
+        }
+        Command::Log(command) => print(look(command)),
         Command::Serve(args) => match config::load(&args.into_inputs()) {
-            Ok(loaded) => return serve(&loaded.settings),
-            Err(error) => Err(error),
+            Ok(loaded) => serve(&loaded.settings),
+            Err(error) => refuse(&error),
         },
-    };
+    }
+}
+
+fn look(command: LogCommand) -> Result<String, OfflineError> {
+    let as_json = |args: &LogArgs| args.json || !std::io::stdout().is_terminal();
+    Ok(match command {
+        LogCommand::Inspect(log) | LogCommand::Verify(log) => {
+            let held = offline::read(&log.folder)?;
+            if as_json(&log) { json(&held) } else { offline::table(&held) }
+        }
+        LogCommand::Quarantine { log, show: Some(position) } => {
+            offline::messages(&log.folder, position)?
+        }
+        LogCommand::Quarantine { log, show: None } => {
+            let all = offline::set_aside(&log.folder)?;
+            if as_json(&log) { json(&all) } else { offline::set_aside_table(&all) }
+        }
+    })
+}
+
+fn json(shown: &impl serde::Serialize) -> String {
+    // Numbers and texts always have a form in JSON.
+    serde_json::to_string(shown).unwrap_or_default() + "\n"
+}
+
+fn print(text: Result<String, impl std::fmt::Display>) -> ExitCode {
     match text {
         // A reader that went away, as `| head` does, is no fault of ours.
         Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {

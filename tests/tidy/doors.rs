@@ -21,6 +21,7 @@ pub(crate) const ROOMS: &[&str] = &[
     "process",
     "dashboard",
     "wire",
+    "offline",
     "config",
     "cli",
     "server",
