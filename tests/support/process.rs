@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) struct ServerProcess {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
+    addr: Option<SocketAddr>,
 }
 
 impl ServerProcess {
@@ -34,7 +35,7 @@ impl ServerProcess {
             .spawn()
             .unwrap();
         let output = child.stdout.take().map(BufReader::new);
-        Self { child, output }
+        Self { child, output, addr: None }
     }
 
     /// Waits for its greeting; returns where the binary protocol is served.
@@ -53,7 +54,15 @@ impl ServerProcess {
             self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
             panic!("the server did not start: {line:?} {errors}");
         };
-        rest.split_whitespace().next().unwrap().parse().unwrap()
+        let addr = rest.split_whitespace().next().unwrap().parse().unwrap();
+        self.addr = Some(addr);
+        addr
+    }
+
+    /// Where the binary protocol is served, as [`Self::listening`] found it.
+    #[allow(dead_code, reason = "not every test asks twice")]
+    pub(crate) fn listening_at(&self) -> SocketAddr {
+        self.addr.unwrap()
     }
 
     /// Resident memory that is the process's own, bytes: without pages of mapped files, which the

@@ -1,0 +1,187 @@
+//! Black box: a real PostgreSQL is killed, stopped, frozen, cut off and started again under load, and
+//! the server with it. Nothing acknowledged may be lost, nothing pushed at QoS 2 may stand twice,
+//! nothing may come out of order, and nothing whose ack was confirmed may come again.
+//!
+//! `CYCLES` sets how often something happens, 10 unless it says otherwise; `SEED` which things;
+//! `FROZEN_MS` how long the database is frozen at most, 3,000 unless it says otherwise.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail where it stands, and tells its figures"
+)]
+
+#[path = "crash/checker.rs"]
+mod checker;
+#[path = "crash/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+#[allow(dead_code, reason = "these tests do not ask for everything")]
+mod process;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onrush_pgharness::{Cluster, Stop, installations};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use checker::Checker;
+use load::Load;
+use process::ServerProcess;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn spawn(folder: &Path, url: &str) -> ServerProcess {
+    let url = format!("database.url={url}");
+    ServerProcess::spawn_with(folder, &[&url, "store.checkpoint_interval_ms=100"])
+}
+
+/// A run: a database, a server on it, and a load on the server.
+struct Run {
+    cluster: Cluster,
+    server: ServerProcess,
+    load: Load,
+    folder: tempfile::TempDir,
+    random: StdRng,
+    url: String,
+}
+
+impl Run {
+    async fn pause(&mut self, millis: std::ops::Range<u64>) {
+        tokio::time::sleep(Duration::from_millis(self.random.random_range(millis))).await;
+    }
+
+    fn start_database(&mut self) {
+        self.cluster.start_again().unwrap();
+    }
+
+    /// The server dies and starts again; the database is there.
+    async fn restart_server(&mut self) {
+        self.server.kill();
+        self.load.point_at(None);
+        self.server = spawn(self.folder.path(), &self.url);
+        let addr = self.server.listening().await;
+        self.load.point_at(Some(addr));
+    }
+
+    fn cut_connections(&self) {
+        let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                   where application_name like 'onrush%'";
+        self.cluster.sql("postgres", sql).unwrap();
+    }
+
+    async fn something_happens(&mut self) -> &'static str {
+        match self.random.random_range(0..8) {
+            0 => {
+                self.cluster.kill();
+                self.pause(0..1_500).await;
+                self.start_database();
+                "the database was killed"
+            }
+            1 => {
+                self.cluster.stop(Stop::Immediate);
+                self.pause(0..1_500).await;
+                self.start_database();
+                "the database was stopped at once"
+            }
+            2 => {
+                self.cluster.stop(Stop::Fast);
+                self.pause(0..500).await;
+                self.start_database();
+                "the database was stopped"
+            }
+            3 => {
+                let most = number("FROZEN_MS", 3_000).max(1_001);
+                self.cluster.freeze();
+                self.pause(1_000..most).await;
+                self.cluster.thaw();
+                "the database was frozen"
+            }
+            4 => {
+                for _ in 0..5 {
+                    self.cut_connections();
+                    self.pause(0..30).await;
+                }
+                "connections were cut"
+            }
+            5 => {
+                self.restart_server().await;
+                "the server was killed"
+            }
+            6 => {
+                self.cluster.kill();
+                self.pause(600..1_200).await;
+                // It dies with messages in its failover log.
+                self.server.kill();
+                self.load.point_at(None);
+                self.start_database();
+                self.restart_server().await;
+                // And again while it pushes them to the database.
+                self.pause(0..60).await;
+                self.restart_server().await;
+                "the server was killed while it buffered and while it replayed"
+            }
+            _ => {
+                for _ in 0..4 {
+                    self.cluster.kill();
+                    self.pause(0..700).await;
+                    self.start_database();
+                    self.pause(0..200).await;
+                }
+                "the database flapped"
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_doubled_or_reordered_by_a_database_that_fails() {
+    let installation = installations().unwrap().remove(0);
+    let cluster = Cluster::start(&installation).unwrap();
+    let (url, folder) = (cluster.url("postgres"), tempfile::tempdir().unwrap());
+    let checker = Arc::new(Checker::default());
+    let mut server = spawn(folder.path(), &url);
+    let addr = server.listening().await;
+    let load = Load::start(Arc::clone(&checker));
+    load.point_at(Some(addr));
+    let random = StdRng::seed_from_u64(number("SEED", 20_261_121));
+    let mut run = Run { cluster, server, load, folder, random, url };
+    let cycles = number("CYCLES", 10);
+    for cycle in 0..cycles {
+        run.pause(100..500).await;
+        println!("{cycle}: {}", run.something_happens().await);
+    }
+    run.pause(500..600).await;
+    run.restart_server().await;
+    let addr = run.server.listening_at();
+    run.load.finish().await;
+    drained(addr).await;
+    checker.audit(addr).await;
+    let report = checker.report();
+    assert!(report.problems.is_empty(), "after {cycles} cycles: {report:#?}");
+    assert!(report.acknowledged > cycles * 10, "hardly any load: {report:#?}");
+    assert!(report.acks_confirmed > 0, "no consumer got anything: {report:#?}");
+    println!("{cycles} cycles: {report:#?}");
+}
+
+/// Waits until nothing waits in the failover log.
+async fn drained(addr: std::net::SocketAddr) {
+    let client = onrush_client::Client::connect(&addr.to_string()).await.unwrap();
+    let empty = async {
+        loop {
+            let stats = client.stats().await.unwrap();
+            let waiting = stats.iter().find(|(name, _)| name == "spill_waiting").unwrap().1;
+            if waiting == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, empty).await.expect("what was buffered gets into the database");
+}
