@@ -144,6 +144,11 @@ pub(crate) struct Load {
     /// Where the floor's file is written: the disk that the server uses
     #[arg(long, default_value = ".")]
     pub(crate) data_dir: PathBuf,
+    /// Hold the run against raw COPY into this database: the one that the server stores into, or one
+    /// on the same machine
+    #[arg(long, value_name = "URL")]
+    #[serde(skip)]
+    pub(crate) database_url: Option<String>,
     /// Print lines of JSON, one a second and the result last
     #[arg(long)]
     #[serde(skip)]

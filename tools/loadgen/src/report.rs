@@ -63,6 +63,9 @@ pub(crate) struct Report {
     pub(crate) floor_rate: Option<f64>,
     pub(crate) floor_bound: Option<Bound>,
     pub(crate) ratio_to_floor: Option<f64>,
+    /// Of a run on a database: the ratio to COPY of one row per batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_to_batches: Option<f64>,
     pub(crate) floors: Vec<Measured>,
     /// Messages that were answered, warm-up included.
     pub(crate) messages: u64,
@@ -84,6 +87,17 @@ pub(crate) struct Report {
     pub(crate) command_line: Vec<String>,
 }
 
+/// An argument as it may be shown: a URL's password is left out.
+fn without_password(argument: &str) -> String {
+    let cut = || {
+        let (scheme, rest) = argument.split_once("://")?;
+        let (who, place) = rest.rsplit_once('@')?;
+        let (user, _) = who.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{place}"))
+    };
+    cut().unwrap_or_else(|| argument.to_owned())
+}
+
 /// What a run came to, before it is dressed up.
 pub(crate) struct Findings {
     pub(crate) command: &'static str,
@@ -102,6 +116,8 @@ impl Report {
         let floor_rate = bound.and_then(|bound| {
             median(floors.iter().filter(|floor| floor.bound == bound).map(|floor| floor.rate))
         });
+        let batches = floors.iter().filter(|floor| floor.bound == Bound::Batches);
+        let batches_rate = median(batches.map(|floor| floor.rate));
         // Where nothing but the floor was measured, that is the rate.
         let is_floor = command == "floor";
         let rate = if is_floor { floor_rate.unwrap_or(0.0) } else { tally.rate() };
@@ -120,6 +136,7 @@ impl Report {
             floor_rate,
             floor_bound: floor_rate.and(bound),
             ratio_to_floor: floor_rate.filter(|_| !is_floor).map(|floor| rate / floor),
+            ratio_to_batches: batches_rate.filter(|_| !is_floor).map(|floor| rate / floor),
             floors,
             messages: tally.total,
             errors,
@@ -131,7 +148,7 @@ impl Report {
             integrity,
             machine: Machine::look(),
             parameters: load.clone(),
-            command_line: std::env::args().collect(),
+            command_line: std::env::args().map(|argument| without_password(&argument)).collect(),
         }
     }
 
@@ -152,6 +169,8 @@ impl Report {
             let what = match floor.bound {
                 Bound::Frames => "floor (frames)",
                 Bound::Durable => "floor (durable)",
+                Bound::Rows => "floor (rows)",
+                Bound::Batches => "floor (batches)",
             };
             let row = format!(
                 "{} messages/s  p50 {}  p99 {}  {:.0} syncs/s",
@@ -164,6 +183,9 @@ impl Report {
         }
         if let Some(ratio) = self.ratio_to_floor {
             rows.push(("ratio to floor", format!("{ratio:.3}")));
+        }
+        if let Some(ratio) = self.ratio_to_batches {
+            rows.push(("ratio to batches", format!("{ratio:.3}")));
         }
         rows.push(("messages", count(self.messages as f64)));
         for (what, value) in [
@@ -263,6 +285,15 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = without_password("--database-url=postgresql://me:se:cr@et@db:5432/x");
+        assert_eq!(shown, "--database-url=postgresql://me:***@db:5432/x");
+        for plain in ["postgresql://me@db/x", "push", "a:b@c"] {
+            assert_eq!(without_password(plain), plain);
+        }
+    }
 
     #[test]
     fn the_median_is_the_middle_or_the_mean_of_two() {

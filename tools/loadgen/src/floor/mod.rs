@@ -4,8 +4,10 @@
 //! what nobody can leave out. The first reads the very same frames, looks at their structure and
 //! answers. The second also appends the batches to a file and answers after `fdatasync`, one
 //! write and one sync for all that came while the last sync ran. Both are driven by the same
-//! driver as the real server. Called around every run, and by `onrush-load floor`.
+//! driver as the real server. Where the server stores into a database, `database` measures what that
+//! bounds instead. Called around every run, and by `onrush-load floor`.
 
+pub(crate) mod database;
 mod group;
 mod sink;
 
@@ -32,6 +34,10 @@ pub(crate) enum Bound {
     Frames,
     /// Frames in, appended and synced, receipts out.
     Durable,
+    /// Binary COPY into a database, one row per message.
+    Rows,
+    /// Binary COPY into a database, one row per batch.
+    Batches,
 }
 
 /// One measurement.
@@ -57,7 +63,7 @@ pub(crate) fn measure(
     folder: &Path,
 ) -> Result<Measured, LoadError> {
     let group = match bound {
-        Bound::Frames => None,
+        Bound::Frames | Bound::Rows | Bound::Batches => None,
         Bound::Durable => Some(Arc::new(Group::open(folder)?)),
     };
     let sink = sink::start(threads, group.clone())?;

@@ -17,6 +17,7 @@ use crate::arguments::{Command, Load};
 use crate::clock::{Clock, Span};
 use crate::consumer::{Consumption, Expected};
 use crate::error::LoadError;
+use crate::floor::database::Traffic;
 use crate::floor::{self, Bound, Measured};
 use crate::http;
 use crate::progress::{Progress, Voice};
@@ -110,24 +111,38 @@ impl<'a> Run<'a> {
     pub(crate) fn bound(&self, is_push: bool) -> Bound {
         match self.load.promise() {
             Qos::Buffered if is_push => Bound::Frames,
+            _ if self.load.database_url.is_some() => Bound::Rows,
             _ => Bound::Durable,
+        }
+    }
+
+    /// All that a run held against `bound` measures.
+    fn measure_all(&self, bound: Bound) -> Result<Vec<Measured>, LoadError> {
+        match bound {
+            Bound::Rows => Ok(vec![self.measure(Bound::Rows)?, self.measure(Bound::Batches)?]),
+            bound => Ok(vec![self.measure(bound)?]),
         }
     }
 
     fn measure(&self, bound: Bound) -> Result<Measured, LoadError> {
         let load = self.load;
         let (seconds, threads) = (load.floor_length(), load.floor_threads);
+        if let (Bound::Rows | Bound::Batches, Some(url)) = (bound, &load.database_url) {
+            let (connections, batch, size) = (load.connections, load.batch, load.size);
+            let traffic = Traffic { url: url.clone(), connections, batch, size };
+            return floor::database::measure(bound, &traffic, seconds);
+        }
         floor::measure(bound, &self.push_plan(), seconds, threads, &load.data_dir)
     }
 
     /// Both bounds and nothing else.
     fn floor_only(&self) -> Result<Findings, LoadError> {
-        let floors = vec![
-            self.measure(Bound::Frames)?,
-            self.measure(Bound::Durable)?,
-            self.measure(Bound::Frames)?,
-            self.measure(Bound::Durable)?,
-        ];
+        let bounds = match self.load.database_url {
+            Some(_) => [Bound::Rows, Bound::Batches],
+            None => [Bound::Frames, Bound::Durable],
+        };
+        let twice = bounds.iter().chain(&bounds);
+        let floors = twice.map(|bound| self.measure(*bound)).collect::<Result<_, _>>()?;
         let span = Span::new(self.clock, Duration::ZERO, Duration::from_secs(1), Duration::ZERO);
         Ok(Findings {
             command: "floor",
@@ -184,11 +199,11 @@ impl<'a> Run<'a> {
         if self.load.no_floor {
             return body(self);
         }
-        let before = self.measure(self.bound(true))?;
+        let bound = self.bound(true);
+        let before = self.measure_all(bound)?;
         let mut findings = body(self)?;
-        let bound = findings.bound.unwrap_or(before.bound);
-        findings.floors.push(before);
-        findings.floors.push(self.measure(bound)?);
+        findings.floors.extend(before);
+        findings.floors.extend(self.measure_all(findings.bound.unwrap_or(bound))?);
         Ok(findings)
     }
 
