@@ -100,9 +100,13 @@ impl Ledger {
     }
 
     pub(super) fn begin_flush(&mut self, policy: DedupPolicy, rows_out: &mut Vec<RowChange>) {
-        // An earlier flush that never finished is still in `flushing`: its ids go along again.
-        let again = std::mem::take(&mut self.recent);
-        self.flushing.extend(again);
+        let recent = std::mem::take(&mut self.recent);
+        if self.flushing.is_empty() {
+            self.flushing = recent;
+        } else {
+            // An earlier flush that never finished is still here: its ids go along again.
+            self.flushing.extend(recent);
+        }
         for ((partition, fingerprint), first) in &self.flushing {
             rows_out.push(RowChange {
                 space: Space::Dedup(policy.generation(first.time_ms)),

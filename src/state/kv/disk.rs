@@ -38,8 +38,8 @@ impl Default for DiskKvConfig {
     fn default() -> Self {
         Self {
             cache_bytes: 8 << 20,
-            memtable_bytes: 4 << 20,
-            write_buffer_bytes: 16 << 20,
+            memtable_bytes: 2 << 20,
+            write_buffer_bytes: 4 << 20,
             worker_threads: 1,
         }
     }
@@ -47,10 +47,12 @@ impl Default for DiskKvConfig {
 
 /// fjall takes no less; sealed journals beyond it make it flush the rows that hold them.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// Tables of the leveled trees: small ones keep a compaction's buffers and its write burst small.
-const TABLE_BYTES: u64 = 16 << 20;
-/// 10 bits make one absent id in a hundred cost a block read.
-const BLOOM_BITS_PER_KEY: f32 = 10.0;
+/// Tables of the leveled trees: small ones keep a compaction's buffers and its write burst small. The
+/// filter of a table being written takes 8 bytes a row, in a vector that doubles.
+const TABLE_BYTES: u64 = 4 << 20;
+/// 16 bits make one absent id in two thousand cost a block read, for 2 bytes an id. With 10 bits it is
+/// one in a hundred, and the blocks that are read for nothing fill the cache within a million ids.
+const BLOOM_BITS_PER_KEY: f32 = 16.0;
 /// Files held open at once; fjall's own 900 would use up most of a default limit of 1,024.
 const OPEN_FILES_MAX: usize = 256;
 /// Written by fjall as the last step of making a database: without it there is none.
@@ -390,7 +392,7 @@ fn options_of(space: Space, config: &DiskKvConfig) -> KeyspaceCreateOptions {
         .filter_block_pinning_policy(PinningPolicy::all(false));
     match space {
         // Nearly every look-up here is for an id that is absent, so the filters are the whole
-        // answer: kept in memory they cost 1.25 bytes per id, and a look-up takes less than half
+        // answer: kept in memory they cost 2 bytes per id, and a look-up takes less than half
         // the time it takes with filters in cached pages. Indexes are seldom needed.
         Space::Dedup(_) => options
             .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(
