@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Durability, LogFormat, Settings};
+use crate::log::postgres::Database;
 use crate::server::{Server, StartError};
 
 /// How long connections may take to end when the server stops.
@@ -58,9 +59,24 @@ fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::
         server.tcp_addr(),
         server.http_addr()
     )?;
+    if settings.database.url.is_set() {
+        writeln!(out, "store: PostgreSQL at {}", place(settings))?;
+        writeln!(
+            out,
+            "durability: QoS 1 and 2 are answered when the database has committed, or \
+             when fdatasync of the failover log has returned while it is away"
+        )?;
+        return out.flush();
+    }
     writeln!(out, "store: embedded log in {}", settings.server.data_dir.display())?;
     writeln!(out, "durability: {promise}")?;
     out.flush()
+}
+
+/// The database without its password.
+fn place(settings: &Settings) -> String {
+    Database::parse(settings.database.url.expose())
+        .map_or_else(|_| "?".to_owned(), |it| it.to_string())
 }
 
 fn log_to_stderr(settings: &Settings, is_terminal: bool) {

@@ -5,6 +5,8 @@
 //! accept nothing new, answer what is under way, commit what waits in the rings, write a last
 //! checkpoint, sync the log.
 
+mod postgres;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use crate::delivery::Delivery;
 use crate::failover;
 use crate::ingest::{self, Ingest};
 use crate::log::Log;
-use crate::log::local::{Applied, Identity, LocalConfig, LocalLog, Promise, StoreLock};
+use crate::log::identity::Identity;
+use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::shard::failover::{Patience, Standby};
 use crate::shard::replica::Replica;
 use crate::shard::{self, Engine, Parts};
@@ -67,6 +70,8 @@ impl<T, E: std::fmt::Display> Doing<T> for Result<T, E> {
 
 /// What an engine stands on; tests bring their own.
 pub struct Ground {
+    /// The store's own folder.
+    pub home: Arc<dyn Files>,
     /// The journal's folder.
     pub files: Arc<dyn Files>,
     /// Rows.
@@ -162,8 +167,18 @@ impl Server {
     }
 }
 
+/// An engine, its counters, and what it stands on.
+type Opened = (Arc<Engine>, Arc<Telemetry>, Ground);
+
 /// Opens the store that the settings name and starts its engine.
-fn open_engine(settings: &Settings) -> Result<(Arc<Engine>, Arc<Telemetry>, Ground), StartError> {
+fn open_engine(settings: &Settings) -> Result<Opened, StartError> {
+    match settings.database.url.is_set() {
+        true => postgres::open(settings),
+        false => open_embedded(settings),
+    }
+}
+
+fn open_embedded(settings: &Settings) -> Result<Opened, StartError> {
     let folder = &settings.server.data_dir;
     let what = || format!("opening the data folder {}", folder.display());
     std::fs::create_dir_all(folder).doing(what())?;
@@ -171,6 +186,7 @@ fn open_engine(settings: &Settings) -> Result<(Arc<Engine>, Arc<Telemetry>, Grou
     let lock = StoreLock::take(&files, folder).doing(what())?;
     let kv = open_kv(&folder.join("state"), settings.store.cache_bytes)?;
     let ground = Ground {
+        home: Arc::new(DiskFiles::open(folder).doing(what())?),
         files: Arc::new(files),
         kv,
         clock: Arc::new(SystemClock::new()),
@@ -221,26 +237,44 @@ pub fn start_engine(
         );
     }
     let (log, replica) = replay(settings, ground, &identity)?;
-    let buffers = Arc::new(Buffers::new(identity.shards.get(), buffer_config(settings)));
+    let standby = standby(settings, ground, "failover", &replica)?;
+    launch(settings, ground, telemetry, Arc::new(log), replica, standby)
+}
+
+/// Starts an engine on a replica that has what its log says.
+fn launch(
+    settings: &Settings,
+    ground: &Ground,
+    telemetry: Arc<Telemetry>,
+    log: Arc<dyn Log>,
+    replica: Replica,
+    standby: Standby,
+) -> Result<Engine, StartError> {
+    let buffers = Arc::new(Buffers::new(replica.count().get(), buffer_config(settings)));
     let parts = Parts {
-        log: Arc::new(log) as Arc<dyn Log>,
+        log,
         kv: Arc::clone(&ground.kv),
         clock: Arc::clone(&ground.clock),
         random: Arc::clone(&ground.random),
         buffers,
         telemetry,
-        standby: Some(standby(settings, ground, &replica)?),
+        standby: Some(standby),
     };
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
 }
 
 /// The failover log, with what a run before left waiting in it.
-fn standby(settings: &Settings, ground: &Ground, replica: &Replica) -> Result<Standby, StartError> {
+fn standby(
+    settings: &Settings,
+    ground: &Ground,
+    folder: &str,
+    replica: &Replica,
+) -> Result<Standby, StartError> {
     let failover = &settings.failover;
     let config =
         failover::Config { disk_bytes_max: failover.disk_bytes_max, ..failover::Config::default() };
     let patience = Patience { suspect_ms: failover.suspect_ms, probe_ms: failover.probe_ms };
-    let opened = Standby::open(&*ground.files, config, patience, replica);
+    let opened = Standby::open(&*ground.home, folder, config, patience, replica);
     opened.doing(
         "opening the failover log (it holds messages that were answered for; look at it with \
          `onrush log verify`)",
@@ -335,7 +369,7 @@ fn tcp_config(settings: &Settings) -> tcp::Config {
         pop_bytes_max: settings.delivery.pop_bytes_max as u64,
         start_new: start_new(settings),
         token: token(settings),
-        store: "embedded",
+        store: if settings.database.url.is_set() { "postgres" } else { "embedded" },
         durability: settings.store.durability.word(),
     }
 }
@@ -359,6 +393,7 @@ fn http_config(settings: &Settings) -> http::Config {
         pop_bytes_max: delivery.pop_bytes_max as u64,
         messages_max: delivery.messages_max,
         start_new: start_new(settings),
+        names_messages: settings.database.url.is_set(),
         ..http::Config::default()
     }
 }
@@ -395,7 +430,7 @@ fn shard_config(settings: &Settings) -> shard::Config {
         },
         segment_bytes: store.segment_bytes,
         compaction_live_ratio: store.compaction_live_ratio,
-        sole_writer: true,
+        sole_writer: !settings.database.url.is_set(),
         ..shard::Config::default()
     }
 }

@@ -87,7 +87,7 @@ impl Bench {
         let config =
             failover::Config { segment_bytes: 64 << 10, disk_bytes_max: self.disk_bytes_max };
         let patience = Patience { suspect_ms: 5, probe_ms: 2 };
-        let standby = Standby::open(&files, config, patience, &replica).unwrap();
+        let standby = Standby::open(&files, "failover", config, patience, &replica).unwrap();
         let telemetry = Arc::new(Telemetry::default());
         let parts = Parts {
             log: Arc::clone(&self.line) as Arc<dyn Log>,

@@ -137,6 +137,28 @@ settings! {
         cache_bytes: u64 = 8 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
     }
 
+    /// PostgreSQL as the store, in place of the embedded log.
+    database: Database {
+        /// Where the database is: postgresql://user:password@host:port/database; empty keeps the
+        /// embedded log. Better given by the variable ONRUSH_DATABASE_URL_FILE, the path of a file
+        /// that holds it: a flag shows in the list of processes.
+        url: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
+            names ["ONRUSH_DATABASE_URL"], flag "database-url";
+        /// The schema that holds the store; made where it is missing. Stores of one database are
+        /// told apart by it.
+        schema: String = "onrush".to_owned(), Rule::Name { bytes_max: 48 },
+            names ["ONRUSH_DATABASE_SCHEMA"];
+        /// How long making a connection may take.
+        connect_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE };
+        /// How long a commit may take until its outcome counts as unknown: a database that swallows
+        /// everything is noticed after it.
+        append_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
+        /// How long reading may take.
+        read_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
+        /// How long a commit waits for another engine's.
+        lock_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE };
+    }
+
     /// The log that takes pushes while the store is away, or while they are held back on purpose.
     failover: Failover {
         /// Bytes that it may take on disk. Beyond it pushes are refused until the store is back.
@@ -190,7 +212,7 @@ mod tests {
     #[test]
     fn there_is_a_row_per_field() {
         assert_eq!(SETTINGS.len(), Settings::default().values().len());
-        assert_eq!(SECTIONS.len(), 7);
+        assert_eq!(SECTIONS.len(), 8);
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub enum Rule {
         /// The longest secret, in bytes.
         bytes_max: usize,
     },
+    /// A name in a database: lower-case letters, digits and underscores, not beginning with a digit.
+    Name {
+        /// The longest name, in bytes.
+        bytes_max: usize,
+    },
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -93,7 +98,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Rule::Ratio`].
     Ratio(f64),
-    /// Of [`Rule::Path`], [`Rule::Choice`] and [`Rule::Secret`].
+    /// Of [`Rule::Path`], [`Rule::Name`], [`Rule::Choice`] and [`Rule::Secret`].
     Text(String),
 }
 
@@ -108,6 +113,13 @@ impl Rule {
             Self::Secret { bytes_max } => (text.len() <= bytes_max
                 && text.bytes().all(|byte| byte.is_ascii_graphic()))
             .then(|| Value::Text(text.to_owned())),
+            Self::Name { bytes_max } => {
+                let is_ours =
+                    |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+                let begins = text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+                (begins && text.len() <= bytes_max && text.bytes().all(is_ours))
+                    .then(|| Value::Text(text.to_owned()))
+            }
             Self::Switch => text.parse().ok().map(Value::Switch),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
             Self::Count { min, max } => within(read_digits(text)?, min, max),
@@ -129,6 +141,10 @@ impl Rule {
             Self::Secret { bytes_max } => {
                 format!("up to {bytes_max} printable ASCII characters without spaces")
             }
+            Self::Name { bytes_max } => format!(
+                "up to {bytes_max} lower-case letters, digits and underscores, not beginning with a \
+                 digit"
+            ),
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => {
                 let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
@@ -178,7 +194,10 @@ impl Rule {
     /// Whether a TOML number or boolean may stand for it. A path `1` or a token `007` without quotes
     /// would lose what the person wrote.
     pub(super) fn takes_bare(self) -> bool {
-        !matches!(self, Self::Address | Self::Path | Self::Secret { .. } | Self::Choice(_))
+        !matches!(
+            self,
+            Self::Address | Self::Path | Self::Name { .. } | Self::Secret { .. } | Self::Choice(_)
+        )
     }
 }
 

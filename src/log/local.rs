@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-pub use self::identity::{Identity, IdentityError, Loaded, LockError, StoreLock};
+pub use self::identity::{IdentityError, LockError, StoreLock};
 pub use self::recovery::{Applied, OpenError, OpenReport};
 
 use self::heads::{Locked, Shard, no_such};

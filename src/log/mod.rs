@@ -5,18 +5,23 @@
 //! at the expected head was current, everyone else reads what is missing and decides again.
 //!
 //! In: ropes of bytes per shard. Out: positions, or why not. A log knows no effect and no message.
-//! Called by `shard`; implemented by [`local`] on the journal and [`simulated`] for tests.
+//! Called by `shard`; implemented by [`local`] on the journal, [`postgres`] on a database, and
+//! [`simulated`] for tests.
 
 #[cfg(test)]
 mod contract;
+pub mod identity;
 pub mod local;
+pub mod postgres;
 pub mod simulated;
+pub mod vault;
 
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
 
+use self::vault::Vault;
 use crate::base::place::ShardId;
 
 /// A boxed future: one per group commit, so its allocation does not count.
@@ -238,6 +243,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// How much was ever appended, given back and made durable.
     fn bounds(&self) -> Bounds;
+
+    /// Where checkpoints are kept that other machines can start from; `None` for a log that only this
+    /// machine has.
+    fn vault(&self) -> Option<&dyn Vault> {
+        None
+    }
 }
 
 /// The extent of a whole log in bytes, counted from its beginning. Only to be compared with each

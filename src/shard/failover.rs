@@ -79,19 +79,20 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Opens the failover log in the folder `failover` of `files`, with everything that waits in it.
-    /// Waits for reading it.
+    /// Opens the failover log in the folder `name` of `files`, with everything that waits in it. What
+    /// no shard takes goes into the folder `name-quarantine`. Waits for reading it.
     ///
     /// # Errors
     /// [`StandbyError`]; nothing was deleted.
     pub fn open(
         files: &dyn Files,
+        name: &str,
         config: failover::Config,
         patience: Patience,
         replica: &Replica,
     ) -> Result<Self, StandbyError> {
-        let folder: Arc<dyn Files> = files.folder("failover")?;
-        let quarantine = Quarantine::new(files.folder("failover-quarantine")?);
+        let folder: Arc<dyn Files> = files.folder(name)?;
+        let quarantine = Quarantine::new(files.folder(&format!("{name}-quarantine"))?);
         let (mut gate, mut waiting) = (Gate::default(), 0);
         let spill = match folder.list()?.is_empty() {
             true => None,

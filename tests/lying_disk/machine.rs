@@ -9,7 +9,8 @@ use onrush::base::place::ShardId;
 use onrush::base::random::{Random, SeededRandom};
 use onrush::base::sim::{SimDisk, Survival};
 use onrush::config::Settings;
-use onrush::log::local::{Identity, LocalConfig, LocalLog};
+use onrush::log::identity::Identity;
+use onrush::log::local::{LocalConfig, LocalLog};
 use onrush::server::{Ground, start_engine};
 use onrush::state::kv::memory::MemoryKv;
 use onrush::telemetry::Telemetry;
@@ -42,6 +43,7 @@ impl Machine {
     pub(crate) fn start(&self) -> Result<Station, String> {
         let seed = self.random.next_u64();
         let ground = Ground {
+            home: self.disk.files(),
             files: self.disk.files(),
             kv: Arc::clone(&self.kv) as _,
             clock: Arc::new(SystemClock::new()),

@@ -1,9 +1,7 @@
-//! Who a store is: shard count, secret key and id, written once and never changed.
+//! A store's identity in a folder, written once and never changed; and who may use the folder.
 //!
 //! In: a folder. Out: its identity, or a new one for an empty folder, durable before it is used.
-//! The shard count and the key place every partition, so opening a store with others would lose
-//! everything in it: what is stored wins over what is asked for. Called by the server's composition,
-//! before the log is opened.
+//! Called by the server's composition, before the log is opened.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -13,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::files::{Files, FolderLock, read_exact_at, write_all_at};
 use crate::base::place::{ShardCount, StoreKey};
 use crate::base::random::Random;
-use crate::journal::StoreId;
+use crate::log::identity::{Identity, Loaded};
 
 /// Name of the file.
 const FILE_NAME: &str = "store.json";
@@ -25,38 +23,6 @@ const LOCK_NAME: &str = "store.lock";
 const FORMAT: u32 = 1;
 /// Bytes of the file at most: ours has about 200.
 const FILE_BYTES_MAX: u64 = 4_096;
-
-/// Who a store is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Identity {
-    /// How many shards it has, the catalog's not counted.
-    pub shards: ShardCount,
-    /// Its secret: keys every hash of client-chosen text.
-    pub key: StoreKey,
-    /// Its id: stands in every segment of its log.
-    pub store: StoreId,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-}
-
-/// What [`Identity::load_or_create`] found.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Loaded {
-    /// The folder had none: this one was made and is durable.
-    Created(Identity),
-    /// The folder's own. It may have another shard count than the one asked for, and that counts.
-    Existing(Identity),
-}
-
-impl Loaded {
-    /// The identity to use.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        match self {
-            Self::Created(identity) | Self::Existing(identity) => *identity,
-        }
-    }
-}
 
 /// Why a store's identity is not known. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -150,10 +116,7 @@ impl Identity {
         if let Some(identity) = Self::load(files)? {
             return Ok(Loaded::Existing(identity));
         }
-        let (mut key, mut store) = ([0; 16], [0; 16]);
-        random.fill(&mut key);
-        random.fill(&mut store);
-        let identity = Self { shards, key: StoreKey(key), store, created_ms: now_ms };
+        let identity = Self::new(random, shards, now_ms);
         identity.write(files)?;
         Ok(Loaded::Created(identity))
     }

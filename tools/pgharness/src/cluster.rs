@@ -136,6 +136,12 @@ impl Cluster {
         processes::signal_all(&self.data(), Signal::KILL);
     }
 
+    /// Kills all of its processes in the middle of what they do; returns when they are gone.
+    pub fn kill_all(&mut self) {
+        processes::signal_all(&self.data(), Signal::KILL);
+        self.kill();
+    }
+
     /// Stops the server; returns when it is gone.
     pub fn stop(&mut self, how: Stop) {
         let Some(mut server) = self.server.take() else { return };

@@ -1,0 +1,122 @@
+//! What all parts of the log in a database share: connections, and what is known of the log.
+//!
+//! Everything known here is a memory of answers: heads only grow, so the largest one heard of is the
+//! best one known. Called by `append`, `read`, `upkeep` and `checkpoints`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Timeout;
+
+use super::batch::position;
+use super::cache::Cache;
+use super::checkpoints::Known;
+use super::config::PostgresConfig;
+use super::link::Link;
+use super::pieces::Pieces;
+use super::session::Role;
+use crate::base::place::ShardId;
+
+/// The log but for its thread.
+pub(super) struct Shared {
+    pub(super) config: Arc<PostgresConfig>,
+    runtime: tokio::runtime::Handle,
+    pub(super) writer: Link,
+    pub(super) follower: Link,
+    pub(super) bodies: Link,
+    pub(super) upkeep: Link,
+    /// By shard: the largest head heard of.
+    pub(super) heads: Vec<AtomicU64>,
+    /// By shard: bytes ever appended, as last heard of.
+    bytes: Vec<AtomicU64>,
+    /// By shard: nothing below this position is needed, says this engine.
+    pub(super) floors: Vec<AtomicU64>,
+    pub(super) pieces: ArcSwap<Pieces>,
+    /// By shard: the checkpoint that the database has.
+    pub(super) kept: Mutex<Vec<Option<Known>>>,
+    pub(super) cache: Mutex<Cache>,
+    /// Whether this engine is the one that sees to pieces and checkpoints.
+    pub(super) is_keeper: AtomicBool,
+    /// Upkeep has a reason not to wait.
+    pub(super) hurry: Notify,
+    /// One round of upkeep at a time.
+    pub(super) round: tokio::sync::Mutex<super::upkeep::Round>,
+}
+
+impl Shared {
+    /// Begins to make its connections. To be called within the runtime that will serve them.
+    pub(super) fn new(config: Arc<PostgresConfig>, shards: usize) -> Self {
+        let link = |role| Link::keep(Arc::clone(&config), role);
+        let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        Self {
+            runtime: tokio::runtime::Handle::current(),
+            writer: link(Role::Writer),
+            follower: link(Role::Follower),
+            bodies: link(Role::Bodies),
+            upkeep: link(Role::Upkeep),
+            heads: zeros(),
+            bytes: zeros(),
+            floors: zeros(),
+            pieces: ArcSwap::default(),
+            kept: Mutex::new(vec![None; shards]),
+            cache: Mutex::new(Cache::new(config.cache_bytes)),
+            is_keeper: AtomicBool::new(false),
+            hurry: Notify::new(),
+            round: tokio::sync::Mutex::default(),
+            config,
+        }
+    }
+
+    /// A future with a deadline, by the log's own timers: whoever polls it may have none.
+    pub(super) fn within<F: Future>(&self, limit: Duration, future: F) -> Timeout<F> {
+        let _entered = self.runtime.enter();
+        tokio::time::timeout(limit, future)
+    }
+
+    pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    pub(super) fn note_head(&self, shard: ShardId, head: u64) {
+        if let Some(known) = self.heads.get(usize::from(shard)) {
+            known.fetch_max(head, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn note_bytes(&self, shard: ShardId, bytes: u64) {
+        if let Some(known) = self.bytes.get(usize::from(shard)) {
+            known.fetch_max(bytes, Ordering::AcqRel);
+        }
+    }
+
+    /// An append of this engine: the sum of bytes is corrected by the next look at the heads.
+    pub(super) fn note_appended(&self, shard: ShardId, head: u64, more: u64) {
+        self.note_head(shard, head);
+        if let Some(known) = self.bytes.get(usize::from(shard)) {
+            known.fetch_add(more, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn known_head(&self, shard: ShardId) -> u64 {
+        self.heads.get(usize::from(shard)).map_or(0, |head| head.load(Ordering::Acquire))
+    }
+
+    /// Bytes ever appended to a shard, about.
+    pub(super) fn shard_bytes(&self, shard: ShardId) -> u64 {
+        self.bytes.get(usize::from(shard)).map_or(0, |bytes| bytes.load(Ordering::Acquire))
+    }
+
+    /// Bytes ever appended, about.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.bytes.iter().map(|bytes| bytes.load(Ordering::Acquire)).sum()
+    }
+
+    /// Position that the next entry begins at, as far as heads are known.
+    pub(super) fn end_of(&self, shard: ShardId) -> u64 {
+        position(self.known_head(shard))
+    }
+}

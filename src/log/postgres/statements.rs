@@ -1,0 +1,76 @@
+//! The SQL of a session, whole.
+//!
+//! Tables are named without their schema: every session's `search_path` says which it is.
+
+/// Asks for commits that survive the machine, whatever the cluster's default; one that asks for even
+/// more is left alone. Never less: after a crash of the server the database would have forgotten
+/// entries that engines have applied.
+pub(super) const COMMIT_DURABLY: &str = "SELECT set_config('synchronous_commit', 'on', false) \
+     WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+
+/// The server's version number, and whether it syncs at all.
+pub(super) const SERVER: &str = "SELECT current_setting('server_version_num')::int, \
+     current_setting('fsync')::bool";
+
+/// Appends one entry if its shard's head is where it should be; 1 or 0 rows.
+/// Parameters: shard, expected head, bytes, body.
+pub(super) const APPEND_ONE: &str = "
+WITH moved AS (
+    UPDATE heads SET head = head + 1, bytes = bytes + $3::int4, tail = $3::int4
+     WHERE shard = $1::int4 AND head = $2::int8
+    RETURNING piece
+)
+INSERT INTO log (shard, head, piece, body)
+SELECT $1::int4, $2::int8, piece, $4::bytea FROM moved";
+
+/// Appends entries of several shards if all heads are where they should be; all rows or none. Heads
+/// are locked in the order of their shards, so that two engines never wait for each other in a ring.
+/// Parameters: per shard its number, expected head, count of entries, bytes, bytes of the last; per
+/// entry its shard, number, body.
+pub(super) const APPEND_MANY: &str = "
+WITH asked AS (
+    SELECT * FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int4[])
+        AS asked (shard, expected, entries, bytes, tail)
+), locked AS (
+    SELECT heads.shard FROM heads JOIN asked ON heads.shard = asked.shard
+     WHERE heads.head = asked.expected ORDER BY heads.shard FOR UPDATE OF heads
+), checked AS (
+    SELECT count(*) = cardinality($1::int4[]) AS all_stand FROM locked
+), moved AS (
+    UPDATE heads SET head = heads.head + asked.entries, bytes = heads.bytes + asked.bytes,
+           tail = asked.tail
+      FROM asked, checked
+     WHERE checked.all_stand AND heads.shard = asked.shard
+    RETURNING heads.shard, heads.piece
+)
+INSERT INTO log (shard, head, piece, body)
+SELECT entry.shard, entry.head, moved.piece, entry.body
+  FROM unnest($6::int4[], $7::int8[], $8::bytea[]) AS entry (shard, head, body)
+  JOIN moved ON moved.shard = entry.shard";
+
+/// Heads of some shards. Parameter: their numbers.
+pub(super) const HEADS_OF: &str = "SELECT shard, head FROM heads WHERE shard = ANY($1::int4[])";
+
+/// All heads, with the bytes ever appended, in the order of the shards.
+pub(super) const HEADS: &str = "SELECT head, bytes FROM heads ORDER BY shard";
+
+/// Entries of a shard up to a number of bytes, the first one whatever its size.
+/// Parameters: shard, first entry, bytes, first piece, last piece, entries.
+pub(super) const READ: &str = "
+SELECT head, body FROM (
+    SELECT head, body, sum(octet_length(body)) OVER (ORDER BY head) AS total
+      FROM log
+     WHERE shard = $1::int4 AND head >= $2::int8 AND piece BETWEEN $4::int4 AND $5::int4
+     ORDER BY head LIMIT $6::int8
+) AS entry
+WHERE head = $2::int8 OR total <= $3::int8
+ORDER BY head";
+
+/// Bytes of an entry, and the entry if it is small, or else a part.
+/// Parameters: shard, entry, offset from 1, length, small, first piece, last piece.
+pub(super) const BODY: &str = "
+SELECT octet_length(body),
+       CASE WHEN octet_length(body) <= $5::int4 THEN body
+            ELSE substring(body FROM $3::int4 FOR $4::int4) END
+  FROM log
+ WHERE shard = $1::int4 AND head = $2::int8 AND piece BETWEEN $6::int4 AND $7::int4";

@@ -1,0 +1,133 @@
+//! What happens to appends and reads when the database is killed, frozen or away.
+
+use super::*;
+use crate::log::contract::{block_on, propose};
+
+fn append(log: &PostgresLog, head: u64) -> Result<Append, AppendError> {
+    block_on(
+        log.append(&[propose(0, head, b"entry"), propose(1, head, b"entry")], Durability::Synced),
+    )
+}
+
+#[test]
+fn a_killed_server_is_noticed_at_once_and_comes_back_by_itself() {
+    on_every_major(|installation| {
+        let mut cluster = Cluster::start(installation).unwrap();
+        let log = open_log(&config(&cluster, "s"));
+        append(&log, 0).unwrap();
+        assert_eq!(log.health(), Ok(()));
+        cluster.kill();
+        let began = Instant::now();
+        await_that("the end of the connection", || log.health().is_err());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // Nothing is sent any more, so it is known that nothing stands, and nobody waits.
+        let began = Instant::now();
+        assert!(matches!(append(&log, 1), Err(AppendError::Unavailable(_))));
+        assert!(matches!(block_on(log.heads(5)), Err(ReadError::Unavailable(_))));
+        let body = log.body(0, Extent { position: 0, len: 1 });
+        assert!(matches!(body, Err(ReadError::Unavailable(_))), "{body:?}");
+        assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+        cluster.start_again().unwrap();
+        await_that("the database", || log.health().is_ok() && block_on(log.heads(5)).is_ok());
+        assert_eq!(block_on(log.heads(5)).unwrap(), [1, 1, 0, 0, 0]);
+        assert!(matches!(append(&log, 1), Ok(Append::Appended(_))));
+    });
+}
+
+/// Appends until one fails; returns how many stood, and why the last did not.
+fn append_until_it_fails(log: &PostgresLog) -> (u64, AppendError) {
+    let mut head = 0;
+    loop {
+        match append(log, head) {
+            Ok(Append::Appended(_)) => head += 1,
+            Ok(Append::Conflict(shards)) => panic!("conflict on {shards:?} at {head}"),
+            Err(error) => return (head, error),
+        }
+    }
+}
+
+#[test]
+fn an_append_under_way_when_the_server_dies_is_never_called_failed_if_it_stands() {
+    on_every_major(|installation| {
+        let mut cluster = Cluster::start(installation).unwrap();
+        let mut unknown = 0;
+        for round in 0..20 {
+            if unknown > 1 {
+                break;
+            }
+            let config = config(&cluster, &format!("round_{round}"));
+            let log = open_log(&config);
+            let (stood, error) = std::thread::scope(|scope| {
+                let appending = scope.spawn(|| append_until_it_fails(&log));
+                std::thread::sleep(Duration::from_millis(150 + 37 * round));
+                cluster.kill_all();
+                appending.join().unwrap()
+            });
+            cluster.start_again().unwrap();
+            let found = block_on(open_log(&config).heads(5)).unwrap();
+            assert_eq!(found[0], found[1], "an append stands in part");
+            match error {
+                AppendError::OutcomeUnknown => {
+                    unknown += 1;
+                    assert!(found[0] == stood || found[0] == stood + 1, "{found:?} {stood}");
+                }
+                AppendError::Unavailable(_) => assert_eq!(found[0], stood),
+                other => panic!("{other}"),
+            }
+        }
+        assert!(unknown > 0, "no append was under way in any round");
+    });
+}
+
+#[test]
+fn a_frozen_server_is_given_up_within_the_deadline_and_the_outcome_is_unknown() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        let limit = Duration::from_millis(1_500);
+        let config =
+            PostgresConfig { append_timeout: limit, read_timeout: limit, ..config(&cluster, "s") };
+        let log = open_log(&config);
+        append(&log, 0).unwrap();
+        cluster.freeze();
+        let began = Instant::now();
+        assert_eq!(append(&log, 1), Err(AppendError::OutcomeUnknown));
+        assert!(began.elapsed() < limit + Duration::from_secs(1), "{:?}", began.elapsed());
+        let read = block_on(log.read(0, 0, 9));
+        assert!(matches!(read, Err(ReadError::Unavailable(_))), "{read:?}");
+        // It is known by now; the next ones do not wait.
+        let began = Instant::now();
+        assert!(matches!(append(&log, 1), Err(AppendError::Unavailable(_))));
+        assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+        cluster.thaw();
+        await_that("the database", || block_on(log.heads(5)).is_ok() && log.health().is_ok());
+        // The append was sent, so it may arrive after all; then the same entry is not added again.
+        let again = append(&log, 1).unwrap();
+        let stands = matches!(again, Append::Appended(_)) || again == Append::Conflict(vec![0, 1]);
+        assert!(stands, "{again:?}");
+        assert_eq!(block_on(log.heads(5)).unwrap(), [2, 2, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_row_that_another_engine_holds_is_waited_for_no_longer_than_the_lock_timeout() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        let lock_timeout = Duration::from_millis(300);
+        let log = open_log(&PostgresConfig { lock_timeout, ..config(&cluster, "s") });
+        std::thread::scope(|scope| {
+            let hold = "BEGIN; UPDATE s.heads SET head = head WHERE shard = 1; SELECT pg_sleep(2)";
+            let holding = scope.spawn(|| cluster.sql("postgres", hold).unwrap());
+            await_that("the lock", || {
+                let locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+                cluster.sql("postgres", locks).unwrap() == "1"
+            });
+            let began = Instant::now();
+            let refused = append(&log, 0);
+            // The server's own word: it does not stand.
+            assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+            holding.join().unwrap();
+        });
+        assert!(matches!(append(&log, 0), Ok(Append::Appended(_))));
+    });
+}
