@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Durability, LogFormat, Settings};
@@ -23,7 +24,8 @@ pub fn serve(
     is_terminal: bool,
     greeting: &mut dyn Write,
 ) -> Result<(), StartError> {
-    log_to_stderr(settings, is_terminal);
+    // Lives as long as anything may be logged; what waits then is written when it goes.
+    let _logs = log_to_stderr(settings, is_terminal);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if settings.server.worker_threads > 0 {
         builder.worker_threads(settings.server.worker_threads);
@@ -79,9 +81,12 @@ fn place(settings: &Settings) -> String {
         .map_or_else(|_| "?".to_owned(), |it| it.to_string())
 }
 
-fn log_to_stderr(settings: &Settings, is_terminal: bool) {
+/// Lines are written by a thread of their own: whoever reads them slowly, or not at all, must not hold
+/// up a commit. What does not fit its queue is left out and counted.
+fn log_to_stderr(settings: &Settings, is_terminal: bool) -> WorkerGuard {
     let filter = EnvFilter::new(format!("onrush={},warn", settings.server.log_level.word()));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let as_text = match settings.server.log_format {
         LogFormat::Auto => is_terminal,
         LogFormat::Text => true,
@@ -89,4 +94,5 @@ fn log_to_stderr(settings: &Settings, is_terminal: bool) {
     };
     // An error means that a test harness has installed its own.
     let _ = if as_text { logs.with_ansi(is_terminal).try_init() } else { logs.json().try_init() };
+    guard
 }

@@ -431,6 +431,6 @@ fn shard_config(settings: &Settings) -> shard::Config {
         segment_bytes: store.segment_bytes,
         compaction_live_ratio: store.compaction_live_ratio,
         sole_writer: !settings.database.url.is_set(),
-        ..shard::Config::default()
+        follow_interval_ms: settings.database.follow_interval_ms,
     }
 }

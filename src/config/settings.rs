@@ -155,6 +155,8 @@ settings! {
         append_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
         /// How long reading may take.
         read_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
+        /// How often to look at what other engines did. What this engine does itself it knows.
+        follow_interval_ms: u64 = 50, Rule::Millis { min: 1, max: HOUR };
         /// How long a commit waits for another engine's.
         lock_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE };
     }
