@@ -175,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_the_table_exists_and_there_are_six_of_them() {
+    fn every_flag_of_the_table_exists_and_there_are_seven_of_them() {
         let named: Vec<&str> = SETTINGS.iter().filter_map(|setting| setting.flag).collect();
-        assert_eq!(named.len(), 6);
+        assert_eq!(named.len(), 7);
         for flag in named {
             assert_eq!(flags(parse(&format!("onrush --{flag} v")).unwrap()).len(), 1, "--{flag}");
         }

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Durability, LogFormat, Settings};
-use crate::server::{Server, StartError};
+use crate::server::{Server, StartError, StoreKind};
 
 /// How long connections may take to end when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +45,11 @@ pub fn serve(
 }
 
 fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::Result<()> {
+    let store_words = server.store_words();
     let promise = match settings.store.durability {
+        _ if store_words.kind == StoreKind::Postgres => {
+            "sync: QoS 1 and 2 are answered when the database has committed"
+        }
         Durability::Sync => "sync: QoS 1 and 2 are answered when fdatasync has returned",
         Durability::Os => {
             "os: QoS 1 and 2 are answered BEFORE the disk has them; a power cut loses them"
@@ -58,7 +62,7 @@ fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::
         server.tcp_addr(),
         server.http_addr()
     )?;
-    writeln!(out, "store: embedded log in {}", settings.server.data_dir.display())?;
+    writeln!(out, "store: {}", store_words.place)?;
     writeln!(out, "durability: {promise}")?;
     out.flush()
 }

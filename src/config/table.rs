@@ -126,6 +126,19 @@ impl Field for PathBuf {
     }
 }
 
+impl Field for String {
+    fn take(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn give(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
 impl Field for Secret {
     fn take(value: &Value) -> Option<Self> {
         match value {

@@ -40,6 +40,11 @@ pub enum Rule {
         /// The longest secret, in bytes.
         bytes_max: usize,
     },
+    /// A text without control characters, at most this many bytes; empty means not given.
+    Text {
+        /// The longest text, in bytes.
+        bytes_max: usize,
+    },
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -93,7 +98,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Rule::Ratio`].
     Ratio(f64),
-    /// Of [`Rule::Path`], [`Rule::Choice`] and [`Rule::Secret`].
+    /// Of [`Rule::Path`], [`Rule::Choice`], [`Rule::Secret`] and [`Rule::Text`].
     Text(String),
 }
 
@@ -107,6 +112,9 @@ impl Rule {
             Self::Path => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
             Self::Secret { bytes_max } => (text.len() <= bytes_max
                 && text.bytes().all(|byte| byte.is_ascii_graphic()))
+            .then(|| Value::Text(text.to_owned())),
+            Self::Text { bytes_max } => (text.len() <= bytes_max
+                && !text.chars().any(char::is_control))
             .then(|| Value::Text(text.to_owned())),
             Self::Switch => text.parse().ok().map(Value::Switch),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
@@ -128,6 +136,9 @@ impl Rule {
             Self::Path => "a path that is not empty".to_owned(),
             Self::Secret { bytes_max } => {
                 format!("up to {bytes_max} printable ASCII characters without spaces")
+            }
+            Self::Text { bytes_max } => {
+                format!("up to {bytes_max} bytes of text on one line; empty when it is not given")
             }
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => {
@@ -178,7 +189,10 @@ impl Rule {
     /// Whether a TOML number or boolean may stand for it. A path `1` or a token `007` without quotes
     /// would lose what the person wrote.
     pub(super) fn takes_bare(self) -> bool {
-        !matches!(self, Self::Address | Self::Path | Self::Secret { .. } | Self::Choice(_))
+        !matches!(
+            self,
+            Self::Address | Self::Path | Self::Secret { .. } | Self::Text { .. } | Self::Choice(_)
+        )
     }
 }
 
@@ -278,6 +292,14 @@ mod tests {
             ["-0.1", "0", "1.0", "1.1", "NaN"].map(|text| ratio.read(text).is_some()),
             [false, true, true, false, false]
         );
+    }
+
+    #[test]
+    fn a_text_has_one_line_and_a_limit() {
+        let rule = Rule::Text { bytes_max: 4 };
+        assert_eq!(rule.read("a b"), Some(Value::Text("a b".to_owned())));
+        assert_eq!(rule.read(""), Some(Value::Text(String::new())));
+        assert_eq!(["abcde", "a\nb"].map(|text| rule.read(text)), [None, None]);
     }
 
     #[test]
