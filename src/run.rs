@@ -8,8 +8,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Durability, LogFormat, Settings};
-use crate::log::postgres::Database;
-use crate::server::{Server, StartError};
+use crate::server::{Server, StartError, StoreKind};
 
 /// How long connections may take to end when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +47,11 @@ pub fn serve(
 }
 
 fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::Result<()> {
+    let store_words = server.store_words();
     let promise = match settings.store.durability {
+        _ if store_words.kind == StoreKind::Postgres => {
+            "sync: QoS 1 and 2 are answered when the database has committed"
+        }
         Durability::Sync => "sync: QoS 1 and 2 are answered when fdatasync has returned",
         Durability::Os => {
             "os: QoS 1 and 2 are answered BEFORE the disk has them; a power cut loses them"
@@ -61,24 +64,9 @@ fn greet(settings: &Settings, server: &Server, out: &mut dyn Write) -> std::io::
         server.tcp_addr(),
         server.http_addr()
     )?;
-    if settings.database.url.is_set() {
-        writeln!(out, "store: PostgreSQL at {}", place(settings))?;
-        writeln!(
-            out,
-            "durability: QoS 1 and 2 are answered when the database has committed, or \
-             when fdatasync of the failover log has returned while it is away"
-        )?;
-        return out.flush();
-    }
-    writeln!(out, "store: embedded log in {}", settings.server.data_dir.display())?;
+    writeln!(out, "store: {}", store_words.place)?;
     writeln!(out, "durability: {promise}")?;
     out.flush()
-}
-
-/// The database without its password.
-fn place(settings: &Settings) -> String {
-    Database::parse(settings.database.url.expose())
-        .map_or_else(|_| "?".to_owned(), |it| it.to_string())
 }
 
 /// Lines are written by a thread of their own: whoever reads them slowly, or not at all, must not hold

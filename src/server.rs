@@ -1,14 +1,13 @@
 //! Composition: builds the rooms from the cellar up, opens the doors, and closes them in walking
 //! order. Decides nothing itself.
 //!
-//! Start: lock and identify the store, load rows, apply the log's tail, start the lane, listen. Stop:
-//! accept nothing new, answer what is under way, commit what waits in the rings, write a last
-//! checkpoint, sync the log.
+//! Start: lock and identify the store, load rows, apply the log's tail, start the lane (`store`),
+//! listen. Stop: accept nothing new, answer what is under way, commit what waits in the rings, write a
+//! last checkpoint, sync the log.
 
-mod postgres;
+mod store;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,26 +16,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::base::clock::{Clock, SystemClock};
-use crate::base::files::{DiskFiles, Files};
-use crate::base::place::ShardCount;
-use crate::base::random::{Random, SystemRandom};
-use crate::buffer::ring::RingLimits;
-use crate::buffer::{self, Buffers};
+pub use self::store::{StoreKind, StoreWords, start_engine};
+
+use crate::base::clock::Clock;
+use crate::base::files::Files;
+use crate::base::random::Random;
 use crate::catalog::{AutoCreate, Catalogs};
 use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
-use crate::failover;
 use crate::ingest::{self, Ingest};
-use crate::log::Log;
-use crate::log::identity::Identity;
-use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
-use crate::shard::failover::{Patience, Standby};
-use crate::shard::replica::Replica;
-use crate::shard::{self, Engine, Parts};
+use crate::log::local::StoreLock;
+use crate::shard::Engine;
 use crate::state::kv::Kv;
-use crate::state::kv::disk::{DiskKv, DiskKvConfig, OpenError};
-use crate::state::ledger::DedupPolicy;
 use crate::telemetry::Telemetry;
 use crate::wire::{Rooms, http, tcp};
 
@@ -91,6 +82,7 @@ pub struct Server {
     doors: JoinSet<()>,
     http_addr: SocketAddr,
     tcp_addr: SocketAddr,
+    store_words: StoreWords,
     /// Holds the folder's lock for as long as the server lives.
     _ground: Ground,
 }
@@ -106,31 +98,30 @@ impl Server {
         let tcp = TcpListener::bind(settings.server.tcp_addr).await;
         let tcp = tcp.doing(format!("cannot listen on {}", settings.server.tcp_addr))?;
         let owned = settings.clone();
-        let opening = tokio::task::spawn_blocking(move || open_engine(&owned));
-        let (engine, telemetry, ground) = opening.await.doing("opening the store")??;
-        Self::open_doors(settings, engine, telemetry, ground, http, tcp)
+        let opening = tokio::task::spawn_blocking(move || store::open(&owned));
+        let opened = opening.await.doing("opening the store")??;
+        Self::open_doors(settings, opened, http, tcp)
     }
 
     fn open_doors(
         settings: &Settings,
-        engine: Arc<Engine>,
-        telemetry: Arc<Telemetry>,
-        ground: Ground,
+        opened: store::Opened,
         http_listener: TcpListener,
         tcp_listener: TcpListener,
     ) -> Result<Self, StartError> {
+        let store::Opened { engine, telemetry, ground, store_words } = opened;
         let http_addr = http_listener.local_addr().doing("reading the HTTP address")?;
         let tcp_addr = tcp_listener.local_addr().doing("reading the TCP address")?;
         let rooms = Arc::new(rooms(settings, engine, telemetry, &ground));
         let (stop, stopped) = watch::channel(false);
         let mut doors = JoinSet::new();
-        let tcp_config = Arc::new(tcp_config(settings));
+        let tcp_config = Arc::new(tcp_config(settings, &store_words));
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        let http_config = Arc::new(http_config(settings));
+        let http_config = Arc::new(http_config(settings, &store_words));
         let http_rooms = Arc::clone(&rooms);
         doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
-        Ok(Self { rooms, stop, doors, http_addr, tcp_addr, _ground: ground })
+        Ok(Self { rooms, stop, doors, http_addr, tcp_addr, store_words, _ground: ground })
     }
 
     /// Where HTTP is served.
@@ -143,6 +134,12 @@ impl Server {
     #[must_use]
     pub fn tcp_addr(&self) -> SocketAddr {
         self.tcp_addr
+    }
+
+    /// Which store it has.
+    #[must_use]
+    pub fn store_words(&self) -> &StoreWords {
+        &self.store_words
     }
 
     /// The rooms, for figures.
@@ -165,153 +162,6 @@ impl Server {
         }
         self.rooms.engine.stop().await;
     }
-}
-
-/// An engine, its counters, and what it stands on.
-type Opened = (Arc<Engine>, Arc<Telemetry>, Ground);
-
-/// Opens the store that the settings name and starts its engine.
-fn open_engine(settings: &Settings) -> Result<Opened, StartError> {
-    match settings.database.url.is_set() {
-        true => postgres::open(settings),
-        false => open_embedded(settings),
-    }
-}
-
-fn open_embedded(settings: &Settings) -> Result<Opened, StartError> {
-    let folder = &settings.server.data_dir;
-    let what = || format!("opening the data folder {}", folder.display());
-    std::fs::create_dir_all(folder).doing(what())?;
-    let files = DiskFiles::open(folder.join("log")).doing(what())?;
-    let lock = StoreLock::take(&files, folder).doing(what())?;
-    let kv = open_kv(&folder.join("state"), settings.store.cache_bytes)?;
-    let ground = Ground {
-        home: Arc::new(DiskFiles::open(folder).doing(what())?),
-        files: Arc::new(files),
-        kv,
-        clock: Arc::new(SystemClock::new()),
-        random: Arc::new(SystemRandom),
-        lock: Some(lock),
-    };
-    let telemetry = Arc::new(Telemetry::default());
-    let engine = start_engine(settings, &ground, Arc::clone(&telemetry))?;
-    Ok((Arc::new(engine), telemetry, ground))
-}
-
-/// Rows are derived: damaged ones are set aside, never deleted, and built again from the log.
-fn open_kv(folder: &Path, cache_bytes: u64) -> Result<Arc<dyn Kv>, StartError> {
-    let config = DiskKvConfig { cache_bytes, ..DiskKvConfig::default() };
-    let what = format!("opening the state in {}", folder.display());
-    let opened = match DiskKv::open(folder, config) {
-        Ok(kv) => return Ok(Arc::new(kv)),
-        Err(OpenError::Missing(_)) => DiskKv::create(folder, config),
-        Err(error @ OpenError::Damaged { .. }) => {
-            tracing::warn!(%error, "the state is damaged; it is set aside and built from the log");
-            DiskKv::set_aside(folder).doing(what.clone())?;
-            DiskKv::create(folder, config)
-        }
-        Err(error) => Err(error),
-    };
-    Ok(Arc::new(opened.doing(what)?))
-}
-
-/// Starts an engine on its ground: identity, rows, the log's tail, the lane.
-///
-/// # Errors
-/// [`StartError`]: the store is another's, damaged, or needs what this server does not have.
-pub fn start_engine(
-    settings: &Settings,
-    ground: &Ground,
-    telemetry: Arc<Telemetry>,
-) -> Result<Engine, StartError> {
-    let asked = ShardCount::new(settings.store.shards as u16);
-    let asked = asked.ok_or("out of range").doing("reading store.shards")?;
-    let now_ms = ground.clock.now_ms();
-    let loaded = Identity::load_or_create(&*ground.files, &*ground.random, asked, now_ms);
-    let identity = loaded.doing("reading the store's identity")?.identity();
-    if identity.shards != asked {
-        tracing::warn!(
-            asked = asked.get(),
-            shards = identity.shards.get(),
-            "the number of shards was fixed when the store was made"
-        );
-    }
-    let (log, replica) = replay(settings, ground, &identity)?;
-    let standby = standby(settings, ground, "failover", &replica)?;
-    launch(settings, ground, telemetry, Arc::new(log), replica, standby)
-}
-
-/// Starts an engine on a replica that has what its log says.
-fn launch(
-    settings: &Settings,
-    ground: &Ground,
-    telemetry: Arc<Telemetry>,
-    log: Arc<dyn Log>,
-    replica: Replica,
-    standby: Standby,
-) -> Result<Engine, StartError> {
-    let buffers = Arc::new(Buffers::new(replica.count().get(), buffer_config(settings)));
-    let parts = Parts {
-        log,
-        kv: Arc::clone(&ground.kv),
-        clock: Arc::clone(&ground.clock),
-        random: Arc::clone(&ground.random),
-        buffers,
-        telemetry,
-        standby: Some(standby),
-    };
-    Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
-}
-
-/// The failover log, with what a run before left waiting in it.
-fn standby(
-    settings: &Settings,
-    ground: &Ground,
-    folder: &str,
-    replica: &Replica,
-) -> Result<Standby, StartError> {
-    let failover = &settings.failover;
-    let config =
-        failover::Config { disk_bytes_max: failover.disk_bytes_max, ..failover::Config::default() };
-    let patience = Patience { suspect_ms: failover.suspect_ms, probe_ms: failover.probe_ms };
-    let opened = Standby::open(&*ground.home, folder, config, patience, replica);
-    opened.doing(
-        "opening the failover log (it holds messages that were answered for; look at it with \
-         `onrush log verify`)",
-    )
-}
-
-/// Brings the state up to the log: from its rows and the log's tail.
-fn replay(
-    settings: &Settings,
-    ground: &Ground,
-    identity: &Identity,
-) -> Result<(LocalLog, Replica), StartError> {
-    let replica = Replica::load(identity.shards, identity.key, &*ground.kv);
-    let mut replica = replica.doing("reading the state")?;
-    let applied = replica.applied().into_iter();
-    let applied: Vec<Applied> =
-        applied.map(|(next_index, position)| Applied { next_index, position }).collect();
-    let mut damage = None;
-    let opened = LocalLog::open(
-        Arc::clone(&ground.files),
-        &local_config(settings, identity),
-        &applied,
-        &mut |stored| {
-            if let Err(error) = replica.apply_stored(&stored) {
-                damage.get_or_insert(error);
-            }
-        },
-    );
-    let (log, report) = opened.doing(
-        "opening the log (if its state is damaged: move the folder `state` away, and it is built \
-         again from the log as far as that reaches back)",
-    )?;
-    if let Some(error) = damage {
-        return Err(error).doing("applying the log");
-    }
-    tracing::info!(entries = report.entries, "the state is up to date with the log");
-    Ok((log, replica))
 }
 
 fn rooms(
@@ -357,7 +207,7 @@ fn start_new(settings: &Settings) -> bool {
     matches!(settings.delivery.subscription_mode, SubscriptionMode::New | SubscriptionMode::NewOnly)
 }
 
-fn tcp_config(settings: &Settings) -> tcp::Config {
+fn tcp_config(settings: &Settings, store_words: &StoreWords) -> tcp::Config {
     let wire = &settings.wire;
     tcp::Config {
         frame_bytes_max: wire.frame_bytes_max,
@@ -369,12 +219,16 @@ fn tcp_config(settings: &Settings) -> tcp::Config {
         pop_bytes_max: settings.delivery.pop_bytes_max as u64,
         start_new: start_new(settings),
         token: token(settings),
-        store: if settings.database.url.is_set() { "postgres" } else { "embedded" },
-        durability: settings.store.durability.word(),
+        store: store_words.kind.word(),
+        // A database commits durably whatever is asked for.
+        durability: match store_words.kind {
+            StoreKind::Postgres => Durability::Sync.word(),
+            StoreKind::Embedded => settings.store.durability.word(),
+        },
     }
 }
 
-fn http_config(settings: &Settings) -> http::Config {
+fn http_config(settings: &Settings, store_words: &StoreWords) -> http::Config {
     let delivery = &settings.delivery;
     http::Config {
         dialect: match settings.http.dialect {
@@ -393,44 +247,7 @@ fn http_config(settings: &Settings) -> http::Config {
         pop_bytes_max: delivery.pop_bytes_max as u64,
         messages_max: delivery.messages_max,
         start_new: start_new(settings),
-        names_messages: settings.database.url.is_set(),
+        names_messages: store_words.kind == StoreKind::Postgres,
         ..http::Config::default()
-    }
-}
-
-fn local_config(settings: &Settings, identity: &Identity) -> LocalConfig {
-    LocalConfig {
-        segment_bytes: settings.store.segment_bytes,
-        promise: match settings.store.durability {
-            Durability::Sync => Promise::Synced,
-            Durability::Os => Promise::Written,
-        },
-        store: Some(identity.store),
-        ..LocalConfig::new(identity.shards)
-    }
-}
-
-fn buffer_config(settings: &Settings) -> buffer::Config {
-    let buffer = &settings.buffer;
-    let messages_max = u32::try_from(buffer.ring_messages_max).unwrap_or(u32::MAX);
-    let ring = RingLimits { messages_max, bytes_max: buffer.ring_bytes_max as u64 };
-    buffer::Config { ring, budget_bytes: buffer.budget_bytes as u64 }
-}
-
-fn shard_config(settings: &Settings) -> shard::Config {
-    let store = &settings.store;
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    shard::Config {
-        hot_tail_bytes: store.hot_tail_bytes as u64,
-        checkpoint_interval_ms: store.checkpoint_interval_ms,
-        retention_interval_ms: store.retention_interval_ms,
-        dedup: DedupPolicy {
-            horizon_ms: millis(store.dedup_horizon),
-            generation_ms: millis(store.dedup_generation),
-        },
-        segment_bytes: store.segment_bytes,
-        compaction_live_ratio: store.compaction_live_ratio,
-        sole_writer: !settings.database.url.is_set(),
-        follow_interval_ms: settings.database.follow_interval_ms,
     }
 }

@@ -48,6 +48,8 @@ const ORDERS: &[Order] = &[
     fits("buffer.buffer_max", "buffer.ring_messages_max"),
     fits("store.dedup_generation", "store.dedup_horizon"),
     fits("delivery.pop_batch", "delivery.messages_max"),
+    // Longer than the statement may take it would never be the reason.
+    fits("database.lock_timeout_ms", "database.append_timeout_ms"),
 ];
 
 /// Finds every pair that does not fit.

@@ -31,7 +31,7 @@ mod value;
 
 pub use choice::{Dialect, Durability, LogFormat, LogLevel, Secret, SubscriptionMode};
 pub use error::{ConfigError, Origin, Problem, Shown};
-pub use settings::{Buffer, Delivery, Http, SETTINGS, Server, Settings, Store, Wire};
+pub use settings::{Buffer, Database, Delivery, Http, SETTINGS, Server, Settings, Store, Wire};
 pub use source::{FlagValue, Inputs};
 pub use table::Setting;
 pub use template::{show, template};

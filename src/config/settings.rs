@@ -137,34 +137,52 @@ settings! {
         cache_bytes: u64 = 8 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
     }
 
-    /// PostgreSQL as the store, in place of the embedded log.
+    /// PostgreSQL, in the place of the log on disk: for data in a database that is there already, and
+    /// for several servers that share one store. Without a URL or a host there is no database.
     database: Database {
-        /// Where the database is: postgresql://user:password@host:port/database; empty keeps the
-        /// embedded log. Better given by the variable ONRUSH_DATABASE_URL_FILE, the path of a file
-        /// that holds it: a flag shows in the list of processes.
-        url: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
-            names ["ONRUSH_DATABASE_URL"], flag "database-url";
-        /// The schema that holds the store; made where it is missing. Stores of one database are
-        /// told apart by it.
-        schema: String = "onrush".to_owned(), Rule::Name { bytes_max: 48 },
-            names ["ONRUSH_DATABASE_SCHEMA"];
+        /// Where the database is: postgresql://user:password@host:port/name, with libpq's parameters
+        /// sslmode and sslrootcert. Better given by the variable ONRUSH_DATABASE_URL_FILE, the path of
+        /// a file that holds it: a flag shows in the list of processes.
+        url: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 }, flag "database-url";
+        /// The host of the database, where there is no URL; a path is the folder of its socket.
+        host: String = String::new(), Rule::Text { bytes_max: 255 }, names ["PG_HOST"];
+        /// The port, where there is no URL.
+        port: u16 = 5432, Rule::Count { min: 1, max: 65_535 }, names ["PG_PORT"];
+        /// The name of the database, where there is no URL.
+        name: String = "postgres".to_owned(), Rule::Text { bytes_max: 63 }, names ["PG_DB"];
+        /// As whom it is used, where there is no URL.
+        user: String = "postgres".to_owned(), Rule::Text { bytes_max: 63 }, names ["PG_USER"];
+        /// The password, where there is no URL.
+        password: Secret = Secret::default(), Rule::Secret { bytes_max: 1024 },
+            names ["PG_PASSWORD"];
+        /// Whether connections must be encrypted, where there is no URL. Off, they are where the
+        /// server offers it.
+        use_ssl: bool = false, Rule::Switch, names ["PG_USE_SSL"];
+        /// Whether an encrypted connection is refused when the system's authorities do not know the
+        /// server's certificate, where there is no URL.
+        verify_ssl: bool = true, Rule::Switch, names ["PG_SSL_REJECT_UNAUTHORIZED"];
+        /// The schema that holds the store; made when it is missing. Several stores fit into one
+        /// database.
+        schema: String = "onrush".to_owned(), Rule::Text { bytes_max: 48 };
         /// How long making a connection may take.
-        connect_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE };
-        /// How long a commit may take until its outcome counts as unknown: a database that swallows
-        /// everything is noticed after it.
-        append_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
-        /// How long reading may take.
-        read_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: MINUTE };
-        /// How often to look at what other engines did. What this engine does itself it knows.
+        connect_timeout_ms: u64 = 1_000, Rule::Millis { min: 50, max: MINUTE },
+            names ["DB_CONNECTION_TIMEOUT"];
+        /// How long a commit may take until it is not known what became of it.
+        append_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: 10 * MINUTE },
+            names ["DB_STATEMENT_TIMEOUT"];
+        /// How long a commit waits for another server's lock. It holds its own for no longer than the
+        /// database takes, so a long wait means that somebody hangs.
+        lock_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE },
+            names ["DB_LOCK_TIMEOUT"];
+        /// How often a server that has nothing else to do looks at what others did.
         follow_interval_ms: u64 = 50, Rule::Millis { min: 1, max: HOUR };
-        /// How long a commit waits for another engine's.
-        lock_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE };
     }
 
     /// The log that takes pushes while the store is away, or while they are held back on purpose.
     failover: Failover {
         /// Bytes that it may take on disk. Beyond it pushes are refused until the store is back.
-        disk_bytes_max: u64 = 8 * 1024 * 1024 * 1024, Rule::Bytes { min: 64 * MIB, max: 16 * 1024 * GIB };
+        disk_bytes_max: u64 = 8 * 1024 * 1024 * 1024,
+            Rule::Bytes { min: 64 * MIB, max: 16 * 1024 * GIB };
         /// How long a store that fails is tried again before pushes go to this log. Most breaks are
         /// shorter than a client notices.
         suspect_ms: u64 = 500, Rule::Millis { min: 1, max: MINUTE };

@@ -40,9 +40,9 @@ pub enum Rule {
         /// The longest secret, in bytes.
         bytes_max: usize,
     },
-    /// A name in a database: lower-case letters, digits and underscores, not beginning with a digit.
-    Name {
-        /// The longest name, in bytes.
+    /// A text without control characters, at most this many bytes; empty means not given.
+    Text {
+        /// The longest text, in bytes.
         bytes_max: usize,
     },
     /// `true` or `false`.
@@ -98,7 +98,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Rule::Ratio`].
     Ratio(f64),
-    /// Of [`Rule::Path`], [`Rule::Name`], [`Rule::Choice`] and [`Rule::Secret`].
+    /// Of [`Rule::Path`], [`Rule::Choice`], [`Rule::Secret`] and [`Rule::Text`].
     Text(String),
 }
 
@@ -113,13 +113,9 @@ impl Rule {
             Self::Secret { bytes_max } => (text.len() <= bytes_max
                 && text.bytes().all(|byte| byte.is_ascii_graphic()))
             .then(|| Value::Text(text.to_owned())),
-            Self::Name { bytes_max } => {
-                let is_ours =
-                    |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-                let begins = text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-                (begins && text.len() <= bytes_max && text.bytes().all(is_ours))
-                    .then(|| Value::Text(text.to_owned()))
-            }
+            Self::Text { bytes_max } => (text.len() <= bytes_max
+                && !text.chars().any(char::is_control))
+            .then(|| Value::Text(text.to_owned())),
             Self::Switch => text.parse().ok().map(Value::Switch),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
             Self::Count { min, max } => within(read_digits(text)?, min, max),
@@ -141,10 +137,9 @@ impl Rule {
             Self::Secret { bytes_max } => {
                 format!("up to {bytes_max} printable ASCII characters without spaces")
             }
-            Self::Name { bytes_max } => format!(
-                "up to {bytes_max} lower-case letters, digits and underscores, not beginning with a \
-                 digit"
-            ),
+            Self::Text { bytes_max } => {
+                format!("up to {bytes_max} bytes of text on one line; empty when it is not given")
+            }
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => {
                 let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
@@ -196,7 +191,7 @@ impl Rule {
     pub(super) fn takes_bare(self) -> bool {
         !matches!(
             self,
-            Self::Address | Self::Path | Self::Name { .. } | Self::Secret { .. } | Self::Choice(_)
+            Self::Address | Self::Path | Self::Secret { .. } | Self::Text { .. } | Self::Choice(_)
         )
     }
 }
@@ -297,6 +292,14 @@ mod tests {
             ["-0.1", "0", "1.0", "1.1", "NaN"].map(|text| ratio.read(text).is_some()),
             [false, true, true, false, false]
         );
+    }
+
+    #[test]
+    fn a_text_has_one_line_and_a_limit() {
+        let rule = Rule::Text { bytes_max: 4 };
+        assert_eq!(rule.read("a b"), Some(Value::Text("a b".to_owned())));
+        assert_eq!(rule.read(""), Some(Value::Text(String::new())));
+        assert_eq!(["abcde", "a\nb"].map(|text| rule.read(text)), [None, None]);
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! Writes checkpoints beside the lane: one thread, one shard at a time.
 //!
 //! Rows are written only when the log is durable up to what they include; otherwise a power cut
-//! could leave rows that know more than the log.
+//! could leave rows that know more than the log. Where the log has a vault, the shard's rows go there
+//! whole when that is due.
 
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use tokio::runtime::Runtime;
+
+use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::Buffers;
 use crate::log::Log;
 use crate::shard::command::{Command, Inbox};
 use crate::state::checkpoint::Checkpoint;
 use crate::state::kv::{Kv, KvError};
+use crate::state::portable;
 
 /// Hands checkpoints to the thread. Dropped, it waits for the thread: whoever stopped the engine may
 /// open its log again.
@@ -38,12 +43,14 @@ impl Handle {
         kv: Arc<dyn Kv>,
         inbox: Arc<Inbox>,
         buffers: Arc<Buffers>,
+        count: ShardCount,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Checkpoint>();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = std::thread::Builder::new().name("onrush-checkpoint".into());
         let thread = thread.spawn(move || {
             while let Ok(checkpoint) = receiver.recv() {
+                let (shard, head) = (checkpoint.shard, checkpoint.head);
                 let written = match write(&*log, &*kv, checkpoint, &runtime) {
                     Ok(()) => true,
                     Err(error) => {
@@ -51,6 +58,10 @@ impl Handle {
                         false
                     }
                 };
+                // While the rows are still those of the checkpoint.
+                if written && let Err(error) = save(&*log, &*kv, count, (shard, head), &runtime) {
+                    tracing::warn!(shard, %error, "the log's vault keeps an older checkpoint");
+                }
                 inbox.put(Command::CheckpointDone { written });
                 buffers.bell().ring();
             }
@@ -79,7 +90,7 @@ pub(super) fn write(
     log: &dyn Log,
     kv: &dyn Kv,
     mut checkpoint: Checkpoint,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &Runtime,
 ) -> Result<(), WriteError> {
     if log.durable_to(checkpoint.shard) < checkpoint.position {
         runtime.block_on(log.sync())?;
@@ -87,4 +98,20 @@ pub(super) fn write(
     checkpoint.resolve(kv)?;
     kv.write(&checkpoint.rows)?;
     Ok(())
+}
+
+/// Saves the rows of a shard, which include `head` entries, in the log's vault, if that is due.
+fn save(
+    log: &dyn Log,
+    kv: &dyn Kv,
+    count: ShardCount,
+    (shard, head): (ShardId, u64),
+    runtime: &Runtime,
+) -> Result<(), WriteError> {
+    let Some(vault) = log.vault().filter(|vault| vault.is_due(shard, head)) else { return Ok(()) };
+    let mut saving = vault.save(shard, head);
+    portable::export(shard, count, kv, &mut |part| {
+        runtime.block_on(saving.add(part)).map_err(WriteError::from)
+    })?;
+    Ok(runtime.block_on(saving.finish())?)
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::files::Files;
-use crate::base::place::ShardId;
+use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal};
 use crate::buffer::ring::Ring;
 use crate::failover::gate::Gate;
@@ -66,6 +66,7 @@ pub struct Standby {
     spill: Option<Spill>,
     quarantine: Quarantine,
     gate: Gate,
+    shards: ShardCount,
     patience: Patience,
     /// While the store is down: when to look for it, in the clock's microseconds.
     probe_at_us: Option<u64>,
@@ -111,6 +112,7 @@ impl Standby {
             spill,
             quarantine,
             gate,
+            shards: replica.count(),
             patience,
             probe_at_us,
             replay_at_us,
@@ -132,9 +134,10 @@ impl Standby {
         spill.write(batches).map(|_| ())
     }
 
-    /// The store is away from the start.
-    pub fn begin_down(&mut self) {
-        self.probe_at_us = Some(0);
+    /// The shards that it was opened for.
+    #[must_use]
+    pub fn shards(&self) -> ShardCount {
+        self.shards
     }
 }
 

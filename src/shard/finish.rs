@@ -226,6 +226,15 @@ impl Lane {
         }
     }
 
+    /// Lets everybody who waits try again.
+    pub(super) fn wake_all(&mut self) {
+        let queues: Vec<QueueId> =
+            self.replica.catalog.catalog().iter().map(|queue| queue.id).collect();
+        for queue in queues {
+            self.wake_queue(queue);
+        }
+    }
+
     fn wake_queue(&mut self, queue: QueueId) {
         let catalog = self.replica.catalog.catalog();
         let Some(definition) = catalog.get(queue) else { return };

@@ -5,8 +5,9 @@
 //! seen. Called by the lane.
 
 use crate::base::place::ShardId;
-use crate::log::AppendError;
+use crate::log::{AppendError, ReadError};
 use crate::shard::lane::Lane;
+use crate::shard::restore;
 use crate::state::effect::Origin;
 
 /// Bytes of entries that are read at a time.
@@ -39,8 +40,13 @@ impl Lane {
     ) -> Result<(), AppendError> {
         loop {
             let from = self.replica.head(shard);
-            let entries = self.runtime.block_on(self.log.read(shard, from, READ_BYTES));
-            let entries = entries.map_err(|error| unavailable(&error))?;
+            let entries = match self.runtime.block_on(self.log.read(shard, from, READ_BYTES)) {
+                Err(ReadError::TooOld(_)) => {
+                    self.catch_up(shard)?;
+                    continue;
+                }
+                entries => entries.map_err(|error| unavailable(&error))?,
+            };
             if entries.is_empty() {
                 return Ok(());
             }
@@ -52,6 +58,26 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// This engine was away for so long that the others have let go of what it missed: it takes the
+    /// shard from their checkpoint.
+    fn catch_up(&mut self, shard: ShardId) -> Result<(), AppendError> {
+        // Two who write rows of one shard would mix them. It ends soon, and this is tried again.
+        if self.schedule.under_way().is_some() {
+            return Err(unavailable(&"a checkpoint is under way"));
+        }
+        let head = self.replica.head(shard);
+        tracing::warn!(shard, head, "the log no longer has what comes next");
+        let count = self.replica.count();
+        let caught = restore::catch_up(&*self.log, &*self.kv, count, shard, &self.runtime);
+        caught.map_err(|error| unavailable(&error))?;
+        self.replica.reload(shard, &*self.kv).map_err(|error| unavailable(&error))?;
+        // What lay between is not known one by one: whoever waits looks for itself.
+        self.tidied = false;
+        self.skipped = true;
+        self.wake_all();
+        Ok(())
     }
 
     /// Looks at all heads and applies what is missing; tells whether anything was. The catalog comes

@@ -84,6 +84,8 @@ pub(super) struct Lane {
     pub(super) follow_at_us: u64,
     /// Whether what a crash left half done was looked for.
     pub(super) tidied: bool,
+    /// A shard was taken from a checkpoint since the last append began: entries went by unseen.
+    pub(super) skipped: bool,
     pub(super) stopping: Option<Reply<()>>,
 }
 
@@ -288,6 +290,7 @@ impl Lane {
             return self.sync_for_duplicates(plan);
         }
         let (mut lost, mut failing_since_us) = (false, None);
+        self.skipped = false;
         for pause in 0..TRIES_MAX {
             let started = self.clock.monotonic_us();
             let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
@@ -302,6 +305,10 @@ impl Lane {
                     match self.look_for_ours(&shards) {
                         // The entries were applied by following; `finish` only signs.
                         Ok(true) => return Attempt::Done(Vec::new()),
+                        // Ours may be among the entries that nobody can read any more.
+                        Ok(false) if lost && self.skipped => {
+                            return Attempt::Failed(AppendError::OutcomeUnknown);
+                        }
                         Ok(false) => return Attempt::Again,
                         Err(error) => error,
                     }

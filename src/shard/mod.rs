@@ -7,7 +7,7 @@
 //! the loop that will bring their messages, rather than in the room that speaks to them: so the
 //! commit that makes a message visible hands it on in the very next one, without a race. The newest
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
-//! gives space back.
+//! gives space back. [`restore`] builds the state at start where the log is shared with others.
 
 mod checkpointer;
 pub mod command;
@@ -20,6 +20,7 @@ mod lane;
 pub mod parked;
 mod reclaim;
 pub mod replica;
+pub mod restore;
 pub mod round;
 pub mod schedule;
 mod steady;
@@ -140,6 +141,7 @@ impl Engine {
             Arc::clone(&kv),
             Arc::clone(&inbox),
             Arc::clone(&buffers),
+            count,
         )?;
         let now_us = clock.monotonic_us();
         let last_ms = replica.shards.iter().map(ShardState::last_ms).max().unwrap_or(0);
@@ -175,6 +177,7 @@ impl Engine {
             checkpoints_failed: false,
             follow_at_us: 0,
             tidied: config.sole_writer,
+            skipped: false,
             stopping: None,
         };
         let closing = Closing(Arc::clone(&inbox), Arc::clone(&buffers));

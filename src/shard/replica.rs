@@ -69,6 +69,19 @@ impl Replica {
         Ok(Self { shards, catalog, chores: Vec::new(), count, key })
     }
 
+    /// Takes one shard from its rows again, whatever it was before.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the rows cannot be read; it is as it was then.
+    pub fn reload(&mut self, shard: ShardId, kv: &dyn Kv) -> Result<(), LoadError> {
+        if shard == self.count.catalog() {
+            self.catalog = CatalogShard::load(shard, kv)?;
+        } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
+            *state = ShardState::load(shard, self.count, self.key, kv)?;
+        }
+        Ok(())
+    }
+
     /// How many shards, without the catalog's.
     #[must_use]
     pub fn count(&self) -> ShardCount {

@@ -33,8 +33,8 @@ impl Lane {
         self.checkpointer.write(checkpoint);
     }
 
-    /// A shard with changes; or a quiet one whose rows say nothing of much of the log, so that a
-    /// start would read it all for nothing.
+    /// A shard with changes, or one whose checkpoint the log's vault waits for; or a quiet one whose
+    /// rows say nothing of much of the log, so that a start would read it all for nothing.
     fn wants_checkpoint(&self, shard: u16) -> bool {
         const QUIET_BYTES: u64 = 64 << 20;
         // And no more than half a segment, or it would keep segments that nobody needs.
@@ -47,7 +47,11 @@ impl Lane {
             }
         };
         let unsaid = || self.log.end_of(shard).saturating_sub(stored);
-        changed || (self.config.sole_writer && unsaid() > quiet_bytes)
+        let awaited = || {
+            let vault = self.log.vault();
+            vault.is_some_and(|vault| vault.is_due(shard, self.replica.head(shard)))
+        };
+        changed || (self.config.sole_writer && unsaid() > quiet_bytes) || awaited()
     }
 
     fn checkpoint_of(&mut self, shard: u16) -> Checkpoint {

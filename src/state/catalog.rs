@@ -249,7 +249,7 @@ impl CatalogShard {
             });
         }
         let (trims, graves) = (Vec::new(), Vec::new());
-        Checkpoint { shard, rows, trims, graves, position: self.position }
+        Checkpoint { shard, head: self.head, rows, trims, graves, position: self.position }
     }
 
     /// Reads the catalog from its rows; empty without any.

@@ -46,6 +46,8 @@ pub struct Trim {
 pub struct Checkpoint {
     /// The shard.
     pub shard: ShardId,
+    /// Entries of the shard that the rows include.
+    pub head: u64,
     /// Rows to put or remove.
     pub rows: Vec<RowChange>,
     /// Run rows to remove; see [`Checkpoint::resolve`].
@@ -188,7 +190,8 @@ impl ShardState {
         self.ledger.begin_flush(policy, &mut out);
         let trims = std::mem::take(&mut self.changes.trims);
         let graves = std::mem::take(&mut self.changes.graves);
-        Checkpoint { shard: self.shard, rows: out, trims, graves, position: self.position }
+        let (shard, head, position) = (self.shard, self.head, self.position);
+        Checkpoint { shard, head, rows: out, trims, graves, position }
     }
 
     /// Ends the checkpoint under way: its rows can be read, so memory lets go of them.
@@ -322,6 +325,16 @@ impl ShardState {
         self.index_partition(local);
         self.refresh_ready(local);
     }
+}
+
+/// How many entries of a shard, or of the catalog, the rows include.
+///
+/// # Errors
+/// [`LoadError`] when the row that says so cannot be read.
+pub fn applied(shard: ShardId, kv: &dyn Kv) -> Result<u64, LoadError> {
+    let Some(mut meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(0) };
+    let cut_off = EntryError { field: "meta row", problem: "cut off" };
+    meta.try_get_u64_le().map_err(|_| LoadError::Row { shard, error: cut_off })
 }
 
 fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {

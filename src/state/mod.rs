@@ -5,8 +5,8 @@
 //! bodies that earlier entries put there. So two engines that applied the same entries are equal.
 //!
 //! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
-//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`ledger`] transaction ids,
-//! [`catalog`] queues.
+//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
+//! machine, [`ledger`] transaction ids, [`catalog`] queues.
 
 pub mod apply;
 pub mod catalog;
@@ -17,6 +17,7 @@ pub mod effect;
 pub mod kv;
 pub mod ledger;
 pub mod model;
+pub mod portable;
 pub mod progress;
 #[cfg(test)]
 mod proofs;

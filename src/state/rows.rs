@@ -50,6 +50,17 @@ pub(super) fn index_of_key(mut key: &[u8]) -> Option<u32> {
     key.try_get_u32().ok()
 }
 
+/// The number that every key begins with: a shard's or a partition's.
+pub(super) fn number_of_key(mut key: &[u8]) -> Option<u32> {
+    key.try_get_u32().ok()
+}
+
+/// Where the rows of a partition begin and end, in any space whose keys begin with its number.
+pub(super) fn keys_of_partition(partition: PartitionNumber) -> (Vec<u8>, Vec<u8>) {
+    let end = partition.checked_add(1).map(|next| key_u32(next).to_vec());
+    (key_u32(partition).to_vec(), end.unwrap_or_default())
+}
+
 /// Key of a run.
 #[must_use]
 pub fn run_key(partition: PartitionNumber, first_seq: Sequence) -> Vec<u8> {

@@ -67,6 +67,20 @@ impl TestServer {
         Self { server: Some(server), folder: self.folder, settings: self.settings }
     }
 
+    /// Stops it in order; [`Self::start_again`] starts it on the same folder.
+    #[allow(dead_code, reason = "not every test does something between")]
+    pub(crate) async fn stop_and_keep(mut self) -> (Settings, tempfile::TempDir) {
+        self.server.take().unwrap().stop(Duration::from_secs(10)).await;
+        (self.settings, self.folder)
+    }
+
+    /// Starts what was stopped, on new ports.
+    #[allow(dead_code, reason = "not every test does something between")]
+    pub(crate) async fn start_again(settings: Settings, folder: tempfile::TempDir) -> Self {
+        let server = Server::start(&settings).await.unwrap();
+        Self { server: Some(server), folder, settings }
+    }
+
     /// Stops it in order.
     pub(crate) async fn stop(mut self) {
         self.server.take().unwrap().stop(Duration::from_secs(10)).await;

@@ -43,6 +43,21 @@ impl Shared {
         }
     }
 
+    /// Whether the database answers where appends go.
+    pub(super) async fn ping(&self) -> Result<(), String> {
+        let session = self.writer.session()?;
+        let none: [i32; 0] = [];
+        let asked: [&(dyn ToSql + Sync); 1] = [&&none[..]];
+        let asking = session.client.query(&session.statements.heads_of, &asked);
+        match self.within(self.config.append_timeout, asking).await {
+            Ok(answer) => answer.map(|_| ()).map_err(|error| words(&error)),
+            Err(_late) => {
+                session.sever();
+                Err("the database did not answer in time".to_owned())
+            }
+        }
+    }
+
     fn check(&self, proposals: &[Proposal]) -> Result<(), AppendError> {
         let bytes: u64 = proposals.iter().map(|proposal| proposal.len() as u64).sum();
         let limit = self.config.append_bytes_max.min(ENTRY_BYTES_MAX);

@@ -141,11 +141,28 @@ impl Database {
         Self::from_settings(settings, encryption(mode, root)?)
     }
 
-    /// From values that are checked already.
+    /// From the parts of a URL, each as it is; a host that is a path is a socket's folder.
     ///
     /// # Errors
     /// [`UrlError::NoHost`] without a host.
-    pub fn from_settings(
+    pub fn from_parts(
+        (host, port): (&str, u16),
+        name: &str,
+        (user, password): (&str, &str),
+        encryption: Encryption,
+    ) -> Result<Self, UrlError> {
+        let mut settings = tokio_postgres::Config::new();
+        if host.is_empty() {
+            return Err(UrlError::NoHost);
+        }
+        settings.host(host).port(port).dbname(name).user(user);
+        if !password.is_empty() {
+            settings.password(password);
+        }
+        Self::from_settings(settings, encryption)
+    }
+
+    fn from_settings(
         mut settings: tokio_postgres::Config,
         encryption: Encryption,
     ) -> Result<Self, UrlError> {
@@ -335,6 +352,20 @@ mod tests {
     fn sockets_and_several_hosts_are_shown_as_they_are_meant() {
         assert_eq!(parse("postgres://%2Frun%2Fpg:5433/d").to_string(), "/run/pg:5433/d");
         assert_eq!(parse("postgres://a,b:6000/d").to_string(), "a:5432,b:6000/d");
+    }
+
+    #[test]
+    fn parts_mean_what_a_url_means() {
+        let system = Encryption::VerifyFull(Roots::System);
+        let parts = Database::from_parts(("h", 6000), "d", ("u", "s3cr3t"), system.clone());
+        let parts = parts.unwrap();
+        let url = parse("postgres://u:s3cr3t@h:6000/d?sslmode=verify-full");
+        assert_eq!(parts.settings(), url.settings());
+        assert_eq!(parts.encryption(), &system);
+        let socket = Database::from_parts(("/run/pg", 1), "d", ("u", ""), Encryption::Disable);
+        assert_eq!(socket.unwrap().to_string(), "/run/pg:1/d");
+        let nowhere = Database::from_parts(("", 1), "d", ("u", ""), Encryption::Disable);
+        assert_eq!(nowhere.unwrap_err(), UrlError::NoHost);
     }
 
     #[test]
