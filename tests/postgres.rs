@@ -207,6 +207,20 @@ async fn rows_that_know_more_than_the_database_are_made_again() {
     assert_eq!(peek(&queue, "a").await, (0..10).collect::<Vec<_>>());
     queue.clone().partition("p").push(numbered(30..31)).await.unwrap();
     assert_eq!(peek(&queue, "a").await, [30]);
+    // And once more, but others have filled the gap meanwhile: no head tells.
+    let (settings, folder) = server.stop_and_keep().await;
+    cluster.sql("postgres", back).unwrap();
+    let other = start(&cluster, |_| {}).await;
+    let elsewhere = other.client().await.queue("q");
+    for number in 50..60 {
+        elsewhere.clone().partition("p").push(numbered(number..number + 1)).await.unwrap();
+    }
+    let server = TestServer::start_again(settings, folder).await;
+    let queue = server.client().await.queue("q");
+    let all: Vec<usize> = (0..10).chain(50..60).collect();
+    assert_eq!(peek(&queue, "new").await, all);
+    assert_eq!(peek(&elsewhere, "newer").await, all);
+    other.stop().await;
     server.stop().await;
 }
 

@@ -12,7 +12,8 @@ use crate::base::place::{ShardCount, ShardId, StoreKey};
 use crate::log::vault::{Kept, Vault};
 use crate::log::{Log, ReadError};
 use crate::shard::replica::{ReplayError, Replica};
-use crate::state::checkpoint::{self, LoadError};
+use crate::state::checkpoint::{self, Applied, LoadError};
+use crate::state::codec;
 use crate::state::kv::{Kv, KvError};
 use crate::state::portable::{self, PartError};
 
@@ -108,8 +109,8 @@ pub(super) fn catch_up(
     let kept = restorer.kept()?;
     let kept = kept.iter().find(|kept| kept.shard == shard);
     match kept {
-        Some(kept) if kept.head > checkpoint::applied(shard, kv)? => restorer.import(*kept),
-        _ => Err(RestoreError::Missing { shard, needed: checkpoint::applied(shard, kv)? }),
+        Some(kept) if kept.head > checkpoint::applied(shard, kv)?.head => restorer.import(*kept),
+        _ => Err(RestoreError::Missing { shard, needed: checkpoint::applied(shard, kv)?.head }),
     }
 }
 
@@ -152,23 +153,20 @@ impl Restorer<'_> {
     /// to be replaced.
     fn fit(&self, shard: ShardId, head: u64, kept: Option<Kept>) -> Result<bool, RestoreError> {
         let applied = match checkpoint::applied(shard, self.kv) {
-            Ok(applied) => applied,
-            Err(LoadError::Row { .. }) => u64::MAX,
-            Err(error) => return Err(error.into()),
-        };
-        if applied > head {
-            if applied != u64::MAX {
+            Ok(applied) if self.are_of_this_log(shard, applied, head)? => applied.head,
+            Ok(Applied { head: applied, .. }) => {
                 tracing::warn!(
                     shard,
                     applied,
                     head,
-                    "rows know more than the log: it was taken back to an earlier state, or belongs \
-                     to other rows; they are made again"
+                    "rows say otherwise than the log, which was taken back to an earlier state; \
+                     they are made again"
                 );
+                return self.begin_again(shard, kept).map(|()| true);
             }
-            self.begin_again(shard, kept)?;
-            return Ok(true);
-        }
+            Err(LoadError::Row { .. }) => return self.begin_again(shard, kept).map(|()| true),
+            Err(error) => return Err(error.into()),
+        };
         let is_there = applied == head || self.has(shard, applied)?;
         match kept.filter(|kept| kept.head > applied) {
             // Without rows of one's own the checkpoint is the shorter way.
@@ -176,6 +174,28 @@ impl Restorer<'_> {
             None if !is_there => Err(RestoreError::Missing { shard, needed: applied }),
             _ => Ok(false),
         }
+    }
+
+    /// Whether the last entry that the rows include is the one that the log has. One that is gone by
+    /// now proves nothing either way.
+    fn are_of_this_log(
+        &self,
+        shard: ShardId,
+        applied: Applied,
+        head: u64,
+    ) -> Result<bool, RestoreError> {
+        let Some(last) = applied.head.checked_sub(1) else { return Ok(true) };
+        if applied.head > head {
+            return Ok(false);
+        }
+        let read = match self.runtime.block_on(self.log.read(shard, last, 1)) {
+            Err(ReadError::TooOld(_)) => return Ok(true),
+            read => read?,
+        };
+        let Some(entry) = read.into_iter().next() else { return Ok(true) };
+        let end = entry.position.saturating_add(entry.bytes.len() as u64);
+        let time_ms = codec::decode(entry.bytes).map(|entry| entry.time_ms);
+        Ok(end == applied.position && time_ms.is_ok_and(|time_ms| time_ms == applied.last_ms))
     }
 
     fn has(&self, shard: ShardId, index: u64) -> Result<bool, RestoreError> {

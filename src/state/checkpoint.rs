@@ -327,14 +327,29 @@ impl ShardState {
     }
 }
 
-/// How many entries of a shard, or of the catalog, the rows include.
+/// What the rows of a shard, or of the catalog, include.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Applied {
+    /// How many entries.
+    pub head: u64,
+    /// Log position behind the last one, or further where nothing of the shard follows.
+    pub position: u64,
+    /// Time of the last one, unix milliseconds.
+    pub last_ms: u64,
+}
+
+/// What the rows of a shard, or of the catalog, include; nothing without rows.
 ///
 /// # Errors
 /// [`LoadError`] when the row that says so cannot be read.
-pub fn applied(shard: ShardId, kv: &dyn Kv) -> Result<u64, LoadError> {
-    let Some(mut meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else { return Ok(0) };
+pub fn applied(shard: ShardId, kv: &dyn Kv) -> Result<Applied, LoadError> {
+    let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else {
+        return Ok(Applied::default());
+    };
     let cut_off = EntryError { field: "meta row", problem: "cut off" };
-    meta.try_get_u64_le().map_err(|_| LoadError::Row { shard, error: cut_off })
+    let found = read_meta(meta).ok_or(LoadError::Row { shard, error: cut_off })?;
+    let (head, position, last_ms) = found;
+    Ok(Applied { head, position, last_ms })
 }
 
 fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {

@@ -78,6 +78,9 @@ impl Shared {
             let head = expected.saturating_add(i64::from(*entries));
             self.note_appended(*shard as ShardId, head as u64, *bytes as u64);
         }
+        for proposal in proposals {
+            self.witness.note(proposal.shard, proposal.expected_head, &proposal.parts);
+        }
         Append::Appended(proposals.iter().map(|it| position(it.expected_head)).collect())
     }
 

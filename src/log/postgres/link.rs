@@ -9,9 +9,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::config::PostgresConfig;
 use super::session::{NoSession, Role, Session};
+use super::witness::Witness;
 
 /// Pause after a session that ended; a new one is mostly there at once.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -37,14 +39,14 @@ struct State {
 impl Link {
     /// Begins to keep a connection; the first one is on its way when this returns. To be called
     /// within a runtime.
-    pub(super) fn keep(config: Arc<PostgresConfig>, role: Role) -> Self {
+    pub(super) fn keep(config: Arc<PostgresConfig>, role: Role, witness: Arc<Witness>) -> Self {
         let state = Arc::new(State {
             session: ArcSwapOption::empty(),
             reason: Mutex::new("it is being connected".to_owned()),
             count: watch::Sender::new(0),
         });
-        let keeper = tokio::spawn(keep(config, role, Arc::clone(&state))).abort_handle();
-        Self { state, keeper }
+        let keeping = keep(config, role, witness, Arc::clone(&state));
+        Self { state, keeper: tokio::spawn(keeping).abort_handle() }
     }
 
     /// The session of this moment.
@@ -75,10 +77,10 @@ impl Drop for Link {
     }
 }
 
-async fn keep(config: Arc<PostgresConfig>, role: Role, state: Arc<State>) {
+async fn keep(config: Arc<PostgresConfig>, role: Role, witness: Arc<Witness>, state: Arc<State>) {
     let mut pause = PAUSE_MIN;
     loop {
-        let opening = Session::open(&config, role);
+        let opening = open(&config, role, &witness);
         let limit = config.connect_timeout + SET_UP_MAX;
         let opened = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
             let reason = format!("no session within {} ms", limit.as_millis());
@@ -105,5 +107,21 @@ async fn keep(config: Arc<PostgresConfig>, role: Role, state: Arc<State>) {
             }
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Opens a session, if it is with the database whose entries were seen.
+async fn open(
+    config: &PostgresConfig,
+    role: Role,
+    witness: &Witness,
+) -> Result<(Session, JoinHandle<()>), NoSession> {
+    let (session, driver) = Session::open(config, role).await?;
+    match witness.compare(&session.client).await? {
+        Ok(()) => Ok((session, driver)),
+        Err(foreign) => {
+            tracing::error!(?role, %foreign, "this is not the database that it was");
+            Err(NoSession { reason: foreign.to_string(), is_final: false })
+        }
     }
 }

@@ -16,6 +16,7 @@
 //! | `schema` | tables, and who the store is |
 //! | `statements` | SQL of the sessions |
 //! | `session`, `tls`, `link` | one connection; encrypted; kept |
+//! | `witness` | whether a database met again is the one it was |
 //! | `batch`, `append` | an append as parameters; its outcome |
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
@@ -45,6 +46,7 @@ mod tests;
 #[cfg(feature = "tls")]
 mod tls;
 mod upkeep;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -217,6 +219,10 @@ impl Log for PostgresLog {
 
     fn is_near(&self, shard: ShardId, position: u64) -> bool {
         self.shared.cache.lock().contains(shard, batch::place(position).0)
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.shared.writer.session().is_ok()
     }
 
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {

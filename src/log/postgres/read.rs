@@ -104,6 +104,7 @@ impl Shared {
             }
             let bytes = Bytes::copy_from_slice(body);
             cache.add(shard, index, bytes.clone());
+            self.witness.note(shard, index, std::slice::from_ref(&bytes));
             found.push(StoredEntry { shard, index, position: position(index), bytes });
         }
         if found.is_empty() { Err(gone) } else { Ok(found) }

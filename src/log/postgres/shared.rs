@@ -19,6 +19,7 @@ use super::config::PostgresConfig;
 use super::link::Link;
 use super::pieces::Pieces;
 use super::session::Role;
+use super::witness::Witness;
 use crate::base::place::ShardId;
 
 /// The log but for its thread.
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) follower: Link,
     pub(super) bodies: Link,
     pub(super) upkeep: Link,
+    pub(super) witness: Arc<Witness>,
     /// By shard: the largest head heard of.
     pub(super) heads: Vec<AtomicU64>,
     /// By shard: bytes ever appended, as last heard of.
@@ -50,7 +52,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Begins to make its connections. To be called within the runtime that will serve them.
     pub(super) fn new(config: Arc<PostgresConfig>, shards: usize) -> Self {
-        let link = |role| Link::keep(Arc::clone(&config), role);
+        let witness = Arc::new(Witness::new(shards));
+        let link = |role| Link::keep(Arc::clone(&config), role, Arc::clone(&witness));
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         Self {
             runtime: tokio::runtime::Handle::current(),
@@ -58,6 +61,7 @@ impl Shared {
             follower: link(Role::Follower),
             bodies: link(Role::Bodies),
             upkeep: link(Role::Upkeep),
+            witness: Arc::clone(&witness),
             heads: zeros(),
             bytes: zeros(),
             floors: zeros(),

@@ -4,6 +4,8 @@
 mod outages;
 mod several;
 mod space;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

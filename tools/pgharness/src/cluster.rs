@@ -1,6 +1,7 @@
 //! One cluster: a server process on a folder, a port and a socket of its own.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -200,6 +201,29 @@ impl Cluster {
             }
             std::thread::sleep(PAUSE * 10);
         }
+    }
+
+    /// Copies a file into the data folder, for the server alone to read: a key, say.
+    ///
+    /// # Errors
+    /// [`HarnessError::Io`].
+    pub fn install(&self, from: &Path, name: &str) -> Result<(), HarnessError> {
+        let to = self.data().join(name);
+        std::fs::copy(from, &to).map_err(HarnessError::io("copying to", &to))?;
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&to, private).map_err(HarnessError::io("closing", &to))?;
+        self.owner.give(&to)
+    }
+
+    /// Adds lines to the server's configuration; they count from its next start on.
+    ///
+    /// # Errors
+    /// [`HarnessError::Io`].
+    pub fn configure(&self, lines: &str) -> Result<(), HarnessError> {
+        let path = self.data().join("postgresql.conf");
+        let file = std::fs::OpenOptions::new().append(true).open(&path);
+        let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
+        written.map_err(HarnessError::io("adding to", path))
     }
 
     /// The end of what the server wrote to its log.

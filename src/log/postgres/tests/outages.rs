@@ -131,3 +131,33 @@ fn a_row_that_another_engine_holds_is_waited_for_no_longer_than_the_lock_timeout
         assert!(matches!(append(&log, 0), Ok(Append::Appended(_))));
     });
 }
+
+#[test]
+fn a_database_that_forgot_entries_or_has_others_is_not_used_again() {
+    on_every_major(|installation| {
+        let mut cluster = Cluster::start(installation).unwrap();
+        let config = config(&cluster, "s");
+        let log = open_log(&config);
+        for head in 0..3 {
+            append(&log, head).unwrap();
+        }
+        let other = open_log(&config);
+        // As a standby has it that lagged by one when it took over.
+        let back = "DELETE FROM s.log WHERE head = 2; UPDATE s.heads SET head = 2 WHERE head = 3";
+        cluster.sql("postgres", back).unwrap();
+        cluster.stop(onrush_pgharness::Stop::Fast);
+        cluster.start_again().unwrap();
+        let says = |word: &str| log.health().is_err_and(|reason| reason.contains(word));
+        await_that("its refusal", || says("taken back"));
+        assert!(matches!(append(&log, 3), Err(AppendError::Unavailable(_))));
+        assert!(matches!(block_on(log.heads(5)), Err(ReadError::Unavailable(_))));
+        // Somebody who saw nothing of what is gone goes on; the gap closes with another history.
+        await_that("the database", || other.health().is_ok());
+        let entry = |shard| propose(shard, 2, b"other");
+        let appended = block_on(other.append(&[entry(0), entry(1)], Durability::Synced));
+        assert!(matches!(appended, Ok(Append::Appended(_))), "{appended:?}");
+        await_that("its refusal", || says("another history"));
+        assert!(matches!(append(&log, 3), Err(AppendError::Unavailable(_))));
+        assert!(matches!(append(&other, 3), Ok(Append::Appended(_))));
+    });
+}

@@ -1,0 +1,102 @@
+//! What this engine has seen of each shard's newest entry, held against every database it meets again.
+//!
+//! A failover to a standby that lagged, or a backup that somebody restored, leaves a database that has
+//! forgotten entries, or has others in their place. An engine that went on there would mix two
+//! histories. So a connection that is made again counts only where the newest entries are those that
+//! were seen. In: entries that were appended or read. Out: whether a database is the one they are in.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use crate::base::place::ShardId;
+
+/// Bytes of an entry's start that tell it from all others: they say who wrote it and when.
+const START_BYTES: usize = 64;
+
+/// For each shard and entry asked for: the head, and the entry's length and start where it is there.
+const COMPARE: &str = "
+SELECT asked.shard, heads.head, entry.len, entry.start
+  FROM unnest($1::int4[], $2::int8[]) AS asked (shard, head)
+  JOIN heads ON heads.shard = asked.shard
+  LEFT JOIN LATERAL (
+       SELECT octet_length(log.body) AS len, substring(log.body FROM 1 FOR 64) AS start
+         FROM log WHERE log.shard = asked.shard AND log.head = asked.head
+  ) AS entry ON true";
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Seen {
+    index: u64,
+    len: usize,
+    start: Vec<u8>,
+}
+
+/// The newest entries seen, by shard.
+#[derive(Debug)]
+pub(super) struct Witness(Mutex<Vec<Option<Seen>>>);
+
+/// Why a database is not the one that was seen.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Foreign {
+    #[error(
+        "the database was taken back: shard {shard} has {head} entries and had {seen}; \
+         restart this server to begin again from what it has"
+    )]
+    TakenBack { shard: i32, head: u64, seen: u64 },
+    #[error(
+        "the database has another history: entry {index} of shard {shard} is not what it was; \
+         restart this server to begin again from what it has"
+    )]
+    Other { shard: i32, index: u64 },
+}
+
+impl Witness {
+    pub(super) fn new(shards: usize) -> Self {
+        Self(Mutex::new(vec![None; shards]))
+    }
+
+    /// Remembers an entry, given as a rope, if it is the newest one seen.
+    pub(super) fn note(&self, shard: ShardId, index: u64, parts: &[Bytes]) {
+        let mut all = self.0.lock();
+        let Some(seen) = all.get_mut(usize::from(shard)) else { return };
+        if seen.as_ref().is_some_and(|seen| seen.index >= index) {
+            return;
+        }
+        let start = parts.iter().flat_map(|part| part.iter().copied()).take(START_BYTES).collect();
+        *seen = Some(Seen { index, len: parts.iter().map(Bytes::len).sum(), start });
+    }
+
+    /// Whether the entries seen are in the database behind `client`. Those whose piece is gone by
+    /// now prove nothing either way.
+    ///
+    /// # Errors
+    /// The database's; or, within, why it is another one.
+    pub(super) async fn compare(
+        &self,
+        client: &Client,
+    ) -> Result<Result<(), Foreign>, tokio_postgres::Error> {
+        let seen = self.0.lock().clone();
+        let known: Vec<(i32, Seen)> =
+            (0..).zip(seen).filter_map(|(shard, seen)| Some((shard, seen?))).collect();
+        let shards: Vec<i32> = known.iter().map(|(shard, _)| *shard).collect();
+        let indexes: Vec<i64> = known.iter().map(|(_, seen)| seen.index as i64).collect();
+        let asked: [&(dyn ToSql + Sync); 2] = [&shards, &indexes];
+        for row in client.query(COMPARE, &asked).await? {
+            let (shard, head): (i32, i64) = (row.get(0), row.get(1));
+            let (len, start): (Option<i32>, Option<&[u8]>) = (row.get(2), row.get(3));
+            let Some((_, seen)) = known.iter().find(|(known, _)| *known == shard) else { continue };
+            let (head, index) = (head as u64, seen.index);
+            if head <= index {
+                return Ok(Err(Foreign::TakenBack { shard, head, seen: index + 1 }));
+            }
+            let is_same = |(len, start): (i32, &[u8])| {
+                usize::try_from(len).is_ok_and(|len| len == seen.len) && start == seen.start
+            };
+            if !len.zip(start).is_none_or(is_same) {
+                return Ok(Err(Foreign::Other { shard, index }));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
