@@ -346,10 +346,13 @@ pub fn applied(shard: ShardId, kv: &dyn Kv) -> Result<Applied, LoadError> {
     let Some(meta) = kv.get(Space::Meta, &rows::meta_key(shard))? else {
         return Ok(Applied::default());
     };
-    let cut_off = EntryError { field: "meta row", problem: "cut off" };
-    let found = read_meta(meta).ok_or(LoadError::Row { shard, error: cut_off })?;
-    let (head, position, last_ms) = found;
-    Ok(Applied { head, position, last_ms })
+    let error = EntryError { field: "meta row", problem: "cut off" };
+    read_applied(meta).map_err(|_| LoadError::Row { shard, error })
+}
+
+fn read_applied(mut meta: Bytes) -> Result<Applied, bytes::TryGetError> {
+    let (head, position) = (meta.try_get_u64_le()?, meta.try_get_u64_le()?);
+    Ok(Applied { head, position, last_ms: meta.try_get_u64_le()? })
 }
 
 fn run_row(partition: PartitionNumber, run: &Run) -> RowChange {

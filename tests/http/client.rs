@@ -1,5 +1,8 @@
 //! A server to ask, and a client that sends exactly what it is told.
 
+#[path = "../support/store.rs"]
+pub(crate) mod store;
+
 use std::time::Duration;
 
 use onrush::config::Settings;
@@ -62,6 +65,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(folder.path());
         change(&mut settings);
+        store::choose(&mut settings);
         let server = Server::start(&settings).await.unwrap();
         Self { server, folder }
     }

@@ -1,5 +1,8 @@
 //! A server in this process, on ports of its own and a folder of its own.
 
+#[path = "store.rs"]
+pub(crate) mod store;
+
 use std::time::Duration;
 
 use onrush::config::Settings;
@@ -29,6 +32,7 @@ impl TestServer {
         // Small files, so that a test costs no gigabyte of disk.
         settings.store.segment_bytes = 8 << 20;
         change(&mut settings);
+        store::choose(&mut settings);
         let server = Server::start(&settings).await.unwrap();
         Self { server: Some(server), folder, settings }
     }
