@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) folder: tempfile::TempDir,
+    settings: Settings,
 }
 
 /// What came back.
@@ -46,7 +47,7 @@ impl Answer {
 }
 
 /// Settings for a server on any free ports.
-pub(crate) fn settings(folder: &std::path::Path) -> Settings {
+fn settings(folder: &std::path::Path) -> Settings {
     let mut settings = Settings::default();
     settings.server.http_addr = "127.0.0.1:0".parse().unwrap();
     settings.server.tcp_addr = "127.0.0.1:0".parse().unwrap();
@@ -67,7 +68,15 @@ impl World {
         change(&mut settings);
         store::choose(&mut settings);
         let server = Server::start(&settings).await.unwrap();
-        Self { server, folder }
+        Self { server, folder, settings }
+    }
+
+    /// Stops the server in order and starts it again on the same store.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { server, folder, settings } = self;
+        server.stop(Duration::from_secs(10)).await;
+        let server = Server::start(&settings).await.unwrap();
+        Self { server, folder, settings }
     }
 
     /// A new connection.

@@ -152,7 +152,7 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     wire.send(first).await;
     // A whole request on another connection: by its answer the first head has long been read.
     world.get("/health").await;
-    let World { server, folder } = world;
+    let World { server, folder, .. } = world;
     let stopping = tokio::spawn(async move {
         server.stop(std::time::Duration::from_secs(60)).await;
         drop(folder);

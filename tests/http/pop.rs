@@ -178,7 +178,7 @@ async fn waiting_consumers_are_answered_at_once_when_the_server_stops() {
     // Asked after it on another connection, so that the first is very likely parked by now;
     // whether it is or not, it must be answered.
     world.get("/health").await;
-    let World { server, folder } = world;
+    let World { server, folder, .. } = world;
     let stopping = tokio::spawn(async move {
         server.stop(Duration::from_secs(60)).await;
         drop(folder);

@@ -40,5 +40,6 @@ fn start() -> Option<Cluster> {
         found.retain(|it| it.major() == major);
     }
     let first = found.first().unwrap_or_else(|| panic!("no PostgreSQL {major} is installed"));
-    Some(Cluster::start(first).unwrap())
+    // Servers of tests that are over go when they like.
+    Some(Cluster::start_with(first, &["max_connections=800"]).unwrap())
 }
