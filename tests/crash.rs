@@ -15,6 +15,7 @@
 #[path = "crash/checker.rs"]
 mod checker;
 #[path = "crash/load.rs"]
+#[allow(dead_code, reason = "one load is enough here")]
 mod load;
 #[path = "support/process.rs"]
 mod process;

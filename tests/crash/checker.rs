@@ -53,10 +53,15 @@ impl Checker {
 
     /// Reads everything back with a group of its own and compares.
     pub(crate) async fn audit(&self, addr: SocketAddr) {
+        self.audit_as("audit", addr).await;
+    }
+
+    /// As [`Self::audit`], with a group of that name.
+    pub(crate) async fn audit_as(&self, group: &str, addr: SocketAddr) {
         let client = Client::connect(&addr.to_string()).await.unwrap();
         let mut stored: BTreeMap<u32, Vec<(u64, Number)>> = BTreeMap::new();
         loop {
-            let pop = client.queue(QUEUE).pop().group("audit").batch(1000).partitions(8);
+            let pop = client.queue(QUEUE).pop().group(group).batch(1000).partitions(8);
             let popped = pop.auto_ack(true).send().await.unwrap();
             if popped.is_empty() {
                 break;

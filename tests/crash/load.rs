@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::checker::{Checker, QUEUE};
 
-const PRODUCERS: u32 = 4;
+pub(crate) const PRODUCERS: u32 = 4;
 const CONSUMERS: usize = 2;
 const BATCH: u64 = 5;
 /// Keeps the run's size within what a debug build can check afterwards.
@@ -27,10 +27,15 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(checker: Arc<Checker>) -> Self {
+        Self::start_from(checker, 0)
+    }
+
+    /// As [`Self::start`], with producers that are numbered from `first` on.
+    pub(crate) fn start_from(checker: Arc<Checker>, first: u32) -> Self {
         let (addr, watching) = watch::channel(None);
         let producing = Arc::new(AtomicBool::new(true));
         let mut producers = JoinSet::new();
-        for producer in 0..PRODUCERS {
+        for producer in first..first + PRODUCERS {
             let task = Producer {
                 producer,
                 qos: if producer % 2 == 0 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },

@@ -90,6 +90,24 @@ impl ServerProcess {
         assert!(self.child.wait().unwrap().success());
     }
 
+    /// SIGSTOP: it holds everything it holds and does nothing, until [`Self::thaw`].
+    #[allow(dead_code, reason = "not every test freezes its server")]
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    #[allow(dead_code, reason = "not every test freezes its server")]
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    #[allow(dead_code, reason = "not every test sends signals")]
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
