@@ -15,6 +15,7 @@ mod checker;
 #[allow(dead_code, reason = "these tests number their producers")]
 mod load;
 #[path = "support/process.rs"]
+#[allow(dead_code, reason = "these tests do not ask for everything")]
 mod process;
 
 use std::path::Path;
