@@ -4,60 +4,111 @@
 //! Out: a replica that has caught up, consumers woken by what others brought, and whose entries were
 //! seen. Called by the lane.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::base::place::ShardId;
-use crate::log::{AppendError, ReadError};
+use crate::log::{AppendError, LogFuture, ReadError, StoredEntry};
 use crate::shard::lane::Lane;
 use crate::shard::restore;
 use crate::state::effect::Origin;
 
-/// Bytes of entries that are read at a time.
-const READ_BYTES: usize = 4 << 20;
+/// Bytes of entries that are read at a time, of all shards together.
+const READ_BYTES: usize = 8 << 20;
+/// And of each of them at least.
+const SHARD_BYTES_MIN: usize = 64 << 10;
 
 fn unavailable(error: &dyn std::fmt::Display) -> AppendError {
     AppendError::Unavailable(error.to_string())
 }
 
 impl Lane {
-    /// Applies what the log has of a shard. Whose entries they were is added to `origins`, also of
-    /// those that were applied before it failed.
+    /// Applies what the log has of shards, each up to the head given, and then of the catalog. Whose
+    /// entries they were is added to `origins`, also of those that were applied before it failed. All
+    /// are followed even if one cannot be read.
+    ///
+    /// All are asked for at once: behind a network the round trips would take longer than another
+    /// engine's next append.
     pub(super) fn follow(
         &mut self,
-        shard: ShardId,
+        heads: &[(ShardId, u64)],
         origins: &mut Vec<Origin>,
     ) -> Result<(), AppendError> {
-        let before = self.replica.head(shard);
-        let followed = self.follow_to_end(shard, origins);
-        if shard == self.replica.count().catalog() && self.replica.head(shard) > before {
+        let catalog = self.replica.count().catalog();
+        let is_open =
+            |lane: &Self, (shard, head): &(ShardId, u64)| lane.replica.head(*shard) < *head;
+        let mut failed = None;
+        let mut open: Vec<(ShardId, u64)> =
+            heads.iter().copied().filter(|it| it.0 != catalog && is_open(self, it)).collect();
+        let is_news = !open.is_empty() || heads.iter().any(|it| is_open(self, it));
+        while !open.is_empty() {
+            let bytes = (READ_BYTES / open.len()).max(SHARD_BYTES_MIN);
+            let from = |shard| self.replica.head(shard);
+            let reads = open.iter().map(|(shard, _)| self.log.read(*shard, from(*shard), bytes));
+            let read = self.runtime.block_on(all(reads.collect()));
+            let mut rest = Vec::new();
+            for (next, entries) in open.into_iter().zip(read) {
+                match self.take(next.0, entries, origins) {
+                    Ok(()) if is_open(self, &next) => rest.push(next),
+                    Ok(()) => {}
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
+            }
+            open = rest;
+        }
+        // To its end, and last: a shard may not hold a queue that is not known yet, for it would look
+        // like one that was forgotten.
+        if is_news || !self.tidied {
+            let followed = self.follow_catalog(catalog, origins);
+            failed = failed.or(followed.err());
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn follow_catalog(
+        &mut self,
+        catalog: ShardId,
+        origins: &mut Vec<Origin>,
+    ) -> Result<(), AppendError> {
+        let before = self.replica.head(catalog);
+        let followed = loop {
+            let from = self.replica.head(catalog);
+            let entries = self.runtime.block_on(self.log.read(catalog, from, READ_BYTES));
+            if entries.as_ref().is_ok_and(Vec::is_empty) {
+                break Ok(());
+            }
+            if let Err(error) = self.take(catalog, entries, origins) {
+                break Err(error);
+            }
+        };
+        if self.replica.head(catalog) > before {
             self.publish_catalog();
         }
         followed
     }
 
-    fn follow_to_end(
+    /// Applies entries that were read.
+    fn take(
         &mut self,
         shard: ShardId,
+        entries: Result<Vec<StoredEntry>, ReadError>,
         origins: &mut Vec<Origin>,
     ) -> Result<(), AppendError> {
-        loop {
-            let from = self.replica.head(shard);
-            let entries = match self.runtime.block_on(self.log.read(shard, from, READ_BYTES)) {
-                Err(ReadError::TooOld(_)) => {
-                    self.catch_up(shard)?;
-                    continue;
-                }
-                entries => entries.map_err(|error| unavailable(&error))?,
-            };
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for stored in &entries {
-                let applied = self.replica.apply_stored(stored);
-                if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
-                    origins.push(entry.origin);
-                    self.wake_parked(std::iter::once((shard, &entry)));
-                }
+        let entries = match entries {
+            Err(ReadError::TooOld(_)) => return self.catch_up(shard),
+            entries => entries.map_err(|error| unavailable(&error))?,
+        };
+        if entries.is_empty() {
+            return Err(unavailable(&"the log does not have what its heads say"));
+        }
+        for stored in &entries {
+            let applied = self.replica.apply_stored(stored);
+            if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
+                origins.push(entry.origin);
+                self.wake_parked(std::iter::once((shard, &entry)));
             }
         }
+        Ok(())
     }
 
     /// This engine was away for so long that the others have let go of what it missed: it takes the
@@ -80,24 +131,24 @@ impl Lane {
         Ok(())
     }
 
-    /// Looks at all heads and applies what is missing; tells whether anything was. The catalog comes
-    /// last: no shard may hold a queue that it does not know yet.
+    /// Looks at all heads and applies what is missing; tells whether anything was.
     pub(super) fn follow_all(&mut self) -> Result<bool, AppendError> {
         self.follow_at_us = self.clock.monotonic_us() + self.config.follow_interval_ms * 1000;
-        let shards = self.replica.count().get() + 1;
-        let heads = self.runtime.block_on(self.log.heads(shards));
-        let heads = heads.map_err(|error| unavailable(&error))?;
         let mut origins = Vec::new();
-        for (shard, head) in (0..).zip(heads) {
-            if head > self.replica.head(shard) {
-                self.follow(shard, &mut origins)?;
-            }
-        }
+        let heads = self.heads()?;
+        self.follow(&heads, &mut origins)?;
         if !self.tidied {
             self.tidied = true;
             self.replica.tidy();
         }
         Ok(!origins.is_empty())
+    }
+
+    /// The heads of all shards, the catalog's last.
+    pub(super) fn heads(&self) -> Result<Vec<(ShardId, u64)>, AppendError> {
+        let shards = self.replica.count().get() + 1;
+        let heads = self.runtime.block_on(self.log.heads(shards));
+        Ok((0..).zip(heads.map_err(|error| unavailable(&error))?).collect())
     }
 
     /// Learns now and then what others did, so that consumers waiting here get it too.
@@ -110,4 +161,19 @@ impl Lane {
             tracing::debug!(%error, "other engines could not be followed now");
         }
     }
+}
+
+/// Waits for all of them.
+async fn all<T>(mut futures: Vec<LogFuture<'_, T>>) -> Vec<T> {
+    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, done) in futures.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                *done = Some(output);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }

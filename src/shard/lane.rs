@@ -351,12 +351,13 @@ impl Lane {
     /// shards are followed even if one cannot be read: that one is caught up with later.
     fn look_for_ours(&mut self, shards: &[ShardId]) -> Result<bool, AppendError> {
         let mut origins = Vec::new();
-        let followed: Result<Vec<()>, AppendError> =
-            shards.iter().map(|shard| self.follow(*shard, &mut origins)).collect();
+        let mut heads = self.heads()?;
+        heads.retain(|(shard, _)| shards.contains(shard));
+        let followed = self.follow(&heads, &mut origins);
         if origins.contains(&self.origin) {
             return Ok(true);
         }
-        followed.map(|_| false)
+        followed.map(|()| false)
     }
 
     /// A receipt may say `duplicate` of a message whose own append was not synced yet.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 
@@ -15,8 +16,13 @@ use super::batch::{Batch, Body, ENTRY_BYTES_MAX, position};
 use super::error::{of_append, words};
 use super::session::Session;
 use super::shared::Shared;
+use super::turns::Refused;
 use crate::base::place::ShardId;
 use crate::log::{Append, AppendError, Proposal};
+
+/// First pause while another engine has its turn, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(8);
 
 impl Shared {
     pub(super) async fn append(&self, proposals: &[Proposal]) -> Result<Append, AppendError> {
@@ -27,20 +33,57 @@ impl Shared {
         let session = self.writer.session().map_err(AppendError::Unavailable)?;
         let batch = match Batch::of(proposals) {
             Ok(batch) => batch,
-            Err(torn) => return self.conflict(&session, proposals, torn).await,
+            Err(torn) => return self.torn(&session, proposals, torn).await,
         };
+        let (mut pause, mut waited) = (PAUSE_MIN, Duration::ZERO);
+        while waited < self.config.append_timeout {
+            match self.offer(&session, &batch, proposals).await? {
+                Offer::Taken => return Ok(self.appended(&session, &batch, proposals)),
+                Offer::Moved(shards) => {
+                    self.note_conflict();
+                    return Ok(Append::Conflict(shards));
+                }
+                Offer::Waits => {
+                    self.sleep(pause).await;
+                    waited += pause;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+        Err(AppendError::Unavailable("other engines do not let go of the shards".to_owned()))
+    }
+
+    /// Sends an append once.
+    async fn offer(
+        &self,
+        session: &Arc<Session>,
+        batch: &Batch<'_>,
+        proposals: &[Proposal],
+    ) -> Result<Offer, AppendError> {
         // From here on the statement may be on its way, whatever is heard of it.
-        let sent = self.within(self.config.append_timeout, send(&session, &batch, proposals)).await;
-        match sent {
-            Ok(Ok(0)) => self.conflict(&session, proposals, Vec::new()).await,
-            Ok(Ok(_)) => Ok(self.appended(&batch, proposals)),
-            Ok(Err(error)) => Err(of_append(&error)),
+        let sending = send(session, batch, proposals, self.turns.engine);
+        match self.within(self.config.append_timeout, sending).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(_)) => return Ok(Offer::Taken),
+            Ok(Err(error)) => return Err(of_append(&error)),
             Err(_late) => {
                 // Everything behind it on this connection would wait for as long.
                 session.sever();
-                Err(AppendError::OutcomeUnknown)
+                return Err(AppendError::OutcomeUnknown);
             }
         }
+        let looked = self.look_at(session, batch.shards.clone()).await;
+        let refused = looked.map_err(AppendError::Unavailable)?;
+        let mut moved = Vec::new();
+        for Refused { shard, head, .. } in refused {
+            self.note_head(shard as ShardId, head);
+            let at = batch.shards.iter().position(|asked| *asked == shard);
+            if at.and_then(|at| batch.expected.get(at)).is_some_and(|it| *it != head as i64) {
+                moved.push(shard as ShardId);
+            }
+        }
+        // Unmoved, it was another engine's turn, or is still.
+        Ok(if moved.is_empty() { Offer::Waits } else { Offer::Moved(moved) })
     }
 
     /// Whether the database answers where appends go.
@@ -71,7 +114,13 @@ impl Shared {
         }
     }
 
-    fn appended(&self, batch: &Batch<'_>, proposals: &[Proposal]) -> Append {
+    fn appended(
+        &self,
+        session: &Arc<Session>,
+        batch: &Batch<'_>,
+        proposals: &[Proposal],
+    ) -> Append {
+        self.note_taken(session, &batch.shards);
         for ((shard, expected), (entries, bytes)) in
             batch.shards.iter().zip(&batch.expected).zip(batch.entries.iter().zip(&batch.bytes))
         {
@@ -84,44 +133,35 @@ impl Shared {
         Append::Appended(proposals.iter().map(|it| position(it.expected_head)).collect())
     }
 
-    /// Nothing was appended: which heads have moved?
-    async fn conflict(
+    /// Proposals that do not follow each other conflict whatever the heads are; others may too.
+    async fn torn(
         &self,
-        session: &Arc<Session>,
+        session: &Session,
         proposals: &[Proposal],
         mut moved: Vec<ShardId>,
     ) -> Result<Append, AppendError> {
-        let mut expected: BTreeMap<ShardId, u64> = BTreeMap::new();
+        let mut expected: BTreeMap<i32, u64> = BTreeMap::new();
         for proposal in proposals {
-            expected.entry(proposal.shard).or_insert(proposal.expected_head);
+            expected.entry(i32::from(proposal.shard)).or_insert(proposal.expected_head);
         }
-        let shards: Vec<i32> = expected.keys().map(|shard| i32::from(*shard)).collect();
-        let (client, statements) = (&session.client, &session.statements);
-        let asked: [&(dyn ToSql + Sync); 1] = [&shards];
-        let asking = client.query(&statements.heads_of, &asked);
-        let rows = match self.within(self.config.read_timeout, asking).await {
-            Ok(rows) => rows.map_err(|error| AppendError::Unavailable(words(&error)))?,
-            Err(_late) => {
-                session.sever();
-                return Err(AppendError::Unavailable("the heads did not come in time".into()));
-            }
-        };
-        for row in rows {
-            let (shard, head): (i32, i64) = (row.get(0), row.get(1));
-            let (shard, head) = (shard as ShardId, head as u64);
-            self.note_head(shard, head);
-            if expected.get(&shard).is_some_and(|expected| *expected != head) {
-                moved.push(shard);
-            }
-        }
+        let shards: Vec<i32> = expected.keys().copied().collect();
+        let looked = self.look_at(session, shards).await.map_err(AppendError::Unavailable)?;
+        let has_moved = |it: &Refused| expected.get(&it.shard).is_some_and(|head| *head != it.head);
+        moved.extend(looked.iter().filter(|it| has_moved(it)).map(|it| it.shard as ShardId));
         moved.sort_unstable();
         moved.dedup();
-        if moved.is_empty() {
-            // Heads only grow, so one that is in its place now was never away.
-            return Err(AppendError::Unavailable("the append was refused for no reason".into()));
-        }
         Ok(Append::Conflict(moved))
     }
+}
+
+/// What became of an append that was sent.
+enum Offer {
+    /// It stands.
+    Taken,
+    /// These heads are not where it expected them.
+    Moved(Vec<ShardId>),
+    /// All are, but it is another engine's turn.
+    Waits,
 }
 
 /// How many entries were added: all or none.
@@ -129,17 +169,19 @@ async fn send(
     session: &Session,
     batch: &Batch<'_>,
     proposals: &[Proposal],
+    engine: i64,
 ) -> Result<u64, tokio_postgres::Error> {
     let (client, statements) = (&session.client, &session.statements);
     if let ([proposal], [shard], [expected], [tail]) =
         (proposals, &batch.shards[..], &batch.expected[..], &batch.tails[..])
     {
         let body = Body(&proposal.parts);
-        return client.execute(&statements.append_one, &[shard, expected, tail, &body]).await;
+        let all: [&(dyn ToSql + Sync); 5] = [shard, expected, tail, &body, &engine];
+        return client.execute(&statements.append_one, &all).await;
     }
     let Batch { shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies } =
         batch;
-    let all: [&(dyn ToSql + Sync); 8] =
-        [shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies];
+    let all: [&(dyn ToSql + Sync); 9] =
+        [shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies, &engine];
     client.execute(&statements.append_many, &all).await
 }

@@ -18,6 +18,7 @@
 //! | `session`, `tls`, `link` | one connection; encrypted; kept |
 //! | `witness` | whether a database met again is the one it was |
 //! | `batch`, `append` | an append as parameters; its outcome |
+//! | `turns` | that of several engines each comes to its turn |
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
 //! | `checkpoints` | whole checkpoints for machines without rows |
@@ -45,6 +46,7 @@ mod statements;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+mod turns;
 mod upkeep;
 mod witness;
 

@@ -8,8 +8,8 @@
 //! ```text
 //! steps(step)                                    what was applied
 //! store(format, id, key, shards, created_ms)     who the store is: one row
-//! heads(shard → head, bytes, tail, piece)        next entry; bytes ever appended; of the last entry;
-//!                                                the piece being filled
+//! heads(shard → head, bytes, tail, piece, …)     next entry; bytes ever appended; of the last entry;
+//!                                                the piece being filled; whose turn it is (`turns`)
 //! log(shard, head, piece, created, body)         one row per entry, partitioned by piece
 //! pieces(piece, shard → first, bytes, tail)      what heads said when a piece was begun
 //! checkpoints(shard → head, save, …)             the newest whole checkpoint of a shard
@@ -38,7 +38,9 @@ CREATE TABLE heads (
     head int8 NOT NULL,
     bytes int8 NOT NULL,
     tail int4 NOT NULL,
-    piece int4 NOT NULL
+    piece int4 NOT NULL,
+    turn_of int8 NOT NULL DEFAULT 0,
+    turn_until timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
 CREATE TABLE log (
@@ -152,7 +154,8 @@ async fn create_store(
     let store = "INSERT INTO store (id, key, shards, created_ms) VALUES ($1, $2, $3, $4)";
     let (id, key) = (&identity.store[..], &identity.key.0[..]);
     transaction.execute(store, &[&id, &key, &shards, &created]).await?;
-    let heads = "INSERT INTO heads SELECT shard, 0, 0, 0, 0 FROM generate_series(0, $1) AS shard";
+    let heads = "INSERT INTO heads (shard, head, bytes, tail, piece) \
+                 SELECT shard, 0, 0, 0, 0 FROM generate_series(0, $1) AS shard";
     transaction.execute(heads, &[&shards]).await?;
     let piece = "INSERT INTO pieces SELECT shard, 0, 0, 0, 0 FROM generate_series(0, $1) AS shard";
     transaction.execute(piece, &[&shards]).await?;

@@ -75,6 +75,8 @@ pub(super) struct Statements {
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
     pub(super) heads_of: Statement,
+    pub(super) turn: Statement,
+    pub(super) pass: Statement,
     pub(super) heads: Statement,
     pub(super) read: Statement,
     pub(super) body: Statement,
@@ -113,15 +115,17 @@ impl Drop for Session {
 
 impl Statements {
     async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let (append_one, append_many, heads_of, heads, read, body) = tokio::try_join!(
+        let (append_one, append_many, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
             client.prepare(sql::APPEND_ONE),
             client.prepare(sql::APPEND_MANY),
             client.prepare(sql::HEADS_OF),
+            client.prepare(sql::TURN),
+            client.prepare(sql::PASS),
             client.prepare(sql::HEADS),
             client.prepare(sql::READ),
             client.prepare(sql::BODY),
         )?;
-        Ok(Self { append_one, append_many, heads_of, heads, read, body })
+        Ok(Self { append_one, append_many, heads_of, turn, pass, heads, read, body })
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Timeout;
+use tokio::time::{Sleep, Timeout};
 
 use super::batch::position;
 use super::cache::Cache;
@@ -19,6 +19,7 @@ use super::config::PostgresConfig;
 use super::link::Link;
 use super::pieces::Pieces;
 use super::session::Role;
+use super::turns::Turns;
 use super::witness::Witness;
 use crate::base::place::ShardId;
 
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) bodies: Link,
     pub(super) upkeep: Link,
     pub(super) witness: Arc<Witness>,
+    pub(super) turns: Turns,
     /// By shard: the largest head heard of.
     pub(super) heads: Vec<AtomicU64>,
     /// By shard: bytes ever appended, as last heard of.
@@ -62,6 +64,7 @@ impl Shared {
             bodies: link(Role::Bodies),
             upkeep: link(Role::Upkeep),
             witness: Arc::clone(&witness),
+            turns: Turns::default(),
             heads: zeros(),
             bytes: zeros(),
             floors: zeros(),
@@ -79,6 +82,12 @@ impl Shared {
     pub(super) fn within<F: Future>(&self, limit: Duration, future: F) -> Timeout<F> {
         let _entered = self.runtime.enter();
         tokio::time::timeout(limit, future)
+    }
+
+    /// A pause, by the log's own timers.
+    pub(super) fn sleep(&self, pause: Duration) -> Sleep {
+        let _entered = self.runtime.enter();
+        tokio::time::sleep(pause)
     }
 
     pub(super) fn runtime(&self) -> &tokio::runtime::Handle {

@@ -12,33 +12,37 @@ pub(super) const COMMIT_DURABLY: &str = "SELECT set_config('synchronous_commit',
 pub(super) const SERVER: &str = "SELECT current_setting('server_version_num')::int, \
      current_setting('fsync')::bool";
 
-/// Appends one entry if its shard's head is where it should be; 1 or 0 rows.
-/// Parameters: shard, expected head, bytes, body.
+/// Appends one entry if its shard's head is where it should be and it is nobody else's turn; 1 or 0
+/// rows. Parameters: shard, expected head, bytes, body, engine.
 pub(super) const APPEND_ONE: &str = "
 WITH moved AS (
-    UPDATE heads SET head = head + 1, bytes = bytes + $3::int4, tail = $3::int4
+    UPDATE heads SET head = head + 1, bytes = bytes + $3::int4, tail = $3::int4,
+           turn_until = '-infinity'
      WHERE shard = $1::int4 AND head = $2::int8
+       AND (turn_of = $5::int8 OR turn_until < clock_timestamp())
     RETURNING piece
 )
 INSERT INTO log (shard, head, piece, body)
 SELECT $1::int4, $2::int8, piece, $4::bytea FROM moved";
 
-/// Appends entries of several shards if all heads are where they should be; all rows or none. Heads
-/// are locked in the order of their shards, so that two engines never wait for each other in a ring.
+/// Appends entries of several shards if all heads are where they should be and none is somebody
+/// else's turn; all rows or none. Heads are locked in the order of their shards, so that two engines never wait for each other in a ring.
 /// Parameters: per shard its number, expected head, count of entries, bytes, bytes of the last; per
-/// entry its shard, number, body.
+/// entry its shard, number, body; the engine.
 pub(super) const APPEND_MANY: &str = "
 WITH asked AS (
     SELECT * FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int4[])
         AS asked (shard, expected, entries, bytes, tail)
 ), locked AS (
     SELECT heads.shard FROM heads JOIN asked ON heads.shard = asked.shard
-     WHERE heads.head = asked.expected ORDER BY heads.shard FOR UPDATE OF heads
+     WHERE heads.head = asked.expected
+       AND (heads.turn_of = $9::int8 OR heads.turn_until < clock_timestamp())
+     ORDER BY heads.shard FOR UPDATE OF heads
 ), checked AS (
     SELECT count(*) = cardinality($1::int4[]) AS all_stand FROM locked
 ), moved AS (
     UPDATE heads SET head = heads.head + asked.entries, bytes = heads.bytes + asked.bytes,
-           tail = asked.tail
+           tail = asked.tail, turn_until = '-infinity'
       FROM asked, checked
      WHERE checked.all_stand AND heads.shard = asked.shard
     RETURNING heads.shard, heads.piece
@@ -50,6 +54,32 @@ SELECT entry.shard, entry.head, moved.piece, entry.body
 
 /// Heads of some shards. Parameter: their numbers.
 pub(super) const HEADS_OF: &str = "SELECT shard, head FROM heads WHERE shard = ANY($1::int4[])";
+
+/// Heads of some shards, and whether it is another engine's turn. Where it is nobody's, and that is
+/// wanted, it becomes ours: of all these shards or of none. A turn that a crash forgets does no harm, so
+/// nothing waits for a disk. Parameters: shards, engine, milliseconds, whether it is wanted.
+pub(super) const TURN: &str = "
+WITH locked AS (
+    SELECT shard, head, turn_of <> $2::int8 AND turn_until >= clock_timestamp() AS is_taken
+      FROM heads WHERE shard = ANY($1::int4[]) ORDER BY shard FOR UPDATE
+), free AS (
+    SELECT NOT bool_or(is_taken) AND $4::bool AS is_ours,
+           set_config('synchronous_commit', 'off', true) AS unsynced
+      FROM locked
+), taken AS (
+    UPDATE heads SET turn_of = $2::int8,
+           turn_until = clock_timestamp() + $3::int4 * interval '1 millisecond'
+      FROM free WHERE free.is_ours AND heads.shard = ANY($1::int4[])
+    RETURNING heads.shard
+)
+SELECT locked.shard, locked.head, locked.is_taken, taken.shard IS NOT NULL
+  FROM locked LEFT JOIN taken ON taken.shard = locked.shard";
+
+/// Ends turns that were not used. Parameters: shards, engine.
+pub(super) const PASS: &str = "
+UPDATE heads SET turn_until = '-infinity'
+  FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced
+ WHERE shard = ANY($1::int4[]) AND turn_of = $2::int8";
 
 /// All heads, with the bytes ever appended, in the order of the shards.
 pub(super) const HEADS: &str = "SELECT head, bytes FROM heads ORDER BY shard";

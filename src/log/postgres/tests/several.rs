@@ -102,3 +102,84 @@ fn what_one_engine_appends_the_other_reads_at_the_same_positions() {
         }
     });
 }
+
+#[test]
+fn an_engine_that_takes_its_time_comes_to_its_turn_beside_one_that_never_rests() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        let config = config(&cluster, "s");
+        let (hasty, slow) = (open_log(&config), open_log(&config));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let every = |heads: &[u64]| -> Vec<Proposal> {
+            (0..5).map(|it| propose(it as ShardId, heads[it], b"entry")).collect()
+        };
+        let (mut by_hasty, mut tries) = (0, 0);
+        std::thread::scope(|scope| {
+            let hammering = scope.spawn(|| {
+                let mut count = 0;
+                let mut heads = block_on(hasty.heads(5)).unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    // Who has won knows the heads, and loses no time.
+                    match block_on(hasty.append(&every(&heads), Durability::Synced)).unwrap() {
+                        Append::Appended(_) => {
+                            count += 1;
+                            heads.iter_mut().for_each(|head| *head += 1);
+                        }
+                        Append::Conflict(_) => heads = block_on(hasty.heads(5)).unwrap(),
+                    }
+                }
+                count
+            });
+            for _ in 0..30 {
+                loop {
+                    tries += 1;
+                    let heads = block_on(slow.heads(5)).unwrap();
+                    // Far longer than an append of the other one takes.
+                    std::thread::sleep(Duration::from_millis(30));
+                    let asked = every(&heads);
+                    let appended = block_on(slow.append(&asked, Durability::Synced)).unwrap();
+                    if matches!(appended, Append::Appended(_)) {
+                        break;
+                    }
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            by_hasty = hammering.join().unwrap();
+        });
+        // Lost twice, then its turn.
+        assert!(tries <= 30 * 4, "{tries} tries");
+        assert!(by_hasty >= 30, "{by_hasty}");
+        assert_eq!(block_on(slow.heads(5)).unwrap(), [30 + by_hasty; 5]);
+    });
+}
+
+#[test]
+fn a_turn_that_is_not_used_or_whose_engine_is_gone_holds_nobody_up_for_long() {
+    let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
+    let config = config(&cluster, "s");
+    let (one, other) = (open_log(&config), open_log(&config));
+    // It loses until it has the turn of all shards, and then has nothing to say.
+    let stale = [0, 1, 2].map(|shard| propose(shard, 7, b"stale"));
+    for _ in 0..3 {
+        let lost = block_on(one.append(&stale, Durability::Synced)).unwrap();
+        assert_eq!(lost, Append::Conflict(vec![0, 1, 2]));
+    }
+    // Over a connection that is there: a turn is short.
+    let turns = || -> i64 {
+        let session = other.shared.upkeep.session().unwrap();
+        let asked = "SELECT count(*) FROM heads WHERE turn_until > clock_timestamp()";
+        block_on(session.client.query_one(asked, &[])).unwrap().get(0)
+    };
+    assert_eq!(turns(), 3);
+    let began = Instant::now();
+    let appended = block_on(other.append(&[propose(1, 0, b"other")], Durability::Synced)).unwrap();
+    assert!(matches!(appended, Append::Appended(_)), "{appended:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // What is left of a turn when its engine appends elsewhere is passed on at once.
+    for _ in 0..3 {
+        let _ = block_on(one.append(&stale, Durability::Synced)).unwrap();
+    }
+    assert_eq!(turns(), 3);
+    block_on(one.append(&[propose(4, 0, b"elsewhere")], Durability::Synced)).unwrap();
+    await_that("the turns' end", || turns() == 0);
+}
