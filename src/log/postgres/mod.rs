@@ -75,6 +75,8 @@ use crate::log::identity::{Identity, Loaded};
 
 /// Pause between two tries to open.
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
+/// How long preparing the schema may take beyond the patience of opening.
+const SCHEMA_MAX: Duration = Duration::from_secs(60);
 /// Beyond the deadline of reading, for a body that another thread waits for.
 const BODY_GRACE: Duration = Duration::from_secs(1);
 
@@ -135,24 +137,31 @@ async fn open(
     newcomer: &Identity,
 ) -> Result<(Arc<Shared>, Loaded), OpenError> {
     let (mut client, driver) = first_session(&config).await?;
-    let prepared = schema::prepare(&mut client, &config, newcomer).await;
+    // Longer than the server lets a statement take, which is mostly the one to say so.
+    let limit = config.open_patience + SCHEMA_MAX;
+    let preparing = schema::prepare(&mut client, &config, newcomer);
+    let prepared = tokio::time::timeout(limit, preparing).await;
     driver.abort();
-    let loaded = prepared?;
+    let late = |_| OpenError::Unreachable("preparing the schema took too long".to_owned());
+    let loaded = prepared.map_err(late)??;
     let shards = usize::from(loaded.identity().shards.get()) + 1;
     let shared = Arc::new(Shared::new(Arc::clone(&config), shards));
+    let links = [&shared.writer, &shared.follower, &shared.bodies, &shared.upkeep];
     let all = async {
-        for link in [&shared.writer, &shared.follower, &shared.bodies, &shared.upkeep] {
+        for link in links {
             link.connected().await;
         }
     };
     if tokio::time::timeout(config.open_patience, all).await.is_err() {
-        let reason = shared.writer.session().err();
+        let reason = links.iter().find_map(|link| link.session().err());
         let reason = reason.unwrap_or_else(|| "not all connections could be made".to_owned());
         return Err(OpenError::Unreachable(reason));
     }
     let session = shared.upkeep.session().map_err(OpenError::Unreachable)?;
-    let learnt = shared.learn(&session).await;
-    learnt.map_err(|error| OpenError::Schema(error.to_string()))?;
+    match tokio::time::timeout(config.open_patience, shared.learn(&session)).await {
+        Ok(learnt) => learnt.map_err(|error| OpenError::Schema(error.to_string()))?,
+        Err(_late) => return Err(OpenError::Unreachable("it stopped answering".to_owned())),
+    }
     Ok((shared, loaded))
 }
 

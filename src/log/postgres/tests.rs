@@ -186,3 +186,23 @@ fn what_cannot_be_opened_says_why_and_does_not_wait_where_that_is_vain() {
     let refused = open(PostgresConfig { database: away, open_patience, ..patient });
     assert!(refused.contains("127.0.0.1:1/d") && !refused.contains("s3cr3t"), "{refused}");
 }
+
+#[test]
+fn a_server_without_room_for_our_connections_is_given_up_with_its_words() {
+    let installation = installations().unwrap().remove(0);
+    let cluster = Cluster::start_with(&installation, &["max_connections=6"]).unwrap();
+    let open_patience = Duration::from_secs(1);
+    let config = PostgresConfig { open_patience, ..config(&cluster, "s") };
+    let first = open_log(&config);
+    for _ in 0..2 {
+        let began = Instant::now();
+        let Err(refused) = PostgresLog::open(config.clone(), &newcomer()) else {
+            panic!("it was opened")
+        };
+        assert!(refused.to_string().contains("too many clients"), "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+    // What it had taken is given back, and whoever was there is not disturbed.
+    assert_eq!(contract::block_on(first.heads(5)).unwrap(), [0; 5]);
+    await_that("room", || cluster.sql("postgres", "SELECT 1").is_ok());
+}

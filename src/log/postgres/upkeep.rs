@@ -51,6 +51,8 @@ SELECT class.relname::text, inherits.inhrelid IS NOT NULL, coalesce(inherits.inh
  WHERE schema.nspname = $1 AND class.relkind = 'r' AND class.relname ~ '^log_[0-9]+$'
    AND substr(class.relname, 5)::int4 < $2";
 
+/// Longer than any round takes: the server itself gives a statement up after a minute.
+const ROUND_MAX: Duration = Duration::from_secs(180);
 /// Rounds between two looks for tables that were left behind.
 const ROUNDS_PER_SWEEP: u32 = 60;
 
@@ -88,8 +90,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = pause => {}
             () = shared.hurry.notified() => {}
         }
-        if let Err(error) = shared.upkeep_round().await {
-            tracing::debug!(%error, "upkeep of the log goes on later");
+        match tokio::time::timeout(ROUND_MAX, shared.upkeep_round()).await {
+            Ok(Ok(_changed)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "upkeep of the log goes on later"),
+            // A connection that swallows everything; another one is made when it is cut.
+            Err(_late) => drop(shared.upkeep.session().map(|session| session.sever())),
         }
         // Whoever hurries does not do so all the time.
         tokio::time::sleep(Duration::from_millis(20)).await;
