@@ -138,6 +138,9 @@ pub(crate) struct Load {
     /// Seconds of each measurement of the floor, before and after the run
     #[arg(long, default_value_t = 2.0)]
     pub(crate) floor_seconds: f64,
+    /// Messages of a transaction where the floor is a database: more of them make it higher
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) floor_commit: u32,
     /// Threads of the floor's server
     #[arg(long, default_value_t = 1)]
     pub(crate) floor_threads: usize,
@@ -201,6 +204,7 @@ impl Load {
         whole("connections", self.connections as u64, 1, 0xffff)?;
         whole("in-flight", self.in_flight as u64, 1, 1 << 20)?;
         whole("partitions", u64::from(self.partitions), 1, u64::from(PARTITIONS_MAX))?;
+        whole("floor-commit", u64::from(self.floor_commit), 1, 1_000_000)?;
         whole("threads", self.threads as u64, 1, 1024)?;
         whole("pop-connections", self.pop_connections as u64, 1, 0xffff)?;
         whole("pop-in-flight", self.pop_in_flight as u64, 1, 1 << 20)?;

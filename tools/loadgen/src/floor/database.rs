@@ -19,8 +19,6 @@ use super::{Bound, Measured, WARMUP};
 use crate::clock::{Clock, Span};
 use crate::error::LoadError;
 
-/// Messages of one transaction: as many as make the rate level off, so that the bound is one.
-const MESSAGES_PER_COMMIT: u32 = 10_000;
 /// Bytes handed to the driver at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -34,6 +32,8 @@ pub(crate) struct Traffic {
     pub(crate) batch: u32,
     /// Bytes of a message.
     pub(crate) size: usize,
+    /// Messages of a transaction.
+    pub(crate) commit: u32,
 }
 
 /// Measures one bound for `seconds`. Its table is made and dropped again.
@@ -111,13 +111,13 @@ async fn copy_on(
 
 /// Rows of a transaction, bytes of a row, and messages of it all.
 fn shape(bound: Bound, traffic: &Traffic) -> (u32, usize, u32) {
-    let Traffic { batch, size, .. } = *traffic;
+    let Traffic { batch, size, commit, .. } = *traffic;
     match bound {
         Bound::Batches => {
-            let rows = MESSAGES_PER_COMMIT.div_ceil(batch);
+            let rows = commit.div_ceil(batch);
             (rows, size * batch as usize, rows * batch)
         }
-        _ => (MESSAGES_PER_COMMIT, size, MESSAGES_PER_COMMIT),
+        _ => (commit, size, commit),
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn both_bounds_carry_the_same_messages() {
         let url = String::new();
-        let traffic = Traffic { url, connections: 1, batch: 100, size: 100 };
+        let traffic = Traffic { url, connections: 1, batch: 100, size: 100, commit: 10_000 };
         let bytes = |bound| {
             let (rows, bytes, messages) = shape(bound, &traffic);
             assert_eq!(messages, 10_000);

@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
         let (seconds, threads) = (load.floor_length(), load.floor_threads);
         if let (Bound::Rows | Bound::Batches, Some(url)) = (bound, &load.database_url) {
             let (connections, batch, size) = (load.connections, load.batch, load.size);
-            let traffic = Traffic { url: url.clone(), connections, batch, size };
+            let (url, commit) = (url.clone(), load.floor_commit);
+            let traffic = Traffic { url, connections, batch, size, commit };
             return floor::database::measure(bound, &traffic, seconds);
         }
         floor::measure(bound, &self.push_plan(), seconds, threads, &load.data_dir)
