@@ -310,10 +310,11 @@ impl ShardState {
         match partition.runs.get_mut(at) {
             Some(held) if held.first_seq == run.first_seq => *held = run,
             _ if at > 0 => partition.runs.insert(at, run),
-            // Older than what memory holds: its row will say where it lies.
+            // Older than what memory holds of the partition.
             _ => {}
         }
-        self.changes.relocate(number, run);
+        // Until its row says so, and also when memory lets go of it meanwhile.
+        self.moved.insert((number, run.first_seq), run);
         self.touch(local);
     }
 
@@ -329,6 +330,7 @@ impl ShardState {
                 self.changes.trim(number, partition.base_seq, partition.next_seq);
                 self.changes.bury_partition(number);
                 self.dead.retain(|(dead, ..), _| *dead != number);
+                self.moved.retain(|(moved, _), _| *moved != number);
             }
             partition.live = false;
             partition.name = Box::default();

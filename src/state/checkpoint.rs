@@ -14,7 +14,7 @@ use crate::state::effect::{GroupIndex, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
 use crate::state::ledger::DedupPolicy;
 use crate::state::model::{Partition, Run};
-use crate::state::{ShardState, rows};
+use crate::state::{DeadPlace, ShardState, rows};
 
 /// What changed since the last checkpoint.
 #[derive(Debug, Default)]
@@ -22,11 +22,11 @@ pub(super) struct Changes {
     partitions: Vec<u32>,
     groups: BTreeSet<GroupIndex>,
     trims: Vec<Trim>,
-    relocated: Vec<(PartitionNumber, Run)>,
     graves: Vec<PartitionNumber>,
     /// Partitions of the checkpoint under way, with the sequence that their rows reach.
     writing: Vec<(u32, Sequence)>,
-    writing_dead: Vec<(PartitionNumber, GroupIndex, Sequence)>,
+    writing_moved: Vec<(PartitionNumber, Run)>,
+    writing_dead: Vec<((PartitionNumber, GroupIndex, Sequence), DeadPlace)>,
     writing_position: u64,
 }
 
@@ -117,10 +117,6 @@ impl Changes {
         self.trims.push(Trim { partition, from, to });
     }
 
-    pub(super) fn relocate(&mut self, partition: PartitionNumber, run: Run) {
-        self.relocated.push((partition, run));
-    }
-
     pub(super) fn bury_partition(&mut self, partition: PartitionNumber) {
         self.graves.push(partition);
     }
@@ -139,20 +135,30 @@ impl ShardState {
         let is_in_memory = |partition: &Partition| {
             partition.runs.binary_search_by_key(&run.first_seq, |it| it.first_seq).is_ok()
         };
-        self.is_live(number, run) && !self.partition(number).is_some_and(is_in_memory)
+        let has_moved = self.moved.contains_key(&(number, run.first_seq));
+        self.is_live(number, run) && !has_moved && !self.partition(number).is_some_and(is_in_memory)
     }
 
-    /// Runs in memory that begin before a log position. Older ones are rows.
+    /// Runs in memory that begin before a log position, those that moved among them. Older ones are
+    /// rows.
     pub fn recent_runs_before(
         &self,
         end: u64,
     ) -> impl Iterator<Item = (PartitionNumber, Run)> + '_ {
         let live = self.partitions.iter().enumerate().filter(|(_, partition)| partition.live);
-        live.flat_map(move |(local, partition)| {
+        let in_partitions = live.flat_map(move |(local, partition)| {
             let number = self.shards.number(self.shard, local as u32);
             let runs = partition.runs.iter().filter(move |run| run.position < end);
             runs.filter_map(move |run| Some((number?, *run)))
-        })
+        });
+        let moved = self.moved.iter().filter(move |((number, _), run)| {
+            let partition = self.partition(*number).filter(|_| self.is_live(*number, run));
+            let is_apart = |it: &Partition| {
+                it.runs.binary_search_by_key(&run.first_seq, |it| it.first_seq).is_err()
+            };
+            run.position < end && partition.is_some_and(is_apart)
+        });
+        in_partitions.chain(moved.map(|((number, _), run)| (*number, *run)))
     }
 
     /// How many rows a checkpoint would write, about.
@@ -175,17 +181,19 @@ impl ShardState {
                 out.push(RowChange { space: Space::Groups, key, value: Some(value) });
             }
         }
-        for (partition, run) in std::mem::take(&mut self.changes.relocated) {
-            // One that was trimmed meanwhile would leave a row that nobody removes.
-            if self.is_live(partition, &run) {
-                out.push(run_row(partition, &run));
-            }
+        for ((partition, _), run) in &self.moved {
+            let row = run_row(*partition, run);
+            // One that was trimmed meanwhile would leave a row that nobody removes; and the row that
+            // is there may name a run that was longer.
+            let value = row.value.filter(|_| self.is_live(*partition, run));
+            out.push(RowChange { value, ..row });
+            self.changes.writing_moved.push((*partition, *run));
         }
         for ((partition, group, seq), place) in &self.dead {
             let key = rows::dead_key(*partition, *group, *seq);
             let value = Some(rows::pair_value(place.position, u64::from(place.len)));
             out.push(RowChange { space: Space::Dead, key, value });
-            self.changes.writing_dead.push((*partition, *group, *seq));
+            self.changes.writing_dead.push(((*partition, *group, *seq), *place));
         }
         self.ledger.begin_flush(policy, &mut out);
         let trims = std::mem::take(&mut self.changes.trims);
@@ -205,8 +213,17 @@ impl ShardState {
             partition.runs.drain(..surplus);
             partition.runs.shrink_to_fit();
         }
-        for key in std::mem::take(&mut self.changes.writing_dead) {
-            self.dead.remove(&key);
+        for (partition, run) in std::mem::take(&mut self.changes.writing_moved) {
+            let key = (partition, run.first_seq);
+            // It may have moved again.
+            if self.moved.get(&key) == Some(&run) {
+                self.moved.remove(&key);
+            }
+        }
+        for (key, place) in std::mem::take(&mut self.changes.writing_dead) {
+            if self.dead.get(&key) == Some(&place) {
+                self.dead.remove(&key);
+            }
         }
         self.stored_position = self.changes.writing_position;
         self.ledger.end_flush();

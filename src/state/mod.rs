@@ -44,6 +44,9 @@ pub struct DeadPlace {
     pub len: u32,
 }
 
+/// Runs that moved, by partition and first sequence.
+type Moved = BTreeMap<(PartitionNumber, Sequence), Run>;
+
 /// Where dead letters lie, by partition, group and sequence.
 pub type DeadLetters = BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>;
 
@@ -87,6 +90,8 @@ pub struct ShardState {
     timers: BTreeSet<(u64, u32, GroupIndex)>,
     /// Who holds what by fencing token.
     holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
+    /// Runs that moved and whose rows may still name the old place, which may be gone by now.
+    moved: Moved,
     /// Dead letters that are not rows yet.
     dead: DeadLetters,
     ledger: Ledger,
@@ -116,6 +121,7 @@ impl ShardState {
             by_queue_groups: HashMap::default(),
             timers: BTreeSet::new(),
             holders: HashMap::default(),
+            moved: BTreeMap::new(),
             dead: BTreeMap::new(),
             ledger: Ledger::default(),
             replayed: BTreeMap::new(),
@@ -257,9 +263,11 @@ impl ShardState {
             let start = first.map_or_else(|| rows::run_key(number, from), |(key, _)| key.to_vec());
             let end = rows::run_key(number, to.min(memory_from));
             kv.scan(Space::Runs, &start, &end, &mut |key, value| {
-                found.extend(rows::read_run(key, value).filter(|run| run.end_seq() > from));
+                found.extend(rows::read_run(key, value));
                 Scan::Continue
             })?;
+            self.lay_moved_over(number, to.min(memory_from), &mut found);
+            found.retain(|run| run.end_seq() > from);
         }
         // A run that moved batch by batch may be held in part while its row still says the old place.
         let from = found.last().map_or(from, |run| run.end_seq().max(from));
@@ -267,6 +275,17 @@ impl ShardState {
         let in_memory = partition.runs.iter().skip(skip).take_while(|run| run.first_seq < to);
         found.extend(in_memory.copied());
         Ok(found)
+    }
+
+    /// Puts what moved in the place of what its rows say, as far as it begins before `to`. A run moves
+    /// batch by batch, all of them at once: the first takes the row's place, the others follow it.
+    fn lay_moved_over(&self, number: PartitionNumber, to: Sequence, found: &mut Vec<Run>) {
+        for (_, run) in self.moved.range((number, 0)..(number, to)) {
+            match found.binary_search_by_key(&run.first_seq, |it| it.first_seq) {
+                Ok(at) => found.get_mut(at).into_iter().for_each(|it| *it = *run),
+                Err(at) => found.insert(at, *run),
+            }
+        }
     }
 
     /// A partition's dead letters, by group and sequence.

@@ -56,6 +56,11 @@ pub(super) fn messages(desk: &Desk, tape: &Tape, number: PartitionNumber) -> Vec
     let partition = desk.state.partition(number).unwrap();
     let (base, next) = (partition.base_seq, partition.next_seq);
     let runs = desk.state.runs(&desk.kv, number, base, next).unwrap();
+    for run in &runs {
+        // Every place but the newest may be gone from the log, whatever rows still say.
+        let newest = tape.newest_place(number, run.first_seq, desk.state.head());
+        assert_eq!(run.position, newest, "partition {number} from {}", run.first_seq);
+    }
     let mut messages = Vec::new();
     for chunk in runs.iter().flat_map(|run| tape.chunks(SHARD, run).unwrap()) {
         assert_eq!(chunk.partition, number, "a run leads to another partition");
@@ -90,6 +95,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         for (at, place) in state.dead_of(&desk.kv, number).unwrap() {
             let letter = codec::decode_dead(tape.slice(place.position, place.len)).unwrap();
             assert_eq!((letter.partition, letter.group, letter.seq), at);
+            assert_eq!(place.position, tape.newest_grave(at, state.head()), "dead letter {at:?}");
             dead.insert(at, letter);
         }
         for id in 0..12_u8 {

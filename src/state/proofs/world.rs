@@ -1,6 +1,8 @@
 //! A small world for one shard: a conditional log, deciders with replicas of their own, a clock, and
 //! queues that can be deleted.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
 use onrush_protocol::options::QueueOptions;
@@ -8,12 +10,12 @@ use onrush_protocol::options::QueueOptions;
 use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
 use crate::state::catalog::{Catalog, CatalogShard, QueueDefinition};
 use crate::state::checkpoint::Checkpoint;
-use crate::state::codec::{self, Chunk};
+use crate::state::codec::{self, Chunk, ENTRY_HEADER};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
 use crate::state::draft::push::{PushBatch, Pushed};
 use crate::state::draft::{Context, Draft};
-use crate::state::effect::{Effect, Entry, GroupStart, LeaseToken, Origin, Sequence};
+use crate::state::effect::{Effect, Entry, GroupIndex, GroupStart, LeaseToken, Origin, Sequence};
 use crate::state::kv::Kv;
 use crate::state::kv::memory::MemoryKv;
 use crate::state::ledger::DedupPolicy;
@@ -44,6 +46,10 @@ pub(super) fn key() -> StoreKey {
 pub(super) struct Tape {
     bytes: Vec<u8>,
     entries: Vec<(usize, usize)>,
+    /// Where each batch was written, by its first sequence: number of the entry, and position.
+    places: BTreeMap<(PartitionNumber, Sequence), Vec<(u64, u64)>>,
+    /// The same of each dead letter.
+    graves: BTreeMap<(PartitionNumber, GroupIndex, Sequence), Vec<(u64, u64)>>,
 }
 
 impl Tape {
@@ -61,8 +67,42 @@ impl Tape {
         for part in rope {
             self.bytes.extend_from_slice(part);
         }
+        self.note_places(position as u64);
         self.entries.push((position, self.bytes.len() - position));
         Some(position as u64)
+    }
+
+    fn note_places(&mut self, position: u64) {
+        let bytes = Bytes::copy_from_slice(&self.bytes[position as usize..]);
+        let mut at = position + ENTRY_HEADER as u64;
+        for effect in codec::decode(bytes).unwrap().effects {
+            if let Effect::Append { partition, first_seq, .. }
+            | Effect::Relocate { partition, first_seq, .. } = &effect
+            {
+                let places = self.places.entry((*partition, *first_seq)).or_default();
+                places.push((self.entries.len() as u64, at));
+            }
+            if let Effect::Bury(letter) = &effect {
+                let grave = (letter.partition, letter.group, letter.seq);
+                self.graves.entry(grave).or_default().push((self.entries.len() as u64, at));
+            }
+            at += codec::encoded_len(&effect) as u64;
+        }
+    }
+
+    /// Where a batch lies for whoever has applied `head` entries: everything before may be gone.
+    pub(super) fn newest_place(&self, number: PartitionNumber, first: Sequence, head: u64) -> u64 {
+        let places = self.places[&(number, first)].iter();
+        places.rev().find(|(index, _)| *index < head).unwrap().1
+    }
+
+    /// The same for a dead letter.
+    pub(super) fn newest_grave(
+        &self,
+        key: (PartitionNumber, GroupIndex, Sequence),
+        head: u64,
+    ) -> u64 {
+        self.graves[&key].iter().rev().find(|(index, _)| *index < head).unwrap().1
     }
 
     pub(super) fn entry(&self, index: u64) -> (u64, Bytes) {
