@@ -86,12 +86,12 @@ async fn under_load(count: usize) {
         servers.push(server);
         loads.push(load);
     }
-    for round in 0..2 {
+    for server in servers.iter().take(2) {
         tokio::time::sleep(Duration::from_millis(700)).await;
         // Longer than the leases of its consumers.
-        servers[round].freeze();
+        server.freeze();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
-        servers[round].thaw();
+        server.thaw();
     }
     tokio::time::sleep(Duration::from_millis(700)).await;
     for load in loads {
