@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::{Doing, Ground, StartError};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::files::DiskFiles;
+use crate::base::files::{DiskFiles, Files};
 use crate::base::place::ShardCount;
-use crate::base::random::SystemRandom;
+use crate::base::random::{Random, SystemRandom};
 use crate::buffer::ring::RingLimits;
 use crate::buffer::{self, Buffers};
 use crate::config::{Durability, Settings};
@@ -78,7 +78,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
     let files = DiskFiles::open(folder.join("log")).doing(what())?;
     let lock = StoreLock::take(&files, folder).doing(what())?;
     let home = DiskFiles::open(folder).doing(what())?;
-    let ground = |kv| Ground {
+    let ground = |kv, files| Ground {
         home: Arc::new(home),
         files: Arc::new(files),
         kv,
@@ -87,12 +87,13 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
         lock: Some(lock),
     };
     let telemetry = Arc::new(Telemetry::default());
-    let told = Arc::clone(&telemetry);
     if let Some(config) = postgres_config(settings)? {
-        return open_on_database(settings, config, ground, telemetry);
+        return open_on_database(settings, config, |kv| ground(kv, files), telemetry);
     }
-    let ground = ground(open_kv(&folder.join("state"), settings.store.cache_bytes)?);
-    let engine = Arc::new(start_engine(settings, &ground, told)?);
+    let identity = identity(settings, &files, &SystemRandom, SystemClock::new().now_ms())?;
+    let cache_bytes = settings.store.cache_bytes;
+    let ground = ground(open_kv(&folder.join("state"), identity.shards, cache_bytes)?, files);
+    let engine = Arc::new(start_engine(settings, &ground, Arc::clone(&telemetry))?);
     let place = format!("embedded log in {}", folder.display());
     Ok(Opened {
         engine,
@@ -117,7 +118,7 @@ fn open_on_database(
     // Rows of another store would be believed.
     let store: String = identity.store.iter().map(|byte| format!("{byte:02x}")).collect();
     let state = settings.server.data_dir.join(format!("state-{store}"));
-    let kv = open_kv(&state, settings.store.cache_bytes)?;
+    let kv = open_kv(&state, identity.shards, settings.store.cache_bytes)?;
     let restored = restore(&log, &*kv, identity.shards, identity.key);
     let (replica, restored) = restored.doing("bringing the state up to the log")?;
     let (entries, shards) = (restored.entries, restored.shards);
@@ -228,16 +229,16 @@ fn standby(
 }
 
 /// Rows are derived: damaged ones are set aside, never deleted, and built again from the log.
-fn open_kv(folder: &Path, cache_bytes: u64) -> Result<Arc<dyn Kv>, StartError> {
+fn open_kv(folder: &Path, count: ShardCount, cache_bytes: u64) -> Result<Arc<dyn Kv>, StartError> {
     let config = DiskKvConfig { cache_bytes, ..DiskKvConfig::default() };
     let what = format!("opening the state in {}", folder.display());
-    let opened = match DiskKv::open(folder, config) {
+    let opened = match DiskKv::open(folder, count, config) {
         Ok(kv) => return Ok(Arc::new(kv)),
-        Err(OpenError::Missing(_)) => DiskKv::create(folder, config),
+        Err(OpenError::Missing(_)) => DiskKv::create(folder, count, config),
         Err(error @ OpenError::Damaged { .. }) => {
             tracing::warn!(%error, "the state is damaged; it is set aside and built from the log");
             DiskKv::set_aside(folder).doing(what.clone())?;
-            DiskKv::create(folder, config)
+            DiskKv::create(folder, count, config)
         }
         Err(error) => Err(error),
     };
@@ -253,15 +254,25 @@ pub fn start_engine(
     ground: &Ground,
     telemetry: Arc<Telemetry>,
 ) -> Result<Engine, StartError> {
-    let asked = asked_shards(settings)?;
     let now_ms = ground.clock.now_ms();
-    let loaded = Identity::load_or_create(&*ground.files, &*ground.random, asked, now_ms);
-    let identity = loaded.doing("reading the store's identity")?.identity();
+    let identity = identity(settings, &*ground.files, &*ground.random, now_ms)?;
     warn_of_shards(settings, &identity);
     let (log, replica) = replay(settings, ground, &identity)?;
     let standby = standby(settings, ground, "failover", &replica)?;
     let parts = parts(settings, ground, Arc::new(log), telemetry, standby);
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
+}
+
+/// Who the store in these files is; a new one if there is none.
+fn identity(
+    settings: &Settings,
+    files: &dyn Files,
+    random: &dyn Random,
+    now_ms: u64,
+) -> Result<Identity, StartError> {
+    let asked = asked_shards(settings)?;
+    let loaded = Identity::load_or_create(files, random, asked, now_ms);
+    Ok(loaded.doing("reading the store's identity")?.identity())
 }
 
 /// Brings the state up to the log: from its rows and the log's tail.

@@ -1,4 +1,4 @@
-//! Writes checkpoints beside the lane: one thread, one shard at a time.
+//! Writes checkpoints beside the lane: one thread, one batch of shards at a time.
 //!
 //! Rows are written only when the log is durable up to what they include; otherwise a power cut
 //! could leave rows that know more than the log. Where the log has a vault, the shard's rows go there
@@ -22,7 +22,7 @@ use crate::state::portable;
 /// open its log again.
 #[derive(Debug)]
 pub(super) struct Handle {
-    sender: Option<mpsc::Sender<Checkpoint>>,
+    sender: Option<mpsc::Sender<Vec<Checkpoint>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -45,13 +45,13 @@ impl Handle {
         buffers: Arc<Buffers>,
         count: ShardCount,
     ) -> std::io::Result<Self> {
-        let (sender, receiver) = mpsc::channel::<Checkpoint>();
+        let (sender, receiver) = mpsc::channel::<Vec<Checkpoint>>();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = std::thread::Builder::new().name("onrush-checkpoint".into());
         let thread = thread.spawn(move || {
-            while let Ok(checkpoint) = receiver.recv() {
-                let (shard, head) = (checkpoint.shard, checkpoint.head);
-                let written = match write(&*log, &*kv, checkpoint, &runtime) {
+            while let Ok(batch) = receiver.recv() {
+                let heads: Vec<_> = batch.iter().map(|it| (it.shard, it.head)).collect();
+                let written = match write(&*log, &*kv, batch, &runtime) {
                     Ok(()) => true,
                     Err(error) => {
                         tracing::error!(%error, "a checkpoint could not be written; memory keeps it");
@@ -59,20 +59,23 @@ impl Handle {
                     }
                 };
                 // While the rows are still those of the checkpoint.
-                if written && let Err(error) = save(&*log, &*kv, count, (shard, head), &runtime) {
-                    tracing::warn!(shard, %error, "the log's vault keeps an older checkpoint");
+                for (shard, head) in heads.iter().copied().filter(|_| written) {
+                    if let Err(error) = save(&*log, &*kv, count, (shard, head), &runtime) {
+                        tracing::warn!(shard, %error, "the log's vault keeps an older checkpoint");
+                    }
                 }
-                inbox.put(Command::CheckpointDone { written });
+                let shards = heads.into_iter().map(|(shard, _)| shard).collect();
+                inbox.put(Command::CheckpointDone { shards, written });
                 buffers.bell().ring();
             }
         })?;
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Writes a checkpoint in the background; `CheckpointDone` tells when it is there.
-    pub(super) fn write(&self, checkpoint: Checkpoint) {
+    /// Writes checkpoints in the background; `CheckpointDone` tells when they are there.
+    pub(super) fn write(&self, batch: Vec<Checkpoint>) {
         // The thread lives as long as this handle.
-        let _ = self.sender.as_ref().map(|sender| sender.send(checkpoint));
+        let _ = self.sender.as_ref().map(|sender| sender.send(batch));
     }
 }
 
@@ -85,18 +88,24 @@ pub(super) enum WriteError {
     Log(#[from] crate::log::AppendError),
 }
 
-/// Writes one checkpoint, in the caller's thread.
+/// Writes checkpoints as one batch, in the caller's thread.
 pub(super) fn write(
     log: &dyn Log,
     kv: &dyn Kv,
-    mut checkpoint: Checkpoint,
+    mut batch: Vec<Checkpoint>,
     runtime: &Runtime,
 ) -> Result<(), WriteError> {
-    if log.durable_to(checkpoint.shard) < checkpoint.position {
+    if batch.iter().any(|checkpoint| log.durable_to(checkpoint.shard) < checkpoint.position) {
         runtime.block_on(log.sync())?;
     }
-    checkpoint.resolve(kv)?;
-    kv.write(&checkpoint.rows)?;
+    let mut rows = Vec::new();
+    let mut ids = Vec::with_capacity(batch.iter().map(|checkpoint| checkpoint.ids.len()).sum());
+    for checkpoint in &mut batch {
+        checkpoint.resolve(kv)?;
+        rows.append(&mut checkpoint.rows);
+        ids.extend(checkpoint.ids.rows());
+    }
+    kv.write_with_ids(&rows, ids)?;
     Ok(())
 }
 

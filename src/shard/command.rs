@@ -10,7 +10,7 @@ use onrush_protocol::options::QueueOptions;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::base::post::Mailbox;
 use crate::log::AppendError;
 use crate::state::catalog::QueueDefinition;
@@ -114,6 +114,8 @@ pub enum Command {
     Describe(Describe),
     /// The checkpoint under way is written, or failed.
     CheckpointDone {
+        /// Of which shards.
+        shards: Vec<ShardId>,
         /// Whether its rows are there.
         written: bool,
     },

@@ -115,7 +115,7 @@ impl Lane {
     /// shard from their checkpoint.
     fn catch_up(&mut self, shard: ShardId) -> Result<(), AppendError> {
         // Two who write rows of one shard would mix them. It ends soon, and this is tried again.
-        if self.schedule.under_way().is_some() {
+        if self.schedule.is_under_way() {
             return Err(unavailable(&"a checkpoint is under way"));
         }
         let head = self.replica.head(shard);

@@ -15,7 +15,7 @@ use crate::shard::replica::{ReplayError, Replica};
 use crate::state::checkpoint::{self, Applied, LoadError};
 use crate::state::codec;
 use crate::state::kv::{Kv, KvError};
-use crate::state::portable::{self, PartError};
+use crate::state::portable::{self, Part, PartError};
 
 /// Bytes of entries that are read at a time.
 const READ_BYTES: usize = 4 << 20;
@@ -222,9 +222,9 @@ impl Restorer<'_> {
         let Some(vault) = self.log.vault() else { return Ok(()) };
         for part in 0..parts {
             let part = self.runtime.block_on(Vault::part(vault, kept, part))?;
-            let rows = portable::read_part(&part);
-            let rows = rows.map_err(|error| RestoreError::Part { shard, error })?;
-            self.kv.write(&rows)?;
+            let part = portable::read_part(&part);
+            let Part { rows, ids } = part.map_err(|error| RestoreError::Part { shard, error })?;
+            self.kv.write_with_ids(&rows, ids)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ pub struct Schedule {
     reclaim_at_us: u64,
     /// The shard whose turn comes next.
     turn: u16,
-    under_way: Option<u16>,
+    is_under_way: bool,
 }
 
 impl Schedule {
@@ -27,14 +27,14 @@ impl Schedule {
             retention_at_us: now_us + retention_every_us,
             reclaim_at_us: u64::MAX,
             turn: 0,
-            under_way: None,
+            is_under_way: false,
         }
     }
 
     /// When the lane should wake for upkeep; checkpoints only matter where there are changes.
     #[must_use]
     pub fn next_us(&self, has_changes: bool) -> Option<u64> {
-        let checkpoint = (has_changes && self.under_way.is_none()).then_some(self.checkpoint_at_us);
+        let checkpoint = (has_changes && !self.is_under_way).then_some(self.checkpoint_at_us);
         let upkeep = self.retention_at_us.min(self.reclaim_at_us);
         Some(upkeep.min(checkpoint.unwrap_or(u64::MAX)))
     }
@@ -67,35 +67,34 @@ impl Schedule {
         self.reclaim_at_us = self.reclaim_at_us.min(at_us);
     }
 
-    /// The shard under checkpoint.
+    /// Whether a checkpoint is being written.
     #[must_use]
-    pub fn under_way(&self) -> Option<u16> {
-        self.under_way
+    pub fn is_under_way(&self) -> bool {
+        self.is_under_way
     }
 
-    /// Where a checkpoint may begin, the shards whose turn it is, in order.
+    /// Where a checkpoint may begin, the shards whose turn it is: from whoever comes next to the last.
     #[must_use]
-    pub fn turns(&self, shards: u16, now_us: u64) -> Option<impl Iterator<Item = u16> + use<>> {
-        let turn = self.turn;
-        let may = self.under_way.is_none() && self.checkpoint_at_us <= now_us;
-        may.then(|| (0..shards).map(move |step| (turn + step) % shards))
+    pub fn turns(&self, shards: u16, now_us: u64) -> Option<std::ops::Range<u16>> {
+        let may = !self.is_under_way && self.checkpoint_at_us <= now_us;
+        may.then_some(self.turn..shards)
     }
 
-    /// A shard's checkpoint begins.
-    pub fn begin(&mut self, shard: u16, shards: u16) {
-        self.under_way = Some(shard);
-        self.turn = (shard + 1) % shards.max(1);
+    /// A checkpoint begins, of shards up to and without `next`.
+    pub fn begin(&mut self, next: u16, shards: u16) {
+        self.is_under_way = true;
+        self.turn = if next < shards { next } else { 0 };
     }
 
-    /// The checkpoint under way ended. The next shard follows at once until the turn comes round;
+    /// The checkpoint under way ended. The next shards follow at once until the turn comes round;
     /// then there is a pause.
     pub fn end(&mut self, now_us: u64) {
-        if self.under_way.take().is_some() && self.turn == 0 {
+        if std::mem::take(&mut self.is_under_way) && self.turn == 0 {
             self.checkpoint_at_us = now_us + self.checkpoint_every_us;
         }
     }
 
-    /// No shard has anything to write: pause.
+    /// No shard whose turn it is has anything to write: pause.
     pub fn rest(&mut self, now_us: u64) {
         self.turn = 0;
         self.checkpoint_at_us = now_us + self.checkpoint_every_us;
@@ -115,14 +114,18 @@ mod tests {
     fn shards_take_turns_and_a_pause_follows_the_last() {
         let mut schedule = Schedule::new(5, 1_000, 0);
         assert!(schedule.turns(2, 4_999).is_none());
-        for shard in 0..2 {
-            assert_eq!(schedule.turns(2, 5_000).unwrap().next(), Some(shard));
-            schedule.begin(shard, 2);
-            assert!(schedule.turns(2, 5_000).is_none(), "one at a time");
+        for shard in [0, 2] {
+            assert_eq!(schedule.turns(3, 5_000), Some(shard..3));
+            schedule.begin(shard + 2, 3);
+            assert_eq!(schedule.turns(3, 5_000), None, "one at a time");
             schedule.end(5_000);
         }
-        assert!(schedule.turns(2, 9_999).is_none());
-        assert!(schedule.turns(2, 10_000).is_some());
+        assert_eq!(schedule.turns(3, 9_999), None);
+        assert_eq!(schedule.turns(3, 10_000), Some(0..3));
+        schedule.rest(10_000);
+        assert_eq!(schedule.turns(3, 14_999), None);
+        schedule.hurry(12_000);
+        assert_eq!(schedule.turns(3, 12_000), Some(0..3));
     }
 
     #[test]

@@ -1,36 +1,60 @@
 //! What the lane does between commits: checkpoints and retention.
 
+use crate::base::place::ShardId;
 use crate::shard::checkpointer;
 use crate::shard::lane::Lane;
 use crate::shard::round::Work;
 use crate::state::ShardState;
 use crate::state::checkpoint::Checkpoint;
 
-/// Changes in one shard that make its checkpoint hurry: bounds what memory holds beside the rows.
-const CHANGES_MAX: usize = 4096;
+/// Changes in all shards that make their checkpoint hurry: bounds what memory holds beside the rows.
+const CHANGES_MAX: usize = 32 << 10;
+/// Changes that go into one batch of rows; the shard that exceeds it is still taken along.
+const CHANGES_PER_BATCH: usize = 32 << 10;
 
 impl Lane {
-    /// Whether any shard has something for a checkpoint.
-    pub(super) fn has_changes(&self) -> bool {
-        self.replica.catalog.is_changed()
-            || self.replica.shards.iter().any(|shard| shard.change_count() > 0)
+    /// What a checkpoint would write, about.
+    fn change_count(&self) -> usize {
+        self.replica.shards.iter().map(ShardState::change_count).sum()
     }
 
-    /// Begins the next shard's checkpoint if it is time.
+    /// Whether any shard has something for a checkpoint.
+    pub(super) fn has_changes(&self) -> bool {
+        self.replica.catalog.is_changed() || self.change_count() > 0
+    }
+
+    /// Begins the next checkpoint if it is time.
     pub(super) fn begin_checkpoint(&mut self) {
         let now_us = self.clock.monotonic_us();
-        let is_large = |shard: &ShardState| shard.change_count() > CHANGES_MAX;
-        if self.replica.shards.iter().any(is_large) {
+        if self.change_count() > CHANGES_MAX {
             self.schedule.hurry(now_us);
         }
         let shards = self.replica.count().get() + 1;
-        let Some(mut turns) = self.schedule.turns(shards, now_us) else { return };
-        let Some(shard) = turns.find(|shard| self.wants_checkpoint(*shard)) else {
+        let Some(turns) = self.schedule.turns(shards, now_us) else { return };
+        let wanted = turns.filter(|shard| self.wants_checkpoint(*shard)).collect();
+        let (batch, next) = self.checkpoint_of_some(wanted);
+        if batch.is_empty() {
             return self.schedule.rest(now_us);
-        };
-        let checkpoint = self.checkpoint_of(shard);
-        self.schedule.begin(shard, shards);
-        self.checkpointer.write(checkpoint);
+        }
+        self.schedule.begin(next, shards);
+        self.checkpointer.write(batch);
+    }
+
+    /// Begins checkpoints of the first of some shards, as many as one batch takes; and the shard that
+    /// the next batch begins with. Several shards at once, because a batch costs a file of transaction
+    /// ids and a sync of it, whatever its size.
+    fn checkpoint_of_some(&mut self, shards: Vec<u16>) -> (Vec<Checkpoint>, u16) {
+        let (mut batch, mut changes, mut next) = (Vec::new(), 0, 0);
+        for shard in shards {
+            let state = self.replica.shards.get(usize::from(shard));
+            changes += state.map_or(0, ShardState::change_count);
+            batch.push(self.checkpoint_of(shard));
+            next = shard + 1;
+            if changes >= CHANGES_PER_BATCH {
+                break;
+            }
+        }
+        (batch, next)
     }
 
     /// A shard with changes, or one whose checkpoint the log's vault waits for; or a quiet one whose
@@ -69,20 +93,24 @@ impl Lane {
         }
     }
 
-    /// The checkpoint under way is written. One that failed is not ended: what it carried stays in
-    /// memory, and there are no further checkpoints of this run.
-    pub(super) fn end_checkpoint(&mut self, written: bool) {
-        self.close_checkpoint(written);
+    /// The checkpoint under way is written, of these shards. One that failed is not ended: what it
+    /// carried stays in memory, and there are no further checkpoints of this run.
+    pub(super) fn end_checkpoint(&mut self, shards: &[ShardId], written: bool) {
+        self.close_checkpoint(shards, written);
         self.begin_checkpoint();
     }
 
-    fn close_checkpoint(&mut self, written: bool) {
+    fn close_checkpoint(&mut self, shards: &[ShardId], written: bool) {
         self.checkpoints_failed |= !written;
-        let Some(shard) = self.schedule.under_way().filter(|_| written) else { return };
-        self.telemetry.checkpoints.add(1);
-        match self.replica.shards.get_mut(usize::from(shard)) {
-            Some(state) => state.end_checkpoint(),
-            None => self.replica.catalog.end_checkpoint(),
+        if !written {
+            return;
+        }
+        for shard in shards {
+            self.telemetry.checkpoints.add(1);
+            match self.replica.shards.get_mut(usize::from(*shard)) {
+                Some(state) => state.end_checkpoint(),
+                None => self.replica.catalog.end_checkpoint(),
+            }
         }
         self.schedule.end(self.clock.monotonic_us());
         let partitions: usize = self.replica.shards.iter().map(ShardState::partition_count).sum();
@@ -91,15 +119,16 @@ impl Lane {
 
     /// Writes everything that is not a row yet, in this thread: the next start has nothing to apply.
     pub(super) fn checkpoint_everything(&mut self) {
-        let is_open = self.schedule.under_way().is_some();
+        let is_open = self.schedule.is_under_way();
         if self.checkpoints_failed || (is_open && !self.await_checkpoint()) {
             return;
         }
-        for shard in 0..=self.replica.count().get() {
-            let checkpoint = self.checkpoint_of(shard);
-            if let Err(error) =
-                checkpointer::write(&*self.log, &*self.kv, checkpoint, &self.runtime)
-            {
+        let shards = self.replica.count().get() + 1;
+        let mut next = 0;
+        while next < shards {
+            let batch;
+            (batch, next) = self.checkpoint_of_some((next..shards).collect());
+            if let Err(error) = checkpointer::write(&*self.log, &*self.kv, batch, &self.runtime) {
                 tracing::warn!(%error, "the last checkpoint failed; the next start reads the log");
                 return;
             }
@@ -110,10 +139,10 @@ impl Lane {
         // The writer answers through the inbox; commands that come with it are refused there.
         for _ in 0..1000 {
             for command in self.inbox.take() {
-                if let crate::shard::command::Command::CheckpointDone { written } = command {
+                if let crate::shard::command::Command::CheckpointDone { shards, written } = command {
                     // Without beginning another: two of one shard at once would write what the
                     // later one knows without the changes that the earlier one carries.
-                    self.close_checkpoint(written);
+                    self.close_checkpoint(&shards, written);
                     return written;
                 }
                 let stopping = crate::shard::command::CommandError::ShuttingDown;

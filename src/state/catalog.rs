@@ -14,6 +14,7 @@ use crate::state::checkpoint::{Checkpoint, LoadError};
 use crate::state::codec::EntryError;
 use crate::state::effect::{Effect, Entry, GroupStart, Maintenance};
 use crate::state::kv::{Kv, RowChange, Scan, Space};
+use crate::state::ledger::Flushed;
 use crate::state::rows;
 
 /// One queue's settings as the catalog's log holds them.
@@ -249,7 +250,8 @@ impl CatalogShard {
             });
         }
         let (trims, graves) = (Vec::new(), Vec::new());
-        Checkpoint { shard, head: self.head, rows, trims, graves, position: self.position }
+        let ids = Flushed::default();
+        Checkpoint { shard, head: self.head, rows, ids, trims, graves, position: self.position }
     }
 
     /// Reads the catalog from its rows; empty without any.

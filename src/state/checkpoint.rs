@@ -12,7 +12,7 @@ use crate::base::place::{PartitionNumber, ShardCount, ShardId, StoreKey};
 use crate::state::codec::EntryError;
 use crate::state::effect::{GroupIndex, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
-use crate::state::ledger::DedupPolicy;
+use crate::state::ledger::{DedupPolicy, Flushed};
 use crate::state::model::{Partition, Run};
 use crate::state::{DeadPlace, ShardState, rows};
 
@@ -50,6 +50,8 @@ pub struct Checkpoint {
     pub head: u64,
     /// Rows to put or remove.
     pub rows: Vec<RowChange>,
+    /// Transaction ids to put.
+    pub ids: Flushed,
     /// Run rows to remove; see [`Checkpoint::resolve`].
     pub trims: Vec<Trim>,
     /// Partitions whose dead letters are gone.
@@ -195,11 +197,11 @@ impl ShardState {
             out.push(RowChange { space: Space::Dead, key, value });
             self.changes.writing_dead.push(((*partition, *group, *seq), *place));
         }
-        self.ledger.begin_flush(policy, &mut out);
+        let ids = self.ledger.begin_flush(policy);
         let trims = std::mem::take(&mut self.changes.trims);
         let graves = std::mem::take(&mut self.changes.graves);
         let (shard, head, position) = (self.shard, self.head, self.position);
-        Checkpoint { shard, head, rows: out, trims, graves, position }
+        Checkpoint { shard, head, rows: out, ids, trims, graves, position }
     }
 
     /// Ends the checkpoint under way: its rows can be read, so memory lets go of them.

@@ -8,12 +8,13 @@
 //! ```text
 //! part: version u8 | row … | CRC-32 of everything before, u32
 //! row:  space u8 | generation u32 (of transaction ids, else 0) | key u16 | value u32 | key | value
+//! of a transaction id, key: partition u32, big-endian | fingerprint u128; value: sequence u64 | time u64
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::base::place::{ShardCount, ShardId};
-use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
+use crate::state::kv::{IdRow, Kv, KvError, RowChange, Scan, Space};
 use crate::state::rows;
 
 /// The layout of a part.
@@ -22,6 +23,10 @@ const VERSION: u8 = 1;
 const PART_BYTES: usize = 1 << 20;
 /// Bytes of a row beside its key and value.
 const ROW_HEADER_BYTES: usize = 11;
+/// Bytes of a transaction id's key and of its value.
+const ID_BYTES: (usize, usize) = (20, 16);
+/// What stands for transaction ids where other rows name their space.
+const IDS: u8 = 7;
 /// Rows removed in one batch.
 const REMOVED_PER_BATCH: usize = 4_096;
 
@@ -59,25 +64,35 @@ pub fn export<E: From<KvError>>(
             Scan::Continue
         })?;
     }
-    let generations = kv.generations().into_iter().map(Space::Dedup);
-    let spaces: Vec<Space> = [Space::Runs, Space::Dead].into_iter().chain(generations).collect();
     for local in 0..partitions {
         let Some(number) = count.number(shard, local) else { break };
         let (from, to) = rows::keys_of_partition(number);
-        for space in &spaces {
-            out.rows(kv, *space, &from, &to)?;
+        for space in [Space::Runs, Space::Dead] {
+            out.rows(kv, space, &from, &to)?;
         }
+    }
+    if shard != count.catalog() {
+        out.ids(kv, shard, count)?;
     }
     let (meta, end) = (rows::meta_key(shard), rows::meta_key(shard + 1));
     out.rows(kv, Space::Meta, &meta, &end)?;
     out.give_away()
 }
 
+/// What a part holds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Part {
+    /// Rows to put.
+    pub rows: Vec<RowChange>,
+    /// Transaction ids to put.
+    pub ids: Vec<IdRow>,
+}
+
 /// The rows of a part.
 ///
 /// # Errors
 /// [`PartError`]: nothing of it is to be believed.
-pub fn read_part(part: &Bytes) -> Result<Vec<RowChange>, PartError> {
+pub fn read_part(part: &Bytes) -> Result<Part, PartError> {
     const CUT_OFF: PartError = PartError::Damaged("cut off");
     let end = part.len().checked_sub(4).ok_or(CUT_OFF)?;
     let (mut body, mut check) = (part.slice(..end), part.slice(end..));
@@ -88,22 +103,37 @@ pub fn read_part(part: &Bytes) -> Result<Vec<RowChange>, PartError> {
         VERSION => {}
         other => return Err(PartError::Version(other)),
     }
-    let mut found = Vec::new();
+    let mut found = Part::default();
     while body.has_remaining() {
         if body.remaining() < ROW_HEADER_BYTES {
             return Err(CUT_OFF);
         }
         let (tag, generation) = (body.get_u8(), body.get_u32_le());
-        let space = space(tag, generation).ok_or(PartError::Damaged("unknown space"))?;
         let (key_len, value_len) = (usize::from(body.get_u16_le()), body.get_u32_le() as usize);
         if body.remaining() < key_len.saturating_add(value_len) {
             return Err(CUT_OFF);
         }
-        let key = body.split_to(key_len).to_vec();
-        let value = Some(body.split_to(value_len).to_vec());
-        found.push(RowChange { space, key, value });
+        let (mut key, mut value) = (body.split_to(key_len), body.split_to(value_len));
+        if tag == IDS {
+            let id = read_id(generation, &mut key, &mut value);
+            found.ids.push(id.ok_or(PartError::Damaged("a transaction id of another length"))?);
+            continue;
+        }
+        let space = space(tag).ok_or(PartError::Damaged("unknown space"))?;
+        found.rows.push(RowChange { space, key: key.to_vec(), value: Some(value.to_vec()) });
     }
     Ok(found)
+}
+
+fn read_id(generation: u32, key: &mut Bytes, value: &mut Bytes) -> Option<IdRow> {
+    let is_one = (key.len(), value.len()) == ID_BYTES;
+    is_one.then(|| IdRow {
+        generation,
+        partition: key.get_u32(),
+        fingerprint: key.get_u128_le(),
+        seq: value.get_u64_le(),
+        time_ms: value.get_u64_le(),
+    })
 }
 
 /// Removes all rows of a shard, the one that says what has been applied first.
@@ -113,14 +143,14 @@ pub fn read_part(part: &Bytes) -> Result<Vec<RowChange>, PartError> {
 pub fn clear(shard: ShardId, count: ShardCount, kv: &dyn Kv) -> Result<(), KvError> {
     let meta = RowChange { space: Space::Meta, key: rows::meta_key(shard), value: None };
     kv.write(&[meta])?;
-    let generations = kv.generations().into_iter().map(Space::Dedup);
-    let of_shard = [Space::Partitions, Space::Groups, Space::Queues];
-    let of_partition = [Space::Runs, Space::Dead].into_iter().chain(generations);
-    for space in of_shard {
+    if shard != count.catalog() {
+        kv.forget_ids(shard, count)?;
+    }
+    for space in [Space::Partitions, Space::Groups, Space::Queues] {
         let is_ours = |number: u32| number == u32::from(shard);
         remove(kv, space, &is_ours)?;
     }
-    for space in of_partition {
+    for space in [Space::Runs, Space::Dead] {
         let is_ours = |number: u32| count.of_partition(number) == shard;
         remove(kv, space, &is_ours)?;
     }
@@ -159,20 +189,35 @@ struct Parts<'a, E> {
 
 impl<E: From<KvError>> Parts<'_, E> {
     fn rows(&mut self, kv: &dyn Kv, space: Space, from: &[u8], to: &[u8]) -> Result<(), E> {
-        kv.scan(space, from, to, &mut |key, value| {
-            let (tag, generation) = tag(space);
-            self.part.put_u8(tag);
-            self.part.put_u32_le(generation);
-            self.part.put_u16_le(key.len() as u16);
-            self.part.put_u32_le(value.len() as u32);
-            self.part.put_slice(key);
-            self.part.put_slice(value);
-            if self.part.len() >= PART_BYTES {
-                self.failed = self.give_away().err();
-            }
-            if self.failed.is_some() { Scan::Stop } else { Scan::Continue }
+        kv.scan(space, from, to, &mut |key, value| self.row((tag(space), 0), key, value))?;
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn ids(&mut self, kv: &dyn Kv, shard: ShardId, count: ShardCount) -> Result<(), E> {
+        let (mut key, mut value) = (Vec::with_capacity(ID_BYTES.0), Vec::with_capacity(ID_BYTES.1));
+        kv.scan_ids(shard, count, &mut |id| {
+            key.clear();
+            key.put_u32(id.partition);
+            key.put_u128_le(id.fingerprint);
+            value.clear();
+            value.put_u64_le(id.seq);
+            value.put_u64_le(id.time_ms);
+            self.row((IDS, id.generation), &key, &value)
         })?;
         self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn row(&mut self, (tag, generation): (u8, u32), key: &[u8], value: &[u8]) -> Scan {
+        self.part.put_u8(tag);
+        self.part.put_u32_le(generation);
+        self.part.put_u16_le(key.len() as u16);
+        self.part.put_u32_le(value.len() as u32);
+        self.part.put_slice(key);
+        self.part.put_slice(value);
+        if self.part.len() >= PART_BYTES {
+            self.failed = self.give_away().err();
+        }
+        if self.failed.is_some() { Scan::Stop } else { Scan::Continue }
     }
 
     fn give_away(&mut self) -> Result<(), E> {
@@ -182,19 +227,18 @@ impl<E: From<KvError>> Parts<'_, E> {
     }
 }
 
-fn tag(space: Space) -> (u8, u32) {
+fn tag(space: Space) -> u8 {
     match space {
-        Space::Meta => (1, 0),
-        Space::Partitions => (2, 0),
-        Space::Groups => (3, 0),
-        Space::Runs => (4, 0),
-        Space::Dead => (5, 0),
-        Space::Queues => (6, 0),
-        Space::Dedup(generation) => (7, generation),
+        Space::Meta => 1,
+        Space::Partitions => 2,
+        Space::Groups => 3,
+        Space::Runs => 4,
+        Space::Dead => 5,
+        Space::Queues => 6,
     }
 }
 
-fn space(tag: u8, generation: u32) -> Option<Space> {
+fn space(tag: u8) -> Option<Space> {
     Some(match tag {
         1 => Space::Meta,
         2 => Space::Partitions,
@@ -202,7 +246,6 @@ fn space(tag: u8, generation: u32) -> Option<Space> {
         4 => Space::Runs,
         5 => Space::Dead,
         6 => Space::Queues,
-        7 => Space::Dedup(generation),
         _ => return None,
     })
 }
@@ -212,15 +255,13 @@ mod tests {
     use super::*;
     use crate::state::kv::memory::MemoryKv;
 
-    const ALL: [Space; 8] = [
+    const ALL: [Space; 6] = [
         Space::Meta,
         Space::Partitions,
         Space::Groups,
         Space::Runs,
         Space::Dead,
         Space::Queues,
-        Space::Dedup(3),
-        Space::Dedup(4),
     ];
 
     fn count() -> ShardCount {
@@ -230,7 +271,7 @@ mod tests {
     /// Every space, three shards and a catalog, some partitions; values tell where they belong.
     fn filled(runs: u64) -> MemoryKv {
         let kv = MemoryKv::new();
-        let mut all = Vec::new();
+        let (mut all, mut ids) = (Vec::new(), Vec::new());
         let mut put = |space, key: Vec<u8>, value: String| {
             all.push(RowChange { space, key, value: Some(value.into_bytes()) });
         };
@@ -251,12 +292,13 @@ mod tests {
                     put(Space::Runs, rows::run_key(number, seq), format!("run {number} {seq}"));
                 }
                 put(Space::Dead, rows::dead_key(number, 1, 2), format!("dead {number}"));
-                let (old, new) = (u128::MAX, u128::from(number));
-                put(Space::Dedup(3), rows::dedup_key(number, old).into(), format!("id {number}"));
-                put(Space::Dedup(4), rows::dedup_key(number, new).into(), format!("id {number}"));
+                for (generation, fingerprint) in [(3, u128::MAX), (4, u128::from(number))] {
+                    let (seq, time_ms) = (u64::from(number) + 1, u64::from(shard) + 9);
+                    ids.push(IdRow { generation, partition: number, fingerprint, seq, time_ms });
+                }
             }
         }
-        kv.write(&all).unwrap();
+        kv.write_with_ids(&all, ids).unwrap();
         kv
     }
 
@@ -270,8 +312,15 @@ mod tests {
         parts
     }
 
-    fn everything(kv: &dyn Kv) -> Vec<(Space, Vec<u8>, Vec<u8>)> {
-        let mut all = Vec::new();
+    fn everything(kv: &dyn Kv) -> (Vec<(Space, Vec<u8>, Vec<u8>)>, Vec<IdRow>) {
+        let (mut all, mut ids) = (Vec::new(), Vec::new());
+        for shard in 0..3 {
+            kv.scan_ids(shard, count(), &mut |id| {
+                ids.push(*id);
+                Scan::Continue
+            })
+            .unwrap();
+        }
         for space in ALL {
             kv.scan(space, &[], &[], &mut |key, value| {
                 all.push((space, key.to_vec(), value.to_vec()));
@@ -279,7 +328,7 @@ mod tests {
             })
             .unwrap();
         }
-        all
+        (all, ids)
     }
 
     #[test]
@@ -290,13 +339,16 @@ mod tests {
         for shard in 0..4 {
             let parts = parts(&kv, shard);
             assert_eq!(parts.len() > 1, shard < 3);
-            let read: Vec<RowChange> =
-                parts.iter().flat_map(|part| read_part(part).unwrap()).collect();
-            let metas = read.iter().filter(|row| row.space == Space::Meta).count();
-            assert_eq!((metas, read.last().unwrap().space), (1, Space::Meta));
-            copy.write(&read).unwrap();
+            let read: Vec<Part> = parts.iter().map(|part| read_part(part).unwrap()).collect();
+            let rows = || read.iter().flat_map(|part| &part.rows);
+            let metas = rows().filter(|row| row.space == Space::Meta).count();
+            assert_eq!((metas, rows().last().unwrap().space), (1, Space::Meta));
+            for part in read {
+                copy.write_with_ids(&part.rows, part.ids).unwrap();
+            }
         }
         assert_eq!(everything(&copy), everything(&kv));
+        assert_eq!(everything(&copy).1.len(), 24);
     }
 
     #[test]
@@ -304,12 +356,13 @@ mod tests {
         let kv = filled(3_000);
         for shard in [1, 3] {
             clear(shard, count(), &kv).unwrap();
-            assert!(parts(&kv, shard).iter().all(|part| read_part(part).unwrap().is_empty()));
+            assert!(parts(&kv, shard).iter().all(|it| read_part(it).unwrap() == Part::default()));
         }
         let copy = MemoryKv::new();
         for shard in [0, 2] {
             for part in parts(&filled(3_000), shard) {
-                copy.write(&read_part(&part).unwrap()).unwrap();
+                let Part { rows, ids } = read_part(&part).unwrap();
+                copy.write_with_ids(&rows, ids).unwrap();
             }
         }
         assert_eq!(everything(&kv), everything(&copy));

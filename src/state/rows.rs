@@ -88,17 +88,7 @@ pub fn parse_dead(
     Some((parts_of_dead_key(key)?, DeadPlace { position, len: len as u32 }))
 }
 
-/// Key of a transaction id in its generation.
-#[must_use]
-pub fn dedup_key(partition: PartitionNumber, fingerprint: u128) -> [u8; 20] {
-    let mut key = [0; 20];
-    let (head, tail) = key.split_at_mut(4);
-    head.copy_from_slice(&key_u32(partition));
-    tail.copy_from_slice(&fingerprint.to_le_bytes());
-    key
-}
-
-/// Two numbers as a value: a dedup row's (sequence, time), a dead letter's (position, length).
+/// Two numbers as a value: a dead letter's position and length.
 pub(super) fn pair_value(first: u64, second: u64) -> Vec<u8> {
     [first.to_le_bytes(), second.to_le_bytes()].concat()
 }

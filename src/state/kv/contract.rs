@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{KEY_BYTES_MAX, Kv, RowChange, Scan, Space};
+use super::{IdRow, KEY_BYTES_MAX, Kv, RowChange, Scan, Space};
+use crate::base::place::ShardCount;
 
 /// Runs every story, each on a store of its own.
 pub(super) fn check_all<K: Kv>(make: &dyn Fn() -> K) {
@@ -18,7 +19,11 @@ pub(super) fn check_all<K: Kv>(make: &dyn Fn() -> K) {
     a_scan_stops_when_told(&make());
     an_upside_down_range_is_empty(&make());
     the_last_row_is_found_with_both_bounds_included(&make());
-    generations_are_made_by_writing_and_dropped_whole(&make());
+    ids_are_found_with_what_was_written_last(&make());
+    generations_of_ids_are_dropped_whole(&make());
+    ids_of_a_shard_are_walked_over_and_forgotten_together(&make());
+    ids_stand_with_the_rows_of_their_batch_or_not_at_all(&make());
+    ids_agree_with_a_plain_map_over_random_work(&make());
     an_empty_value_or_batch_is_allowed_and_an_empty_or_endless_key_refused(&make());
     a_visitor_may_remove_the_rows_that_it_walks_over(&make());
     it_agrees_with_a_plain_map_over_random_work(&make());
@@ -77,8 +82,6 @@ fn spaces_do_not_see_each_other(kv: &dyn Kv) {
         Space::Runs,
         Space::Dead,
         Space::Queues,
-        Space::Dedup(0),
-        Space::Dedup(7),
     ];
     let changes: Vec<RowChange> =
         spaces.iter().zip(0u8..).map(|(space, n)| put(*space, b"k", &[n])).collect();
@@ -86,7 +89,6 @@ fn spaces_do_not_see_each_other(kv: &dyn Kv) {
     for (space, n) in spaces.iter().zip(0u8..) {
         assert_eq!(rows(kv, *space, b"", b""), vec![(b"k".to_vec(), vec![n])], "{space:?}");
     }
-    assert_eq!(kv.get(Space::Dedup(1), b"k").unwrap(), None);
 }
 
 fn a_scan_walks_in_key_order_within_its_bounds(kv: &dyn Kv) {
@@ -103,7 +105,7 @@ fn a_scan_walks_in_key_order_within_its_bounds(kv: &dyn Kv) {
     assert_eq!(keys_of(b"a", b"b"), all[1..3]);
     assert_eq!(keys_of(b"aa", b"b\x00"), all[2..4]);
     assert_eq!(keys_of(b"c", b"d"), Vec::<Vec<u8>>::new());
-    assert!(rows(kv, Space::Dedup(3), b"", b"").is_empty());
+    assert!(rows(kv, Space::Dead, b"", b"").is_empty());
 }
 
 fn a_scan_stops_when_told(kv: &dyn Kv) {
@@ -139,27 +141,141 @@ fn the_last_row_is_found_with_both_bounds_included(kv: &dyn Kv) {
     assert_eq!(last(21, 29), None);
     kv.write(&[remove(Space::Runs, &[30])]).unwrap();
     assert_eq!(last(0, 255), Some(20));
-    assert_eq!(kv.last(Space::Dedup(9), b"", b"\xff").unwrap(), None);
+    assert_eq!(kv.last(Space::Dead, b"", b"\xff").unwrap(), None);
 }
 
-fn generations_are_made_by_writing_and_dropped_whole(kv: &dyn Kv) {
-    assert_eq!(kv.generations(), Vec::<u32>::new());
-    for n in [12u32, 3, 700, 5] {
-        kv.write(&[put(Space::Dedup(n), &n.to_le_bytes(), b"x")]).unwrap();
+/// How many shards a store of these stories has.
+pub(super) fn count() -> ShardCount {
+    ShardCount::new(3).unwrap()
+}
+
+pub(super) fn id(generation: u32, partition: u32, fingerprint: u128, seq: u64) -> IdRow {
+    IdRow { generation, partition, fingerprint, seq, time_ms: seq + 1_000 }
+}
+
+fn ids_of(kv: &dyn Kv, shard: u16) -> Vec<IdRow> {
+    let mut found = Vec::new();
+    kv.scan_ids(shard, count(), &mut |row| {
+        found.push(*row);
+        Scan::Continue
+    })
+    .unwrap();
+    found.sort_by_key(|row| (row.partition, row.fingerprint));
+    found
+}
+
+fn ids_are_found_with_what_was_written_last(kv: &dyn Kv) {
+    assert_eq!(kv.find_id(1, 2, 0).unwrap(), None);
+    let ids = vec![id(5, 1, 2, 10), id(5, 1, 3, 11), id(5, 4, 2, 12), id(5, 1, 2, 13)];
+    kv.write_with_ids(&[], ids).unwrap();
+    assert_eq!(kv.find_id(1, 2, 0).unwrap(), Some(id(5, 1, 2, 13)), "the last of a batch");
+    assert_eq!(kv.find_id(1, 3, 5).unwrap(), Some(id(5, 1, 3, 11)));
+    assert_eq!(kv.find_id(4, 2, 5).unwrap(), Some(id(5, 4, 2, 12)));
+    assert_eq!(kv.find_id(1, 2, 6).unwrap(), None, "its generation is too old");
+    assert_eq!(kv.find_id(4, 3, 0).unwrap(), None);
+    kv.write_with_ids(&[], vec![id(5, 1, 3, 20), id(6, 1, 2, 21)]).unwrap();
+    assert_eq!(kv.find_id(1, 3, 0).unwrap(), Some(id(5, 1, 3, 20)));
+    assert_eq!(kv.find_id(1, 2, 0).unwrap(), Some(id(6, 1, 2, 21)));
+    assert_eq!(kv.find_id(4, 2, 0).unwrap(), Some(id(5, 4, 2, 12)));
+}
+
+fn generations_of_ids_are_dropped_whole(kv: &dyn Kv) {
+    kv.drop_generations_before(9).unwrap();
+    for n in [12, 3, 700, 5] {
+        kv.write_with_ids(&[], vec![id(n, n, 1, 1), id(n, 1, u128::from(n), 1)]).unwrap();
     }
-    assert_eq!(kv.generations(), vec![3, 5, 12, 700]);
-    assert_eq!(kv.get(Space::Dedup(4), b"x").unwrap(), None);
-    assert_eq!(kv.generations(), vec![3, 5, 12, 700], "reading makes no generation");
-
     kv.drop_generations_before(12).unwrap();
-    assert_eq!(kv.generations(), vec![12, 700]);
-    assert_eq!(kv.get(Space::Dedup(5), &5u32.to_le_bytes()).unwrap(), None);
-    assert!(kv.get(Space::Dedup(12), &12u32.to_le_bytes()).unwrap().is_some());
-
-    kv.write(&[put(Space::Dedup(5), b"new", b"y")]).unwrap();
-    assert_eq!(rows(kv, Space::Dedup(5), b"", b"").len(), 1, "an old number starts empty");
+    for n in [3, 5] {
+        assert_eq!(kv.find_id(n, 1, 0).unwrap(), None);
+        assert_eq!(kv.find_id(1, u128::from(n), 0).unwrap(), None);
+    }
+    for n in [12, 700] {
+        assert_eq!(kv.find_id(n, 1, n).unwrap(), Some(id(n, n, 1, 1)));
+    }
+    kv.write_with_ids(&[], vec![id(5, 8, 8, 2)]).unwrap();
+    assert_eq!(kv.find_id(8, 8, 0).unwrap(), Some(id(5, 8, 8, 2)));
+    assert_eq!(kv.find_id(5, 1, 0).unwrap(), None, "an old number starts empty");
     kv.drop_generations_before(u32::MAX).unwrap();
-    assert_eq!(kv.generations(), Vec::<u32>::new());
+    assert!((0..3).all(|shard| ids_of(kv, shard).is_empty()));
+}
+
+fn ids_of_a_shard_are_walked_over_and_forgotten_together(kv: &dyn Kv) {
+    let all: Vec<IdRow> = (0..1_000).map(|n| id(n / 400, n % 10, u128::from(n), 7)).collect();
+    for some in all.chunks(300) {
+        kv.write_with_ids(&[], some.to_vec()).unwrap();
+    }
+    let of_shard = |shard: u16| {
+        let mut rows = all.clone();
+        rows.retain(|row| count().of_partition(row.partition) == shard);
+        rows.sort_by_key(|row| (row.partition, row.fingerprint));
+        rows
+    };
+    assert!((0..3).all(|shard| ids_of(kv, shard) == of_shard(shard)));
+    let mut seen = 0;
+    kv.scan_ids(1, count(), &mut |_| {
+        seen += 1;
+        if seen == 5 { Scan::Stop } else { Scan::Continue }
+    })
+    .unwrap();
+    assert_eq!(seen, 5);
+    kv.forget_ids(1, count()).unwrap();
+    assert!(ids_of(kv, 1).is_empty());
+    assert!([0, 2].into_iter().all(|shard| ids_of(kv, shard) == of_shard(shard)));
+    for row in &all {
+        let is_gone = count().of_partition(row.partition) == 1;
+        let found = kv.find_id(row.partition, row.fingerprint, 0).unwrap();
+        assert_eq!(found, (!is_gone).then_some(*row));
+    }
+    kv.write_with_ids(&[], vec![id(2, 1, 999_999, 8)]).unwrap();
+    assert_eq!(ids_of(kv, 1), vec![id(2, 1, 999_999, 8)]);
+}
+
+fn ids_stand_with_the_rows_of_their_batch_or_not_at_all(kv: &dyn Kv) {
+    kv.write_with_ids(&[put(Space::Meta, b"a", b"1")], vec![id(1, 1, 1, 1)]).unwrap();
+    assert_eq!(kv.get(Space::Meta, b"a").unwrap(), Some(Bytes::from_static(b"1")));
+    assert_eq!(kv.find_id(1, 1, 0).unwrap(), Some(id(1, 1, 1, 1)));
+    kv.write_with_ids(&[put(Space::Meta, b"", b"1")], vec![id(1, 1, 2, 2)]).unwrap_err();
+    assert_eq!(kv.find_id(1, 2, 0).unwrap(), None);
+}
+
+fn ids_agree_with_a_plain_map_over_random_work(kv: &dyn Kv) {
+    let mut model = BTreeMap::new();
+    let mut random = random();
+    for round in 0..200 {
+        // Later rounds reach later generations, as time does.
+        let generation = round / 50;
+        let rows: Vec<IdRow> = (0..=random(60))
+            .map(|n| id(generation, random(6) as u32, u128::from(random(400)) << 64, u64::from(round) << 8 | n))
+            .collect();
+        for row in &rows {
+            model.insert((row.partition, row.fingerprint), *row);
+        }
+        kv.write_with_ids(&[], rows).unwrap();
+        for _ in 0..20 {
+            let key = (random(6) as u32, u128::from(random(400)) << 64);
+            let expected = model.get(&key).filter(|row| row.generation + 1 >= generation).copied();
+            assert_eq!(kv.find_id(key.0, key.1, generation.saturating_sub(1)).unwrap(), expected);
+        }
+        if round % 67 == 0 {
+            kv.forget_ids(2, count()).unwrap();
+            model.retain(|(partition, _), _| count().of_partition(*partition) != 2);
+        }
+    }
+    for shard in 0..3 {
+        let of_shard = |row: &&IdRow| count().of_partition(row.partition) == shard;
+        let expected: Vec<IdRow> = model.values().filter(of_shard).copied().collect();
+        assert_eq!(ids_of(kv, shard), expected);
+    }
+}
+
+/// The same numbers at every run.
+fn random() -> impl FnMut(u64) -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move |below| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    }
 }
 
 fn an_empty_value_or_batch_is_allowed_and_an_empty_or_endless_key_refused(kv: &dyn Kv) {
@@ -196,12 +312,7 @@ fn a_visitor_may_remove_the_rows_that_it_walks_over(kv: &dyn Kv) {
 
 fn it_agrees_with_a_plain_map_over_random_work(kv: &dyn Kv) {
     let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut random = random();
     for round in 0..400u32 {
         let mut changes = Vec::new();
         for _ in 0..=random(20) {

@@ -4,15 +4,18 @@
 //! [`MemoryKv::crash`] takes back the newest batches that were not persisted, whole batches only, as
 //! the disk store does. Called by tests of `state` and `shard`, and by simulated engines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Kv, KvError, RowChange, Scan, Space, check_key};
+use super::{IdRow, Kv, KvError, RowChange, Scan, Space, check_key};
+use crate::base::place::{PartitionNumber, ShardCount, ShardId};
 
 type Rows = BTreeMap<Bytes, Bytes>;
+/// By generation, partition and fingerprint.
+type Ids = BTreeMap<(u32, PartitionNumber, u128), IdRow>;
 
 /// Ordered rows in memory. Nothing fails; everything is gone with the process.
 #[derive(Debug, Default)]
@@ -23,17 +26,17 @@ pub struct MemoryKv {
 #[derive(Debug, Default)]
 struct Inner {
     spaces: BTreeMap<Space, Rows>,
+    ids: Ids,
     /// What each batch since the last `persist` replaced, oldest batch first.
     unpersisted: Vec<Vec<Replaced>>,
     crashes: Crashes,
 }
 
-/// A row as it was before a batch touched it.
+/// What stood there before a batch touched it.
 #[derive(Debug)]
-struct Replaced {
-    space: Space,
-    key: Bytes,
-    value: Option<Bytes>,
+enum Replaced {
+    Row { space: Space, key: Bytes, value: Option<Bytes> },
+    Id { key: (u32, PartitionNumber, u128), row: Option<IdRow> },
 }
 
 /// Whether the store remembers how to take back what was not persisted.
@@ -71,18 +74,10 @@ impl MemoryKv {
     pub fn crash(&self, kept: usize) {
         let inner = &mut *self.inner.write();
         let kept = kept.min(inner.unpersisted.len());
-        for batch in inner.unpersisted.drain(kept..).rev() {
+        let lost = inner.unpersisted.split_off(kept);
+        for batch in lost.into_iter().rev() {
             for replaced in batch.into_iter().rev() {
-                match replaced.value {
-                    Some(value) => {
-                        inner.spaces.entry(replaced.space).or_default().insert(replaced.key, value);
-                    }
-                    None => {
-                        if let Some(rows) = inner.spaces.get_mut(&replaced.space) {
-                            rows.remove(&replaced.key);
-                        }
-                    }
-                }
+                inner.put_back(replaced);
             }
         }
         inner.unpersisted.clear();
@@ -115,6 +110,37 @@ impl MemoryKv {
     #[must_use]
     pub fn is_empty(&self, space: Space) -> bool {
         self.len(space) == 0
+    }
+}
+
+impl Inner {
+    fn drop_ids(&mut self, is_dropped: &dyn Fn(&IdRow) -> bool) {
+        let dropped = self.ids.extract_if(.., |_, row| is_dropped(row));
+        let keys: BTreeSet<_> = dropped.map(|(key, _)| key).collect();
+        // A later crash must not put back what is gone.
+        for batch in &mut self.unpersisted {
+            batch.retain(|it| !matches!(it, Replaced::Id { key, row } if keys.contains(key)
+                || row.is_some_and(|row| is_dropped(&row))));
+        }
+    }
+
+    fn put_back(&mut self, replaced: Replaced) {
+        match replaced {
+            Replaced::Row { space, key, value: Some(value) } => {
+                self.spaces.entry(space).or_default().insert(key, value);
+            }
+            Replaced::Row { space, key, value: None } => {
+                if let Some(rows) = self.spaces.get_mut(&space) {
+                    rows.remove(&key);
+                }
+            }
+            Replaced::Id { key, row: Some(row) } => {
+                self.ids.insert(key, row);
+            }
+            Replaced::Id { key, row: None } => {
+                self.ids.remove(&key);
+            }
+        }
     }
 }
 
@@ -167,7 +193,7 @@ impl Kv for MemoryKv {
             .map(|(key, value)| (key.clone(), value.clone())))
     }
 
-    fn write(&self, changes: &[RowChange]) -> Result<(), KvError> {
+    fn write_with_ids(&self, changes: &[RowChange], ids: Vec<IdRow>) -> Result<(), KvError> {
         for change in changes {
             check_key(&change.key)?;
         }
@@ -181,7 +207,14 @@ impl Kv for MemoryKv {
                 None => rows.remove(&key),
             };
             if inner.crashes == Crashes::Possible {
-                batch.push(Replaced { space: change.space, key, value: before });
+                batch.push(Replaced::Row { space: change.space, key, value: before });
+            }
+        }
+        for row in ids {
+            let key = (row.generation, row.partition, row.fingerprint);
+            let before = inner.ids.insert(key, row);
+            if inner.crashes == Crashes::Possible {
+                batch.push(Replaced::Id { key, row: before });
             }
         }
         if inner.crashes == Crashes::Possible {
@@ -195,22 +228,51 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    fn generations(&self) -> Vec<u32> {
-        let generation = |space: &Space| match space {
-            Space::Dedup(generation) => Some(*generation),
-            _ => None,
+    fn find_id(
+        &self,
+        partition: PartitionNumber,
+        fingerprint: u128,
+        oldest: u32,
+    ) -> Result<Option<IdRow>, KvError> {
+        let inner = self.inner.read();
+        // Generations are few, and a map asked for each of them is quick enough for tests.
+        let mut newest = inner.ids.last_key_value().map(|((generation, ..), _)| *generation);
+        while let Some(generation) = newest.filter(|generation| *generation >= oldest) {
+            if let Some(row) = inner.ids.get(&(generation, partition, fingerprint)) {
+                return Ok(Some(*row));
+            }
+            let before = inner.ids.range(..(generation, 0, 0)).next_back();
+            newest = before.map(|((generation, ..), _)| *generation);
+        }
+        Ok(None)
+    }
+
+    fn scan_ids(
+        &self,
+        shard: ShardId,
+        count: ShardCount,
+        visit: &mut dyn FnMut(&IdRow) -> Scan,
+    ) -> Result<(), KvError> {
+        let rows: BTreeMap<(PartitionNumber, u128), IdRow> = {
+            let inner = self.inner.read();
+            let of_shard = inner.ids.values().filter(|it| count.of_partition(it.partition) == shard);
+            of_shard.map(|row| ((row.partition, row.fingerprint), *row)).collect()
         };
-        self.inner.read().spaces.keys().filter_map(generation).collect()
+        for row in rows.values() {
+            if visit(row) == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_ids(&self, shard: ShardId, count: ShardCount) -> Result<(), KvError> {
+        self.inner.write().drop_ids(&|row| count.of_partition(row.partition) == shard);
+        Ok(())
     }
 
     fn drop_generations_before(&self, oldest_kept: u32) -> Result<(), KvError> {
-        let inner = &mut *self.inner.write();
-        let dropped = |space: &Space| matches!(space, Space::Dedup(n) if *n < oldest_kept);
-        inner.spaces.retain(|space, _| !dropped(space));
-        // A later crash must not put rows back into a generation that is gone.
-        for batch in &mut inner.unpersisted {
-            batch.retain(|replaced| !dropped(&replaced.space));
-        }
+        self.inner.write().drop_ids(&|row| row.generation < oldest_kept);
         Ok(())
     }
 }
@@ -262,13 +324,12 @@ mod tests {
     #[test]
     fn a_crash_brings_no_dropped_generation_back() {
         let kv = MemoryKv::with_crashes();
-        let row =
-            |value: Option<Vec<u8>>| RowChange { space: Space::Dedup(1), key: vec![1], value };
-        kv.write(&[row(Some(vec![1]))]).unwrap();
+        let row = |seq| IdRow { generation: 1, partition: 2, fingerprint: 3, seq, time_ms: 4 };
+        kv.write_with_ids(&[], vec![row(5)]).unwrap();
         kv.persist().unwrap();
-        kv.write(&[row(None)]).unwrap();
+        kv.write_with_ids(&[], vec![row(6)]).unwrap();
         kv.drop_generations_before(2).unwrap();
         kv.crash(0);
-        assert_eq!(kv.generations(), Vec::<u32>::new());
+        assert_eq!(kv.find_id(2, 3, 0).unwrap(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The key-value seam: ordered rows that outgrow memory.
+//! The key-value seam: ordered rows, and transaction ids, that outgrow memory.
 //!
 //! Rows are derived from the log and remember the log position that they include, so they are never
 //! synced on the hot path: after a crash the missing tail is applied again. [`memory`] serves tests,
@@ -10,6 +10,8 @@ pub mod disk;
 pub mod memory;
 
 use bytes::Bytes;
+
+use crate::base::place::{PartitionNumber, ShardCount, ShardId};
 
 /// One family of rows.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -26,8 +28,21 @@ pub enum Space {
     Dead,
     /// Queues with their groups. Key: shard (4), queue id (4).
     Queues,
-    /// Transaction ids of one time generation, dropped whole. Key: partition (4), fingerprint (16).
-    Dedup(u32),
+}
+
+/// A transaction id, and the first message that had it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IdRow {
+    /// The span of time that it belongs to; ids are dropped by generations, never one by one.
+    pub generation: u32,
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// What stands for its text.
+    pub fingerprint: u128,
+    /// The message's sequence.
+    pub seq: u64,
+    /// When the message was pushed, unix milliseconds.
+    pub time_ms: u64,
 }
 
 /// A row to put, or with `None` to remove. Keys are compared as bytes, so numbers in them are
@@ -88,16 +103,38 @@ pub trait Kv: Send + Sync + 'static {
     fn last(&self, space: Space, from: &[u8], to: &[u8])
     -> Result<Option<(Bytes, Bytes)>, KvError>;
 
-    /// Writes all changes or none; readable when it returns; survives the process, not yet the
-    /// machine. A key has 1 to [`KEY_BYTES_MAX`] bytes; a batch with another one is refused.
-    fn write(&self, changes: &[RowChange]) -> Result<(), KvError>;
+    /// Writes all changes and ids or none; readable when it returns; survives the process, not yet
+    /// the machine. A key has 1 to [`KEY_BYTES_MAX`] bytes; a batch with another one is refused. Of
+    /// several changes of one row, or several rows of one id, the last one counts.
+    fn write_with_ids(&self, changes: &[RowChange], ids: Vec<IdRow>) -> Result<(), KvError>;
+
+    /// Writes all changes or none, as [`Kv::write_with_ids`] does.
+    fn write(&self, changes: &[RowChange]) -> Result<(), KvError> {
+        self.write_with_ids(changes, Vec::new())
+    }
 
     /// Makes everything written so far survive the machine.
     fn persist(&self) -> Result<(), KvError>;
 
-    /// The dedup generations that exist, oldest first.
-    fn generations(&self) -> Vec<u32>;
+    /// The row of an id that was written last, if its generation is `oldest` or later.
+    fn find_id(
+        &self,
+        partition: PartitionNumber,
+        fingerprint: u128,
+        oldest: u32,
+    ) -> Result<Option<IdRow>, KvError>;
 
-    /// Drops all dedup generations older than `oldest_kept`, each as a whole.
+    /// The last written row of each id in the partitions of `shard`, one of `count`, in any order.
+    fn scan_ids(
+        &self,
+        shard: ShardId,
+        count: ShardCount,
+        visit: &mut dyn FnMut(&IdRow) -> Scan,
+    ) -> Result<(), KvError>;
+
+    /// Forgets all ids in the partitions of `shard`, one of `count`.
+    fn forget_ids(&self, shard: ShardId, count: ShardCount) -> Result<(), KvError>;
+
+    /// Drops all generations of ids older than `oldest_kept`, each as a whole.
     fn drop_generations_before(&self, oldest_kept: u32) -> Result<(), KvError>;
 }

@@ -165,7 +165,8 @@ impl Desk {
             None => self.checkpoint = Some((self.state.begin_checkpoint(POLICY), false)),
             Some((mut checkpoint, false)) => {
                 checkpoint.resolve(&self.kv).unwrap();
-                self.kv.write(&checkpoint.rows).unwrap();
+                let ids = checkpoint.ids.rows().collect();
+                self.kv.write_with_ids(&checkpoint.rows, ids).unwrap();
                 self.checkpoint = Some((checkpoint, true));
             }
             Some((_, true)) => self.state.end_checkpoint(),

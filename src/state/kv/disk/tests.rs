@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::contract;
+use super::super::contract::{self, count, id};
 use super::*;
 
 /// Small enough that the stories reach tables and compaction.
@@ -40,14 +40,30 @@ impl Kv for Temporary {
     ) -> Result<Option<(Bytes, Bytes)>, KvError> {
         self.kv.last(space, from, to)
     }
-    fn write(&self, changes: &[RowChange]) -> Result<(), KvError> {
-        self.kv.write(changes)
+    fn write_with_ids(&self, changes: &[RowChange], ids: Vec<IdRow>) -> Result<(), KvError> {
+        self.kv.write_with_ids(changes, ids)
     }
     fn persist(&self) -> Result<(), KvError> {
         self.kv.persist()
     }
-    fn generations(&self) -> Vec<u32> {
-        self.kv.generations()
+    fn find_id(
+        &self,
+        partition: PartitionNumber,
+        fingerprint: u128,
+        oldest: u32,
+    ) -> Result<Option<IdRow>, KvError> {
+        self.kv.find_id(partition, fingerprint, oldest)
+    }
+    fn scan_ids(
+        &self,
+        shard: ShardId,
+        count: ShardCount,
+        visit: &mut dyn FnMut(&IdRow) -> Scan,
+    ) -> Result<(), KvError> {
+        self.kv.scan_ids(shard, count, visit)
+    }
+    fn forget_ids(&self, shard: ShardId, count: ShardCount) -> Result<(), KvError> {
+        self.kv.forget_ids(shard, count)
     }
     fn drop_generations_before(&self, oldest_kept: u32) -> Result<(), KvError> {
         self.kv.drop_generations_before(oldest_kept)
@@ -56,7 +72,7 @@ impl Kv for Temporary {
 
 fn temporary(config: DiskKvConfig) -> Temporary {
     let folder = tempfile::tempdir().unwrap();
-    let kv = DiskKv::create(&folder.path().join("rows"), config).unwrap();
+    let kv = DiskKv::create(&folder.path().join("rows"), count(), config).unwrap();
     Temporary { kv, _folder: folder }
 }
 
@@ -117,51 +133,56 @@ fn keeps_the_contract_of_all_stores() {
 }
 
 #[test]
-fn rows_and_generations_are_there_after_reopening() {
+fn rows_and_ids_are_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
+    let id = |n: u32| id(n % 3, n % 7, u128::from(n), u64::from(n));
     {
-        let kv = DiskKv::create(&rows, SMALL).unwrap();
+        let kv = DiskKv::create(&rows, count(), SMALL).unwrap();
         for n in 0..2_000u32 {
             let key = n.to_le_bytes();
-            kv.write(&[put(Space::Runs, &key, &key), put(Space::Dedup(n % 3), &key, b"")]).unwrap();
+            kv.write_with_ids(&[put(Space::Runs, &key, &key)], vec![id(n)]).unwrap();
         }
         kv.drop_generations_before(1).unwrap();
+        kv.forget_ids(2, count()).unwrap();
     }
-    let kv = DiskKv::open(&rows, SMALL).unwrap();
-    assert_eq!(kv.generations(), vec![1, 2]);
+    let kv = DiskKv::open(&rows, count(), SMALL).unwrap();
     for n in 0..2_000u32 {
         let key = n.to_le_bytes();
         assert_eq!(kv.get(Space::Runs, &key).unwrap().unwrap(), &key[..]);
-        let dedup = kv.get(Space::Dedup(n % 3), &key).unwrap();
-        assert_eq!(dedup.is_some(), n % 3 != 0);
+        let is_kept = n % 3 != 0 && n % 7 % 3 != 2;
+        assert_eq!(kv.find_id(n % 7, n.into(), 0).unwrap(), is_kept.then_some(id(n)));
     }
+    drop(kv);
+    let other = ShardCount::new(4).unwrap();
+    assert!(matches!(DiskKv::open(&rows, other, SMALL), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
 fn a_process_that_dies_leaves_every_batch_whole() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
-    let kv = DiskKv::create(&rows, SMALL).unwrap();
+    let kv = DiskKv::create(&rows, count(), SMALL).unwrap();
     for n in 0..500u32 {
         let value = n.to_le_bytes();
-        kv.write(&[
+        let rows = [
             put(Space::Meta, b"applied", &value),
             put(Space::Runs, &value, &[7; 100]),
             put(Space::Dead, &value, &[8; 100]),
-        ])
-        .unwrap();
+        ];
+        kv.write_with_ids(&rows, vec![id(1, n, 5, 6)]).unwrap();
     }
     // What a killed process leaves: the files as they are, nothing closed.
     let copy = folder.path().join("copy");
     copy_at_rest(&rows, &copy);
     drop(kv);
-    let kv = DiskKv::open(&copy, SMALL).unwrap();
+    let kv = DiskKv::open(&copy, count(), SMALL).unwrap();
     let applied = kv.get(Space::Meta, b"applied").unwrap().unwrap();
     assert_eq!(applied, 499u32.to_le_bytes()[..]);
     for n in 0..500u32 {
         assert!(kv.get(Space::Runs, &n.to_le_bytes()).unwrap().is_some());
         assert!(kv.get(Space::Dead, &n.to_le_bytes()).unwrap().is_some());
+        assert_eq!(kv.find_id(n, 5, 1).unwrap(), Some(id(1, n, 5, 6)));
     }
 }
 
@@ -169,11 +190,13 @@ fn a_process_that_dies_leaves_every_batch_whole() {
 fn a_torn_journal_loses_whole_batches_from_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
-    let kv = DiskKv::create(&rows, DiskKvConfig::default()).unwrap();
+    let kv = DiskKv::create(&rows, count(), DiskKvConfig::default()).unwrap();
     for n in 0..200u32 {
         let value = n.to_le_bytes();
-        kv.write(&[put(Space::Meta, b"applied", &value), put(Space::Runs, &value, b"run")])
-            .unwrap();
+        let rows = [put(Space::Meta, b"applied", &value), put(Space::Runs, &value, b"run")];
+        // Few enough that no runs are merged: a merged list is durable, and would not be torn.
+        let ids = if n % 80 == 20 { vec![id(0, n, 1, 1)] } else { Vec::new() };
+        kv.write_with_ids(&rows, ids).unwrap();
     }
     let copy = folder.path().join("copy");
     copy_at_rest(&rows, &copy);
@@ -188,25 +211,30 @@ fn a_torn_journal_loses_whole_batches_from_the_end() {
     torn.set_len(used as u64 / 2).unwrap();
     drop(torn);
 
-    let kv = DiskKv::open(&copy, DiskKvConfig::default()).unwrap();
+    let kv = DiskKv::open(&copy, count(), DiskKvConfig::default()).unwrap();
     let applied = kv.get(Space::Meta, b"applied").unwrap().unwrap();
     let applied = u32::from_le_bytes(applied[..].try_into().unwrap());
     assert!((50..150).contains(&applied), "{applied}");
     for n in 0..200u32 {
         let run = kv.get(Space::Runs, &n.to_le_bytes()).unwrap();
         assert_eq!(run.is_some(), n <= applied, "{n} of {applied}");
+        let is_id = n % 80 == 20 && n <= applied;
+        assert_eq!(kv.find_id(n, 1, 0).unwrap().is_some(), is_id, "{n} of {applied}");
     }
+    // What the lost batches would have listed is gone from the disk too.
+    let runs = files_below(&copy.join("ids")).len();
+    assert_eq!(runs as u32, (0..=applied).filter(|n| n % 80 == 20).count() as u32);
 }
 
 #[test]
 fn a_missing_folder_is_told_apart_from_a_damaged_one() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
-    assert!(matches!(DiskKv::open(&rows, SMALL), Err(OpenError::Missing(at)) if at == rows));
+    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Missing(at)) if at == rows));
     fs::create_dir(&rows).unwrap();
-    assert!(matches!(DiskKv::open(&rows, SMALL), Err(OpenError::Missing(_))));
+    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Missing(_))));
     fs::write(rows.join(VERSION_FILE), b"nonsense").unwrap();
-    assert!(matches!(DiskKv::open(&rows, SMALL), Err(OpenError::Damaged { .. })));
+    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
@@ -215,19 +243,19 @@ fn creating_removes_what_an_interrupted_creation_left_but_never_rows() {
     let rows = folder.path().join("rows");
     fs::create_dir(&rows).unwrap();
     fs::write(rows.join("0.jnl"), b"half").unwrap();
-    let kv = DiskKv::create(&rows, SMALL).unwrap();
+    let kv = DiskKv::create(&rows, count(), SMALL).unwrap();
     kv.write(&[put(Space::Meta, b"k", b"v")]).unwrap();
     drop(kv);
-    assert!(matches!(DiskKv::create(&rows, SMALL), Err(OpenError::Io { .. })));
-    assert!(DiskKv::open(&rows, SMALL).unwrap().get(Space::Meta, b"k").unwrap().is_some());
+    assert!(matches!(DiskKv::create(&rows, count(), SMALL), Err(OpenError::Io { .. })));
+    assert!(DiskKv::open(&rows, count(), SMALL).unwrap().get(Space::Meta, b"k").unwrap().is_some());
 }
 
 #[test]
 fn a_second_opener_is_refused_while_the_first_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
-    let _first = DiskKv::create(&rows, SMALL).unwrap();
-    assert!(matches!(DiskKv::open(&rows, SMALL), Err(OpenError::Locked(at)) if at == rows));
+    let _first = DiskKv::create(&rows, count(), SMALL).unwrap();
+    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Locked(at)) if at == rows));
 }
 
 #[test]
@@ -235,11 +263,13 @@ fn any_removed_or_emptied_file_is_an_error_or_harmless_and_never_ends_the_proces
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
     {
-        let kv = DiskKv::create(&rows, SMALL).unwrap();
+        let kv = DiskKv::create(&rows, count(), SMALL).unwrap();
         for n in 0..1_000u32 {
             let key = n.to_le_bytes();
-            kv.write(&[put(Space::Runs, &key, &[1; 60]), put(Space::Dedup(1), &key, b"1")])
-                .unwrap();
+            kv.write(&[put(Space::Runs, &key, &[1; 60])]).unwrap();
+            if n % 400 == 0 {
+                kv.write_with_ids(&[], vec![id(1, n, 1, 1)]).unwrap();
+            }
         }
         kv.persist().unwrap();
     }
@@ -254,7 +284,7 @@ fn any_removed_or_emptied_file_is_an_error_or_harmless_and_never_ends_the_proces
             } else {
                 fs::remove_file(copy.join(inside)).unwrap();
             }
-            match DiskKv::open(&copy, SMALL) {
+            match DiskKv::open(&copy, count(), SMALL) {
                 Ok(_) => opened += 1,
                 Err(OpenError::Damaged { .. } | OpenError::Missing(_)) => damaged += 1,
                 Err(other) => panic!("{}: {other}", inside.display()),
@@ -267,18 +297,19 @@ fn any_removed_or_emptied_file_is_an_error_or_harmless_and_never_ends_the_proces
 }
 
 #[test]
-fn rows_in_memory_stay_within_the_limit_over_many_generations() {
+fn rows_in_memory_stay_within_the_limit_over_many_spaces() {
     let store = temporary(DiskKvConfig { memtable_bytes: 4 << 20, ..SMALL });
+    let spaces = [Space::Partitions, Space::Groups, Space::Runs, Space::Dead, Space::Queues];
+    let space = |n: u32| spaces[n as usize % spaces.len()];
     let mut highest = 0;
     for n in 0..4_000u32 {
-        let change = put(Space::Dedup(n % 16), &n.to_le_bytes(), &[3; 40]);
-        store.write(&[change]).unwrap();
+        store.write(&[put(space(n), &n.to_le_bytes(), &[3; 40])]).unwrap();
         highest = highest.max(store.kv.write_buffer_bytes());
     }
     // Without relief it would be 4,000 rows of more than 100 bytes. Sealed memtables that wait
     // for the one worker count too, so the limit may be passed for a while.
     assert!(highest < 4 * SMALL.write_buffer_bytes, "{highest}");
     for n in 0..4_000u32 {
-        assert!(store.get(Space::Dedup(n % 16), &n.to_le_bytes()).unwrap().is_some());
+        assert!(store.get(space(n), &n.to_le_bytes()).unwrap().is_some());
     }
 }
