@@ -82,8 +82,13 @@ pub struct SetAside {
     pub partition: Option<String>,
 }
 
+/// What to say of a folder that could not be read.
+fn failed(folder: &Path) -> impl Fn(std::io::Error) -> OfflineError + Copy {
+    move |source| OfflineError::Folder { folder: folder.display().to_string(), source }
+}
+
 fn open(folder: &Path) -> Result<DiskFiles, OfflineError> {
-    let failed = |source| OfflineError::Folder { folder: folder.display().to_string(), source };
+    let failed = failed(folder);
     // Opening makes folders that are missing, and here nothing is to be made.
     std::fs::metadata(folder).map_err(failed)?;
     DiskFiles::open(folder).map_err(failed)
@@ -134,8 +139,7 @@ fn progress(folder: &Path) -> ProgressBar {
 /// # Errors
 /// [`OfflineError::Folder`].
 pub fn set_aside(folder: &Path) -> Result<Vec<SetAside>, OfflineError> {
-    let failed = |source| OfflineError::Folder { folder: folder.display().to_string(), source };
-    let mut names = open(folder)?.list().map_err(failed)?;
+    let mut names = open(folder)?.list().map_err(failed(folder))?;
     names.sort();
     let mut found = Vec::new();
     for name in names {

@@ -129,8 +129,11 @@ impl Delivery {
     /// # Errors
     /// [`PopError::Read`].
     pub async fn unpack(&self, popped: Popped) -> Result<Handout, PopError> {
-        let Popped { queue, token, empty, until_ms, parcels } = popped;
-        let packages = parcel::unpack(&self.engine, parcels).await?;
+        let Popped { queue, token, empty, until_ms, parcels } = match self.unpack_near(popped) {
+            Ok(handout) => return handout,
+            Err(popped) => popped,
+        };
+        let packages = parcel::unpack_far(&self.engine, parcels).await?;
         Ok(Handout { queue, token, until_ms, empty, packages })
     }
 

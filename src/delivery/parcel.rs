@@ -47,15 +47,15 @@ pub fn is_far(engine: &Engine, parcels: &[Parcel]) -> bool {
     parcels.iter().any(is_far)
 }
 
-/// Turns claims into batches. Waits for the disk only where batches are no longer in memory, and
-/// then not on the caller's thread: handing a read over costs more than what the page cache has.
+/// Turns claims into batches, waiting for the disk, and therefore not on the caller's thread. Handing
+/// a read over costs more than what the page cache has: only for claims that are far.
 ///
 /// # Errors
 /// [`ReadError`] when a claimed batch cannot be read.
-pub async fn unpack(engine: &Arc<Engine>, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
-    if !is_far(engine, &parcels) {
-        return unpack_all(engine, parcels);
-    }
+pub async fn unpack_far(
+    engine: &Arc<Engine>,
+    parcels: Vec<Parcel>,
+) -> Result<Vec<Package>, ReadError> {
     let engine = Arc::clone(engine);
     let reading = tokio::task::spawn_blocking(move || unpack_all(&engine, parcels));
     reading.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))

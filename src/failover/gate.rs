@@ -38,12 +38,6 @@ impl Gate {
     pub fn is_open(&self) -> bool {
         self.waiting.is_empty()
     }
-
-    /// Partitions that have something waiting.
-    #[must_use]
-    pub fn partitions(&self) -> usize {
-        self.waiting.len()
-    }
 }
 
 #[cfg(test)]

@@ -25,21 +25,23 @@ impl Quarantine {
         Self { files }
     }
 
-    /// Sets a record aside; it is durable when this returns. Waits for the disk.
+    /// Sets a record aside; it is durable when this returns. Tells whether it was not there before.
+    /// Waits for the disk.
     ///
     /// # Errors
     /// The disk's: the record must stay where it is.
-    pub fn keep(&self, position: u64, record: &[Bytes], reason: &str) -> io::Result<()> {
+    pub fn keep(&self, position: u64, record: &[Bytes], reason: &str) -> io::Result<bool> {
         let name = format!("{position:020}.batch");
         if self.files.exists(&name)? {
-            return Ok(());
+            return Ok(false);
         }
         self.write(
             &format!("{position:020}.reason"),
             &[Bytes::copy_from_slice(reason.as_bytes())],
         )?;
         // The batch's name appears last, so that whoever sees it sees all of it.
-        self.write(&name, record)
+        self.write(&name, record)?;
+        Ok(true)
     }
 
     fn write(&self, name: &str, parts: &[Bytes]) -> io::Result<()> {

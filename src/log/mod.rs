@@ -185,6 +185,11 @@ pub trait Log: Send + Sync + 'static {
         durability: Durability,
     ) -> LogFuture<'a, Result<Append, AppendError>>;
 
+    /// How many appends to different shards it carries out side by side; more wait for each other.
+    fn width(&self) -> usize {
+        1
+    }
+
     /// Entries of `shard` from number `from` on, oldest first; at most about `bytes_max` bytes but
     /// at least one entry where there is one. Empty when there is none yet.
     fn read(

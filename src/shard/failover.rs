@@ -9,10 +9,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use onrush_protocol::qos::Qos;
+
 use crate::base::files::Files;
 use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal};
-use crate::buffer::ring::Ring;
+use crate::buffer::ring::{Pending, Ring};
 use crate::failover::gate::Gate;
 use crate::failover::quarantine::Quarantine;
 use crate::failover::record::{Doubt, Spilled};
@@ -24,6 +27,7 @@ use crate::shard::replica::Replica;
 use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
 use crate::state::codec;
 use crate::state::effect::Origin;
+use crate::telemetry::Telemetry;
 
 /// Bytes of batches that one commit takes from the failover log, beside what is new.
 const REPLAY_BYTES: usize = 8 << 20;
@@ -95,15 +99,25 @@ impl Standby {
         let folder: Arc<dyn Files> = files.folder(name)?;
         let quarantine = Quarantine::new(files.folder(&format!("{name}-quarantine"))?);
         let (mut gate, mut waiting) = (Gate::default(), 0);
+        let mut kept = Ok(true);
         let spill = match folder.list()?.is_empty() {
             true => None,
-            false => Some(Spill::open(Arc::clone(&folder), config, &mut |found| {
-                if let Ok(spilled) = &found.batch {
-                    gate.close(replica.key().place(spilled.queue, spilled.partition.as_str()));
-                    waiting += u64::from(spilled.push.batch.count());
-                }
-            })?),
+            false => {
+                Some(Spill::open(Arc::clone(&folder), config, &mut |found| match &found.batch {
+                    Ok(spilled) => {
+                        gate.close(replica.key().place(spilled.queue, spilled.partition.as_str()));
+                        waiting += u64::from(spilled.push.batch.count());
+                    }
+                    // Perhaps nothing else waits, and nobody would come across it.
+                    Err(error) if kept.is_ok() => {
+                        let bytes = std::slice::from_ref(&found.bytes);
+                        kept = quarantine.keep(found.position, bytes, &error.to_string());
+                    }
+                    Err(_) => {}
+                })?)
+            }
         };
+        kept?;
         let quarantined = quarantine.count()?;
         let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
         Ok(Self {
@@ -134,6 +148,20 @@ impl Standby {
         spill.write(batches).map(|_| ())
     }
 
+    /// Sets a batch aside, durably.
+    fn quarantine(
+        &mut self,
+        telemetry: &Telemetry,
+        (position, bytes): (u64, &Bytes),
+        reason: &str,
+    ) -> std::io::Result<()> {
+        let is_new = self.quarantine.keep(position, std::slice::from_ref(bytes), reason)?;
+        self.quarantined += u64::from(is_new);
+        telemetry.quarantined.set(self.quarantined);
+        tracing::error!(position, reason, "a batch of the failover log is set aside");
+        Ok(())
+    }
+
     /// The shards that it was opened for.
     #[must_use]
     pub fn shards(&self) -> ShardCount {
@@ -149,7 +177,8 @@ pub(super) struct Unknown {
 }
 
 impl Unknown {
-    pub(super) fn of(plan: &Plan, origin: Origin) -> Self {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let origin = plan.origin;
         let heads = plan.proposals.iter().map(|it| (it.shard, it.expected_head));
         Self { origin, heads: heads.collect() }
     }
@@ -198,12 +227,10 @@ impl Lane {
         let now_us = self.clock.monotonic_us();
         let (count, key) = (self.replica.count(), self.replica.key());
         let Some(standby) = &mut self.standby else { return Replay::default() };
-        let Some(log) = standby.spill.as_mut().filter(|_| !standby.gate.is_open()) else {
-            return Replay::default();
-        };
-        if standby.replay_at_us > now_us {
+        if standby.gate.is_open() || standby.replay_at_us > now_us {
             return Replay::default();
         }
+        let Some(mut log) = standby.spill.take() else { return Replay::default() };
         let (spill, from) = (log.id(), log.read_position());
         let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < REPLAY_BYTES {
@@ -226,15 +253,19 @@ impl Lane {
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    if standby.quarantine.keep(position, &[record], &reason).is_ok() {
-                        standby.quarantined += 1;
-                        self.telemetry.quarantined.set(standby.quarantined);
+                    let kept = standby.quarantine(&self.telemetry, (position, &record), &reason);
+                    if let Err(error) = kept {
+                        // It must not be passed by: its space would be given back.
+                        tracing::error!(position, %error, "a batch could not be set aside");
+                        log.read_from(position);
+                        standby.replay_at_us = now_us + PAUSE_US;
+                        break;
                     }
-                    tracing::error!(position, reason, "a batch of the failover log is unreadable");
                 }
             }
         }
         let is_last = log.is_read();
+        standby.spill = Some(log);
         Replay { spill, from, items, standing: Default::default(), is_last }
     }
 
@@ -290,30 +321,28 @@ impl Lane {
         let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
         for pending in all {
             returned += pending.bytes();
-            let count = pending.push.batch.count();
-            match (&written, pending.signer) {
-                (Ok(_), signer) => {
-                    self.telemetry.spilled.add(u64::from(count));
-                    if pending.qos == onrush_protocol::qos::Qos::Buffered {
-                        self.telemetry.buffered_flushed.add(u64::from(count));
-                    }
-                    if let Some(signer) = signer {
-                        signer.sign(Ok(Accepted::Spilled { count, is_store_away }));
-                    }
-                }
-                (Err(error), signer) => {
-                    self.telemetry.push_failed.add(u64::from(count));
+            match &written {
+                Ok(()) => self.sign_kept(pending, is_store_away),
+                Err(error) => {
                     let refusal = PushRefusal::Append(refusal(error, unknown.is_some()));
-                    match signer {
-                        Some(signer) => signer.sign(Err(refusal)),
-                        None => self.telemetry.buffered_lost.add(u64::from(count)),
-                    }
+                    self.refuse(pending, &refusal);
                 }
             }
         }
         self.buffers.give_back(returned);
         if let Err(error) = written {
             tracing::error!(%error, "the failover log does not take pushes");
+        }
+    }
+
+    fn sign_kept(&self, pending: Pending, is_store_away: bool) {
+        let count = pending.push.batch.count();
+        self.telemetry.spilled.add(u64::from(count));
+        if pending.qos == Qos::Buffered {
+            self.telemetry.buffered_flushed.add(u64::from(count));
+        }
+        if let Some(signer) = pending.signer {
+            signer.sign(Ok(Accepted::Spilled { count, is_store_away }));
         }
     }
 
@@ -445,11 +474,8 @@ impl Lane {
         let Some(standby) = &mut self.standby else { return Ok(()) };
         for (item, outcome) in work.replay.items.iter().zip(&plan.replayed) {
             let Replayed::Refused(error) = outcome else { continue };
-            let reason = error.to_string();
-            standby.quarantine.keep(item.position, std::slice::from_ref(&item.bytes), &reason)?;
-            standby.quarantined += 1;
-            self.telemetry.quarantined.set(standby.quarantined);
-            tracing::error!(position = item.position, reason, "a buffered batch is set aside");
+            let batch = (item.position, &item.bytes);
+            standby.quarantine(&self.telemetry, batch, &error.to_string())?;
         }
         Ok(())
     }

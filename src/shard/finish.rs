@@ -292,7 +292,9 @@ impl Lane {
                     let description = self.describe(&describe);
                     let _ = describe.reply.send(description);
                 }
-                Command::CheckpointDone { shards, written } => self.end_checkpoint(&shards, written),
+                Command::CheckpointDone { shards, written } => {
+                    self.end_checkpoint(&shards, written)
+                }
                 Command::Release => self.release_parked(),
                 Command::Stop(reply) => self.stopping = Some(reply),
                 _ => {}

@@ -1,8 +1,8 @@
 //! Following: applying what the log has and this engine did not decide.
 //!
 //! Other engines append too, and an own append may stand though its answer was lost. In: the log.
-//! Out: a replica that has caught up, consumers woken by what others brought, and whose entries were
-//! seen. Called by the lane.
+//! Out: a replica that has caught up, consumers woken by what others brought, and which own entries
+//! were met. Called by the lane.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -11,7 +11,6 @@ use crate::base::place::ShardId;
 use crate::log::{AppendError, LogFuture, ReadError, StoredEntry};
 use crate::shard::lane::Lane;
 use crate::shard::restore;
-use crate::state::effect::Origin;
 
 /// Bytes of entries that are read at a time, of all shards together.
 const READ_BYTES: usize = 8 << 20;
@@ -23,17 +22,12 @@ fn unavailable(error: &dyn std::fmt::Display) -> AppendError {
 }
 
 impl Lane {
-    /// Applies what the log has of shards, each up to the head given, and then of the catalog. Whose
-    /// entries they were is added to `origins`, also of those that were applied before it failed. All
-    /// are followed even if one cannot be read.
+    /// Applies what the log has of shards, each up to the head given, and then of the catalog. Own
+    /// entries among them are noted in `seen_own`. All are followed even if one cannot be read.
     ///
     /// All are asked for at once: behind a network the round trips would take longer than another
     /// engine's next append.
-    pub(super) fn follow(
-        &mut self,
-        heads: &[(ShardId, u64)],
-        origins: &mut Vec<Origin>,
-    ) -> Result<(), AppendError> {
+    pub(super) fn follow(&mut self, heads: &[(ShardId, u64)]) -> Result<(), AppendError> {
         let catalog = self.replica.count().catalog();
         let is_open =
             |lane: &Self, (shard, head): &(ShardId, u64)| lane.replica.head(*shard) < *head;
@@ -48,7 +42,7 @@ impl Lane {
             let read = self.runtime.block_on(all(reads.collect()));
             let mut rest = Vec::new();
             for (next, entries) in open.into_iter().zip(read) {
-                match self.take(next.0, entries, origins) {
+                match self.take(next.0, entries) {
                     Ok(()) if is_open(self, &next) => rest.push(next),
                     Ok(()) => {}
                     Err(error) => drop(failed.get_or_insert(error)),
@@ -59,17 +53,13 @@ impl Lane {
         // To its end, and last: a shard may not hold a queue that is not known yet, for it would look
         // like one that was forgotten.
         if is_news || !self.tidied {
-            let followed = self.follow_catalog(catalog, origins);
+            let followed = self.follow_catalog(catalog);
             failed = failed.or(followed.err());
         }
         failed.map_or(Ok(()), Err)
     }
 
-    fn follow_catalog(
-        &mut self,
-        catalog: ShardId,
-        origins: &mut Vec<Origin>,
-    ) -> Result<(), AppendError> {
+    fn follow_catalog(&mut self, catalog: ShardId) -> Result<(), AppendError> {
         let before = self.replica.head(catalog);
         let followed = loop {
             let from = self.replica.head(catalog);
@@ -77,7 +67,7 @@ impl Lane {
             if entries.as_ref().is_ok_and(Vec::is_empty) {
                 break Ok(());
             }
-            if let Err(error) = self.take(catalog, entries, origins) {
+            if let Err(error) = self.take(catalog, entries) {
                 break Err(error);
             }
         };
@@ -92,7 +82,6 @@ impl Lane {
         &mut self,
         shard: ShardId,
         entries: Result<Vec<StoredEntry>, ReadError>,
-        origins: &mut Vec<Origin>,
     ) -> Result<(), AppendError> {
         let entries = match entries {
             Err(ReadError::TooOld(_)) => return self.catch_up(shard),
@@ -104,7 +93,9 @@ impl Lane {
         for stored in &entries {
             let applied = self.replica.apply_stored(stored);
             if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
-                origins.push(entry.origin);
+                if entry.origin.engine == self.origin.engine {
+                    self.seen_own.push(entry.origin);
+                }
                 self.wake_parked(std::iter::once((shard, &entry)));
             }
         }
@@ -134,14 +125,15 @@ impl Lane {
     /// Looks at all heads and applies what is missing; tells whether anything was.
     pub(super) fn follow_all(&mut self) -> Result<bool, AppendError> {
         self.follow_at_us = self.clock.monotonic_us() + self.config.follow_interval_ms * 1000;
-        let mut origins = Vec::new();
         let heads = self.heads()?;
-        self.follow(&heads, &mut origins)?;
+        let applied = |lane: &Self| heads.iter().map(|it| lane.replica.head(it.0)).sum::<u64>();
+        let before = applied(self);
+        self.follow(&heads)?;
         if !self.tidied {
             self.tidied = true;
             self.replica.tidy();
         }
-        Ok(!origins.is_empty())
+        Ok(applied(self) > before)
     }
 
     /// The heads of all shards, the catalog's last.
@@ -164,7 +156,7 @@ impl Lane {
 }
 
 /// Waits for all of them.
-async fn all<T>(mut futures: Vec<LogFuture<'_, T>>) -> Vec<T> {
+pub(super) async fn all<T>(mut futures: Vec<LogFuture<'_, T>>) -> Vec<T> {
     let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     poll_fn(|context| {
         for (future, done) in futures.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {

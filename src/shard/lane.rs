@@ -86,7 +86,15 @@ pub(super) struct Lane {
     pub(super) tidied: bool,
     /// A shard was taken from a checkpoint since the last append began: entries went by unseen.
     pub(super) skipped: bool,
+    /// Own entries that were met by following, since the commit began.
+    pub(super) seen_own: Vec<Origin>,
     pub(super) stopping: Option<Reply<()>>,
+}
+
+/// A plan that was offered to the log, and what the log said.
+pub(super) struct Offered {
+    pub(super) plan: Plan,
+    pub(super) answer: Result<Append, AppendError>,
 }
 
 /// How an attempt to append ended.
@@ -197,7 +205,7 @@ impl Lane {
         self.steady.now_ms(self.clock.now_ms(), self.clock.monotonic_us())
     }
 
-    fn timer_due(&self) -> bool {
+    pub(super) fn timer_due(&self) -> bool {
         self.next_timer_ms().is_some_and(|due| due <= self.now_ms())
     }
 
@@ -208,12 +216,24 @@ impl Lane {
 
     fn commit(&mut self, mut work: Work) {
         self.take_own_commands(&mut work);
-        self.commit_whole(work);
+        self.seen_own.clear();
+        match self.halves(work) {
+            Ok(halves) => self.commit_halves(halves),
+            Err(work) => self.commit_whole(*work, None),
+        }
     }
 
-    fn commit_whole(&mut self, mut work: Work) {
+    /// Commits work, by a plan that was offered to the log already where there is one.
+    pub(super) fn commit_whole(&mut self, mut work: Work, mut offered: Option<Offered>) {
         let mut looked = self.config.sole_writer;
         for _ in 0..TRIES_MAX {
+            if let Some(Offered { plan, answer }) = offered.take() {
+                let attempt = self.append(&plan, Some(answer));
+                match self.conclude(work, plan, attempt) {
+                    Some(again) => work = again,
+                    None => return,
+                }
+            }
             if let Err(error) = self.settle_doubts(&mut work.replay) {
                 return self.fail(work, &error, None);
             }
@@ -237,21 +257,31 @@ impl Lane {
                     Err(error) => return self.fail(work, &error, None),
                 }
             }
-            match self.append(&plan) {
-                Attempt::Done(positions) => {
-                    self.failed_in_a_row = 0;
-                    return self.finish(work, plan, &positions);
-                }
-                Attempt::Again => {}
-                Attempt::Failed(AppendError::OutcomeUnknown) => {
-                    let unknown = Unknown::of(&plan, self.origin);
-                    return self.fail(work, &AppendError::OutcomeUnknown, Some(&unknown));
-                }
-                Attempt::Failed(error) => return self.fail_or_split(work, &error),
+            let attempt = self.append(&plan, None);
+            match self.conclude(work, plan, attempt) {
+                Some(again) => work = again,
+                None => return,
             }
         }
         let busy = AppendError::Unavailable("too many engines want the same shards".into());
         self.fail(work, &busy, None);
+    }
+
+    /// Ends a commit; or gives its work back, to be decided again.
+    fn conclude(&mut self, work: Work, plan: Plan, attempt: Attempt) -> Option<Work> {
+        match attempt {
+            Attempt::Done(positions) => {
+                self.failed_in_a_row = 0;
+                self.finish(work, plan, &positions);
+            }
+            Attempt::Again => return Some(work),
+            Attempt::Failed(AppendError::OutcomeUnknown) => {
+                let unknown = Unknown::of(&plan);
+                self.fail(work, &AppendError::OutcomeUnknown, Some(&unknown));
+            }
+            Attempt::Failed(error) => self.fail_or_split(work, &error),
+        }
+        None
     }
 
     /// What does not fit as a whole may fit in parts: no request may fail for another's size.
@@ -262,14 +292,14 @@ impl Lane {
         };
         match parts {
             Ok((first, second)) => {
-                self.commit_whole(first);
-                self.commit_whole(second);
+                self.commit_whole(first, None);
+                self.commit_whole(second, None);
             }
             Err(work) => self.fail(*work, error, None),
         }
     }
 
-    fn decide(&mut self, work: &Work) -> Plan {
+    pub(super) fn decide(&mut self, work: &Work) -> Plan {
         self.origin.append += 1;
         let bodies = LogBodies { hot: &self.hot, log: &*self.log };
         let context = Context {
@@ -284,25 +314,23 @@ impl Lane {
 
     /// Appends a plan, and does not rest until it is known what became of it. After a lost answer
     /// the very same plan is offered again: if it stands, or arrives late, the heads have moved and
-    /// its entries are found there; so it can never stand twice.
-    fn append(&mut self, plan: &Plan) -> Attempt {
+    /// its entries are found there; so it can never stand twice. `answer` is what the log said when it
+    /// was offered the plan before.
+    fn append(&mut self, plan: &Plan, mut answer: Option<Result<Append, AppendError>>) -> Attempt {
         if plan.proposals.is_empty() {
             return self.sync_for_duplicates(plan);
         }
         let (mut lost, mut failing_since_us) = (false, None);
         self.skipped = false;
         for pause in 0..TRIES_MAX {
-            let started = self.clock.monotonic_us();
-            let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
-            self.telemetry.commit_latency.record(self.clock.monotonic_us() - started, 1);
-            let error = match appended {
+            let error = match answer.take().unwrap_or_else(|| self.offer(plan)) {
                 Ok(Append::Appended(positions)) => {
                     self.telemetry.commits.add(1);
                     return Attempt::Done(positions);
                 }
                 Ok(Append::Conflict(shards)) => {
                     self.telemetry.conflicts.add(1);
-                    match self.look_for_ours(&shards) {
+                    match self.look_for_ours(&shards, plan.origin) {
                         // The entries were applied by following; `finish` only signs.
                         Ok(true) => return Attempt::Done(Vec::new()),
                         // Ours may be among the entries that nobody can read any more.
@@ -347,14 +375,20 @@ impl Lane {
         Attempt::Failed(AppendError::OutcomeUnknown)
     }
 
+    fn offer(&self, plan: &Plan) -> Result<Append, AppendError> {
+        let started = self.clock.monotonic_us();
+        let appended = self.runtime.block_on(self.log.append(&plan.proposals, plan.durability));
+        self.telemetry.commit_latency.record(self.clock.monotonic_us() - started, 1);
+        appended
+    }
+
     /// Applies what others appended to shards; tells whether the own plan was among it. All of its
     /// shards are followed even if one cannot be read: that one is caught up with later.
-    fn look_for_ours(&mut self, shards: &[ShardId]) -> Result<bool, AppendError> {
-        let mut origins = Vec::new();
+    fn look_for_ours(&mut self, shards: &[ShardId], ours: Origin) -> Result<bool, AppendError> {
         let mut heads = self.heads()?;
         heads.retain(|(shard, _)| shards.contains(shard));
-        let followed = self.follow(&heads, &mut origins);
-        if origins.contains(&self.origin) {
+        let followed = self.follow(&heads);
+        if self.seen_own.contains(&ours) {
             return Ok(true);
         }
         followed.map(|()| false)
@@ -450,7 +484,7 @@ impl Lane {
         }
     }
 
-    fn refuse(&self, pending: Pending, refusal: &PushRefusal) {
+    pub(super) fn refuse(&self, pending: Pending, refusal: &PushRefusal) {
         let count = u64::from(pending.push.batch.count());
         self.telemetry.push_failed.add(count);
         match pending.signer {
@@ -527,5 +561,9 @@ impl Bodies for LogBodies<'_> {
         }
         let place = self.log.body(shard, Extent { position: run.position, len: run.len }).ok()?;
         codec::decode_chunks(place).ok()
+    }
+
+    fn is_near(&self, shard: ShardId, run: &Run) -> bool {
+        self.hot.find(shard, run).is_some() || self.log.is_near(shard, run.position)
     }
 }

@@ -15,6 +15,7 @@ pub mod failover;
 mod find;
 mod finish;
 mod follow;
+mod halves;
 pub mod hot;
 mod lane;
 pub mod parked;
@@ -178,6 +179,7 @@ impl Engine {
             follow_at_us: 0,
             tidied: config.sole_writer,
             skipped: false,
+            seen_own: Vec::new(),
             stopping: None,
         };
         let closing = Closing(Arc::clone(&inbox), Arc::clone(&buffers));

@@ -49,16 +49,18 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether it holds nothing but pushes that have just come.
+    #[must_use]
+    pub fn is_only_pushes(&self) -> bool {
+        let Self { replay, rings: _, commands, chores, retention, relocations, reburials } = self;
+        let has_upkeep = !(retention.is_empty() && relocations.is_empty() && reburials.is_empty());
+        replay.items.is_empty() && commands.is_empty() && chores.is_empty() && !has_upkeep
+    }
+
     /// Whether there is nothing to decide.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rings.is_empty()
-            && self.replay.items.is_empty()
-            && self.commands.is_empty()
-            && self.chores.is_empty()
-            && self.retention.is_empty()
-            && self.relocations.is_empty()
-            && self.reburials.is_empty()
+        self.rings.is_empty() && self.is_only_pushes()
     }
 }
 
@@ -120,6 +122,8 @@ pub enum Outcome {
 /// Decisions of one commit.
 #[derive(Debug)]
 pub struct Plan {
+    /// Who decided it, and which of his appends it is.
+    pub origin: Origin,
     /// The entries, in the order of the proposals.
     pub entries: Vec<(ShardId, Entry)>,
     /// The same for the log.
@@ -198,6 +202,7 @@ pub fn decide<'a>(
     });
     let proposals = proposals.collect();
     Plan {
+        origin,
         entries,
         proposals,
         durability,

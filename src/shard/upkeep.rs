@@ -139,7 +139,8 @@ impl Lane {
         // The writer answers through the inbox; commands that come with it are refused there.
         for _ in 0..1000 {
             for command in self.inbox.take() {
-                if let crate::shard::command::Command::CheckpointDone { shards, written } = command {
+                if let crate::shard::command::Command::CheckpointDone { shards, written } = command
+                {
                     // Without beginning another: two of one shard at once would write what the
                     // later one knows without the changes that the earlier one carries.
                     self.close_checkpoint(&shards, written);

@@ -4,6 +4,7 @@
 //! dropped whole when all of it is older than the horizon. So the ledger costs memory only for what
 //! came since the last checkpoint. Pure but for reading rows. Read by `draft`, changed by `apply`.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -53,11 +54,21 @@ pub struct First {
 }
 
 /// A partition and a fingerprint, in the least space: 20 bytes instead of 32.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Key([u32; 5]);
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Key([u32; 5]);
+
+impl Hash for Key {
+    /// The fingerprint is a keyed hash already: a part of it is enough, mixed with the partition.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [partition, low, high, ..] = self.0;
+        state.write_u64(
+            (u64::from(high) << 32 | u64::from(low)) ^ u64::from(partition).rotate_left(32),
+        );
+    }
+}
 
 impl Key {
-    fn new(partition: PartitionNumber, fingerprint: u128) -> Self {
+    pub(super) fn new(partition: PartitionNumber, fingerprint: u128) -> Self {
         let part = |shift: u32| (fingerprint >> shift) as u32;
         Self([partition, part(0), part(32), part(64), part(96)])
     }

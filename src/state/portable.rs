@@ -255,14 +255,8 @@ mod tests {
     use super::*;
     use crate::state::kv::memory::MemoryKv;
 
-    const ALL: [Space; 6] = [
-        Space::Meta,
-        Space::Partitions,
-        Space::Groups,
-        Space::Runs,
-        Space::Dead,
-        Space::Queues,
-    ];
+    const ALL: [Space; 6] =
+        [Space::Meta, Space::Partitions, Space::Groups, Space::Runs, Space::Dead, Space::Queues];
 
     fn count() -> ShardCount {
         ShardCount::new(3).unwrap()
@@ -312,7 +306,9 @@ mod tests {
         parts
     }
 
-    fn everything(kv: &dyn Kv) -> (Vec<(Space, Vec<u8>, Vec<u8>)>, Vec<IdRow>) {
+    type Row = (Space, Vec<u8>, Vec<u8>);
+
+    fn everything(kv: &dyn Kv) -> (Vec<Row>, Vec<IdRow>) {
         let (mut all, mut ids) = (Vec::new(), Vec::new());
         for shard in 0..3 {
             kv.scan_ids(shard, count(), &mut |id| {

@@ -30,7 +30,7 @@ impl Shared {
             return Ok(Append::Appended(Vec::new()));
         }
         self.check(proposals)?;
-        let session = self.writer.session().map_err(AppendError::Unavailable)?;
+        let (session, _appending) = self.writer().map_err(AppendError::Unavailable)?;
         let batch = match Batch::of(proposals) {
             Ok(batch) => batch,
             Err(torn) => return self.torn(&session, proposals, torn).await,
@@ -88,7 +88,7 @@ impl Shared {
 
     /// Whether the database answers where appends go.
     pub(super) async fn ping(&self) -> Result<(), String> {
-        let session = self.writer.session()?;
+        let (session, _appending) = self.writer()?;
         let none: [i32; 0] = [];
         let asked: [&(dyn ToSql + Sync); 1] = [&&none[..]];
         let asking = session.client.query(&session.statements.heads_of, &asked);

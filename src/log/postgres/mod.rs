@@ -63,8 +63,9 @@ pub use self::config::{
 };
 pub use self::error::OpenError;
 
+use self::link::Link;
 use self::session::{NoSession, Role, connect};
-use self::shared::Shared;
+use self::shared::{Shared, WRITERS};
 use super::vault::Vault;
 use super::{
     Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
@@ -128,7 +129,7 @@ impl PostgresLog {
     /// # Errors
     /// The reason, in words.
     pub fn health(&self) -> Result<(), String> {
-        self.shared.writer.session().map(|_| ())
+        self.shared.writers.iter().try_for_each(|writer| writer.session().map(|_| ()))
     }
 }
 
@@ -146,9 +147,10 @@ async fn open(
     let loaded = prepared.map_err(late)??;
     let shards = usize::from(loaded.identity().shards.get()) + 1;
     let shared = Arc::new(Shared::new(Arc::clone(&config), shards));
-    let links = [&shared.writer, &shared.follower, &shared.bodies, &shared.upkeep];
+    let links = [&shared.follower, &shared.bodies, &shared.upkeep];
+    let links: Vec<&Link> = links.into_iter().chain(&shared.writers).collect();
     let all = async {
-        for link in links {
+        for link in &links {
             link.connected().await;
         }
     };
@@ -196,6 +198,10 @@ impl Log for PostgresLog {
         Box::pin(self.shared.append(proposals))
     }
 
+    fn width(&self) -> usize {
+        WRITERS
+    }
+
     fn read(
         &self,
         shard: ShardId,
@@ -233,7 +239,7 @@ impl Log for PostgresLog {
     }
 
     fn is_reachable(&self) -> bool {
-        self.shared.writer.session().is_ok()
+        self.shared.writers.iter().any(|writer| writer.session().is_ok())
     }
 
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {

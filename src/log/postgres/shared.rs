@@ -4,7 +4,7 @@
 //! best one known. Called by `append`, `read`, `upkeep` and `checkpoints`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,16 +18,23 @@ use super::checkpoints::Known;
 use super::config::PostgresConfig;
 use super::link::Link;
 use super::pieces::Pieces;
-use super::session::Role;
+use super::session::{Role, Session};
 use super::turns::Turns;
 use super::witness::Witness;
 use crate::base::place::ShardId;
+
+/// Connections for appending.
+pub(super) const WRITERS: usize = 2;
 
 /// The log but for its thread.
 pub(super) struct Shared {
     pub(super) config: Arc<PostgresConfig>,
     runtime: tokio::runtime::Handle,
-    pub(super) writer: Link,
+    /// Two appends to different shards go side by side: each connection is served by a process of the
+    /// database of its own.
+    pub(super) writers: [Link; WRITERS],
+    /// Appends under way.
+    pub(super) appending: AtomicUsize,
     pub(super) follower: Link,
     pub(super) bodies: Link,
     pub(super) upkeep: Link,
@@ -59,7 +66,8 @@ impl Shared {
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         Self {
             runtime: tokio::runtime::Handle::current(),
-            writer: link(Role::Writer),
+            writers: std::array::from_fn(|_| link(Role::Writer)),
+            appending: AtomicUsize::new(0),
             follower: link(Role::Follower),
             bodies: link(Role::Bodies),
             upkeep: link(Role::Upkeep),
@@ -76,6 +84,20 @@ impl Shared {
             round: tokio::sync::Mutex::default(),
             config,
         }
+    }
+
+    /// A session to append with: one that no other append uses, if there is one.
+    pub(super) fn writer(&self) -> Result<(Arc<Session>, Appending<'_>), String> {
+        let others = self.appending.fetch_add(1, Ordering::AcqRel);
+        let appending = Appending(&self.appending);
+        let [first, ..] = &self.writers;
+        let session = self.writers.get(others).unwrap_or(first).session()?;
+        Ok((session, appending))
+    }
+
+    /// Whether another append is under way beside the caller's.
+    pub(super) fn is_accompanied(&self) -> bool {
+        self.appending.load(Ordering::Acquire) > 1
     }
 
     /// A future with a deadline, by the log's own timers: whoever polls it may have none.
@@ -131,5 +153,14 @@ impl Shared {
     /// Position that the next entry begins at, as far as heads are known.
     pub(super) fn end_of(&self, shard: ShardId) -> u64 {
         position(self.known_head(shard))
+    }
+}
+
+/// An append under way, until it is dropped.
+pub(super) struct Appending<'a>(&'a AtomicUsize);
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -141,7 +141,7 @@ fn commits_are_durable_whatever_the_cluster_prefers_but_never_less_than_it_asks_
         let setting = format!("synchronous_commit={asked}");
         let cluster = Cluster::start_with(&installation, &[&setting]).unwrap();
         let log = open_log(&config(&cluster, "s"));
-        let session = log.shared.writer.session().unwrap();
+        let session = log.shared.writers[0].session().unwrap();
         let asking = session.client.query_one("SHOW synchronous_commit", &[]);
         let shown: String = contract::block_on(asking).unwrap().get(0);
         assert_eq!(shown, got);

@@ -93,8 +93,14 @@ impl Shared {
     /// are passed on.
     pub(super) fn note_taken(&self, session: &Arc<Session>, shards: &[i32]) {
         self.turns.conflicts.store(0, Ordering::Relaxed);
-        let mut unused = std::mem::take(&mut *self.turns.held.lock());
-        unused.retain(|shard| !shards.contains(shard));
+        let mut held = self.turns.held.lock();
+        held.retain(|shard| !shards.contains(shard));
+        // The append beside this one may be what they were given for.
+        if self.is_accompanied() {
+            return;
+        }
+        let unused = std::mem::take(&mut *held);
+        drop(held);
         if unused.is_empty() {
             return;
         }

@@ -20,7 +20,7 @@ use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::catalog::Catalog;
 use crate::state::effect::{Effect, Entry, GroupIndex, Origin, Progress, Sequence};
 use crate::state::kv::{Kv, KvError};
-use crate::state::ledger::DedupPolicy;
+use crate::state::ledger::{self, DedupPolicy};
 use crate::state::model::Lease;
 use crate::state::{Bodies, ShardState};
 
@@ -79,7 +79,7 @@ pub struct Draft<'a> {
     heads: FastMap<PartitionNumber, Sequence>,
     new_partitions: HashMap<(QueueId, Box<str>), PartitionNumber>,
     new_groups: HashMap<(QueueId, Box<str>), GroupIndex>,
-    new_ids: FastMap<(PartitionNumber, u128), push::NewId>,
+    new_ids: FastMap<ledger::Key, ledger::First>,
     cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,

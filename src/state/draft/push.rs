@@ -1,14 +1,16 @@
 //! Deciding pushes: which partition, which sequence, new or duplicate.
 //!
-//! A batch without transaction ids costs one step whatever its size. Ids are decided in one pass
-//! over the batch's fingerprints: against this draft, then the shard's ledger.
+//! A batch without transaction ids costs one step whatever its size. Ids are decided over the batch's
+//! fingerprints alone, against the shard's ledger and this draft; records are only read where a
+//! fingerprint is found, to compare the ids themselves.
 
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::{Context, DecideError, Draft};
 use crate::state::effect::{Effect, Sequence};
-use crate::state::ledger::First;
+use crate::state::ledger::{First, Key};
+use crate::state::model::Run;
 use crate::state::single;
 
 /// A batch on its way into a partition.
@@ -43,13 +45,6 @@ pub struct RecordOutcome {
     pub message: First,
     /// Whether there was one before.
     pub duplicate: bool,
-}
-
-/// An id that this draft is about to store, with its text for comparison.
-#[derive(Clone, Debug)]
-pub(super) struct NewId {
-    first: First,
-    text: Box<str>,
 }
 
 impl Draft<'_> {
@@ -99,20 +94,18 @@ impl Draft<'_> {
         if push.fingerprints.is_empty() {
             return Ok(self.append(partition, head, push.batch.clone(), Vec::new()));
         }
-        let found = self.find_all(partition, push)?;
-        let mut outcomes = Vec::with_capacity(found.len());
+        let in_ledger = self.find_all(partition, push)?;
+        let mut outcomes = Vec::with_capacity(in_ledger.len());
         let mut next = head;
-        for (first, record) in found.iter().zip(push.batch.records()) {
+        self.new_ids.reserve(in_ledger.len());
+        for (index, (first, fingerprint)) in in_ledger.iter().zip(&push.fingerprints).enumerate() {
             let own = First { seq: next, time_ms: self.now_ms };
-            let index = outcomes.len();
-            let fingerprint = push.fingerprints.get(index).copied().unwrap_or(0);
             // An id that stands twice in one batch: the first one is in `new_ids` by now.
-            let earlier = first.or_else(|| self.in_draft(partition, fingerprint, &record));
+            let earlier = first.or_else(|| self.in_draft(partition, push, index, head));
             if earlier.is_none() {
                 next += 1;
-                if let Some(text) = record.transaction_id {
-                    let id = NewId { first: own, text: text.into() };
-                    self.new_ids.insert((partition, fingerprint), id);
+                if *fingerprint != 0 {
+                    self.new_ids.insert(Key::new(partition, *fingerprint), own);
                 }
             }
             let message = earlier.unwrap_or(own);
@@ -145,50 +138,72 @@ impl Draft<'_> {
         Pushed::Stored { first_seq, count, time_ms }
     }
 
-    /// For each record, the earlier message with its id.
+    /// For each record, the earlier message with its id that is known without this draft.
     fn find_all(
         &self,
         partition: PartitionNumber,
         push: &PushBatch,
     ) -> Result<Vec<Option<First>>, DecideError> {
+        let Context { kv, dedup, .. } = self.context;
         let mut found = Vec::with_capacity(push.fingerprints.len());
-        for (fingerprint, record) in push.fingerprints.iter().zip(push.batch.records()) {
-            found.push(match record.transaction_id {
-                None => None,
-                Some(text) => match self.in_draft(partition, *fingerprint, &record) {
-                    Some(first) => Some(first),
-                    None => self.in_ledger(partition, *fingerprint, text)?,
-                },
+        for (index, fingerprint) in push.fingerprints.iter().enumerate() {
+            found.push(match fingerprint {
+                0 => None,
+                _ => {
+                    match self.state.ledger.find(kv, dedup, self.now_ms, partition, *fingerprint)? {
+                        Some(first) if self.is_stored(partition, push, index, first)? => {
+                            Some(first)
+                        }
+                        _ => None,
+                    }
+                }
             });
         }
         Ok(found)
     }
 
+    /// The message of this draft that has the id of a record. `head` is where its batch begins.
     fn in_draft(
         &self,
         partition: PartitionNumber,
-        fingerprint: u128,
-        record: &onrush_protocol::batch::Record<'_>,
+        push: &PushBatch,
+        index: usize,
+        head: Sequence,
     ) -> Option<First> {
-        let text = record.transaction_id?;
-        let id = self.new_ids.get(&(partition, fingerprint))?;
-        (*id.text == *text).then_some(id.first)
+        let fingerprint = *push.fingerprints.get(index).filter(|it| **it != 0)?;
+        let first = *self.new_ids.get(&Key::new(partition, fingerprint))?;
+        let earlier = match first.seq < head {
+            true => self.effects.iter().find_map(|effect| match effect {
+                Effect::Append { partition: of, first_seq, count, batch, .. }
+                    if *of == partition
+                        && (*first_seq..first_seq + u64::from(*count)).contains(&first.seq) =>
+                {
+                    let batch = RecordBatch::parse_trusted(batch.clone()).ok()?;
+                    id_of(&batch, (first.seq - first_seq) as usize)
+                }
+                _ => None,
+            }),
+            false => {
+                id_of(&push.batch, push.fingerprints.iter().position(|it| *it == fingerprint)?)
+            }
+        };
+        (earlier? == id_of(&push.batch, index)?).then_some(first)
     }
 
-    fn in_ledger(
+    /// Whether a message in the store has not only the fingerprint of a record's id, but the id. Two
+    /// texts with one keyed 128-bit fingerprint are not to be expected, but a message lost to a
+    /// collision could not be explained to anybody. A body that retention took away cannot be
+    /// compared, and one that is far is not worth making all pushes wait for a network; then the
+    /// fingerprint decides.
+    fn is_stored(
         &self,
         partition: PartitionNumber,
-        fingerprint: u128,
-        text: &str,
-    ) -> Result<Option<First>, DecideError> {
-        let Context { kv, dedup, .. } = self.context;
-        let first = self.state.ledger.find(kv, dedup, self.now_ms, partition, fingerprint)?;
-        let Some(first) = first else { return Ok(None) };
-        // Two texts with one keyed 128-bit fingerprint are not to be expected, but a message lost
-        // to a collision could not be explained to anybody. A body that retention took away
-        // cannot be compared; then the fingerprint decides.
+        push: &PushBatch,
+        index: usize,
+        first: First,
+    ) -> Result<bool, DecideError> {
         let stored = self.stored_id(partition, first.seq)?;
-        Ok(stored.is_none_or(|stored| *stored == *text).then_some(first))
+        Ok(stored.is_none_or(|stored| id_of(&push.batch, index).is_some_and(|id| id == stored)))
     }
 
     fn stored_id(
@@ -197,10 +212,16 @@ impl Draft<'_> {
         seq: Sequence,
     ) -> Result<Option<Box<str>>, DecideError> {
         let runs = self.state.runs(self.context.kv, partition, seq, seq + 1)?;
-        let Some(run) = runs.first() else { return Ok(None) };
-        let record = single(self.context.bodies, self.state.shard, run, seq);
+        let bodies = self.context.bodies;
+        let is_near = |run: &&Run| bodies.is_near(self.state.shard, run);
+        let Some(run) = runs.first().filter(is_near) else { return Ok(None) };
+        let record = single(bodies, self.state.shard, run, seq);
         let Some((batch, _)) = record else { return Ok(None) };
-        let id = batch.records().next().and_then(|record| record.transaction_id.map(Into::into));
-        Ok(id)
+        Ok(id_of(&batch, 0))
     }
+}
+
+/// The transaction id of a record.
+fn id_of(batch: &RecordBatch, index: usize) -> Option<Box<str>> {
+    batch.records().nth(index)?.transaction_id.map(Into::into)
 }

@@ -75,14 +75,8 @@ fn a_batch_may_touch_one_row_twice_and_the_last_change_counts(kv: &dyn Kv) {
 }
 
 fn spaces_do_not_see_each_other(kv: &dyn Kv) {
-    let spaces = [
-        Space::Meta,
-        Space::Partitions,
-        Space::Groups,
-        Space::Runs,
-        Space::Dead,
-        Space::Queues,
-    ];
+    let spaces =
+        [Space::Meta, Space::Partitions, Space::Groups, Space::Runs, Space::Dead, Space::Queues];
     let changes: Vec<RowChange> =
         spaces.iter().zip(0u8..).map(|(space, n)| put(*space, b"k", &[n])).collect();
     kv.write(&changes).unwrap();
@@ -245,7 +239,14 @@ fn ids_agree_with_a_plain_map_over_random_work(kv: &dyn Kv) {
         // Later rounds reach later generations, as time does.
         let generation = round / 50;
         let rows: Vec<IdRow> = (0..=random(60))
-            .map(|n| id(generation, random(6) as u32, u128::from(random(400)) << 64, u64::from(round) << 8 | n))
+            .map(|n| {
+                id(
+                    generation,
+                    random(6) as u32,
+                    u128::from(random(400)) << 64,
+                    u64::from(round) << 8 | n,
+                )
+            })
             .collect();
         for row in &rows {
             model.insert((row.partition, row.fingerprint), *row);

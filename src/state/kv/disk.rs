@@ -108,11 +108,7 @@ impl DiskKv {
     /// # Errors
     /// [`OpenError::Missing`] where there are none, [`OpenError::Damaged`] where they cannot be
     /// read, [`OpenError::Locked`] while another process has them, [`OpenError::Io`] otherwise.
-    pub fn open(
-        folder: &Path,
-        count: ShardCount,
-        config: DiskKvConfig,
-    ) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, count: ShardCount, config: DiskKvConfig) -> Result<Self, OpenError> {
         let exists = folder.join(VERSION_FILE).try_exists().map_err(|e| io_error(folder, e))?;
         if !exists {
             return Err(OpenError::Missing(folder.to_path_buf()));
@@ -167,13 +163,13 @@ impl DiskKv {
         // that the folder is damaged, and rows can be rebuilt, so it must not end the process.
         let start = AssertUnwindSafe(|| Self::start_or_panic(folder, count, config));
         catch_unwind(start).unwrap_or_else(|panic| {
-                let reason = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("recovery panicked");
-                Err(OpenError::Damaged { folder: folder.to_path_buf(), reason: reason.to_owned() })
-            })
+            let reason = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("recovery panicked");
+            Err(OpenError::Damaged { folder: folder.to_path_buf(), reason: reason.to_owned() })
+        })
     }
 
     fn start_or_panic(
@@ -251,8 +247,7 @@ impl DiskKv {
         let Some(_guard) = self.relief.try_lock() else { return Ok(()) };
         let all =
             [&self.meta, &self.partitions, &self.groups, &self.runs, &self.dead, &self.queues];
-        let fullest =
-            all.into_iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size());
+        let fullest = all.into_iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size());
         if let Some(keyspace) = fullest {
             keyspace.rotate_memtable().map_err(kv_error)?;
         }
@@ -399,9 +394,7 @@ fn open_error(folder: &Path, error: fjall::Error) -> OpenError {
         fjall::Error::Locked => OpenError::Locked(folder.to_path_buf()),
         fjall::Error::Io(source) => classify(folder, source),
         fjall::Error::Storage(fjall::LsmError::Io(source)) => classify(folder, source),
-        other => {
-            OpenError::Damaged { folder: folder.to_path_buf(), reason: other.to_string() }
-        }
+        other => OpenError::Damaged { folder: folder.to_path_buf(), reason: other.to_string() },
     }
 }
 

@@ -119,8 +119,10 @@ impl Inner {
         let keys: BTreeSet<_> = dropped.map(|(key, _)| key).collect();
         // A later crash must not put back what is gone.
         for batch in &mut self.unpersisted {
-            batch.retain(|it| !matches!(it, Replaced::Id { key, row } if keys.contains(key)
-                || row.is_some_and(|row| is_dropped(&row))));
+            batch.retain(|it| {
+                !matches!(it, Replaced::Id { key, row } if keys.contains(key)
+                || row.is_some_and(|row| is_dropped(&row)))
+            });
         }
     }
 
@@ -255,7 +257,8 @@ impl Kv for MemoryKv {
     ) -> Result<(), KvError> {
         let rows: BTreeMap<(PartitionNumber, u128), IdRow> = {
             let inner = self.inner.read();
-            let of_shard = inner.ids.values().filter(|it| count.of_partition(it.partition) == shard);
+            let of_shard =
+                inner.ids.values().filter(|it| count.of_partition(it.partition) == shard);
             of_shard.map(|row| ((row.partition, row.fingerprint), *row)).collect()
         };
         for row in rows.values() {

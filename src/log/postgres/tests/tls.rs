@@ -40,7 +40,7 @@ fn encrypted(cluster: &Cluster, parameters: &str) -> Result<bool, String> {
     let open_patience = Duration::from_secs(2);
     let config = PostgresConfig { database, open_patience, ..config(cluster, "s") };
     let (log, _) = PostgresLog::open(config, &newcomer()).map_err(|error| error.to_string())?;
-    let session = log.shared.writer.session().unwrap();
+    let session = log.shared.writers[0].session().unwrap();
     let asked = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     Ok(contract::block_on(session.client.query_one(asked, &[])).unwrap().get(0))
 }

@@ -230,7 +230,9 @@ fn a_torn_journal_loses_whole_batches_from_the_end() {
 fn a_missing_folder_is_told_apart_from_a_damaged_one() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
-    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Missing(at)) if at == rows));
+    assert!(
+        matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Missing(at)) if at == rows)
+    );
     fs::create_dir(&rows).unwrap();
     assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Missing(_))));
     fs::write(rows.join(VERSION_FILE), b"nonsense").unwrap();
@@ -255,7 +257,9 @@ fn a_second_opener_is_refused_while_the_first_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows");
     let _first = DiskKv::create(&rows, count(), SMALL).unwrap();
-    assert!(matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Locked(at)) if at == rows));
+    assert!(
+        matches!(DiskKv::open(&rows, count(), SMALL), Err(OpenError::Locked(at)) if at == rows)
+    );
 }
 
 #[test]

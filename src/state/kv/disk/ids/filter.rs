@@ -15,7 +15,13 @@ const BLOCK_BITS: u64 = BLOCK_BYTES as u64 * 8;
 
 /// Odd numbers, one for each word of a block: the salts of Parquet's `BloomFilter.md`.
 const SALTS: [u32; WORDS] = [
-    0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947,
+    0x47b6_137b,
+    0x4497_4d91,
+    0x8824_ad5b,
+    0xa2b7_289d,
+    0x7054_95c7,
+    0x2df1_424b,
+    0x9efc_4947,
     0x5c6b_fb31,
 ];
 

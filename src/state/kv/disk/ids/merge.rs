@@ -6,10 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::row::{PAGE_BYTES, Page, Rank, rank_of};
+use super::row::{PAGE_BYTES, Page, Rank, Ranked};
 use super::run::{Label, Run, damaged};
 use crate::base::place::ShardCount;
-use crate::state::kv::IdRow;
 
 /// Pages read at once of each run.
 const READ_PAGES: usize = 16;
@@ -26,7 +25,7 @@ struct Cursor {
     run: Arc<Run>,
     count: ShardCount,
     /// Rows of the pages read, the next one last.
-    rows: Vec<IdRow>,
+    rows: Vec<Ranked>,
     next_page: usize,
     from: Rank,
 }
@@ -37,7 +36,7 @@ impl Cursor {
         Self { run: Arc::clone(run), count, rows: Vec::new(), next_page, from }
     }
 
-    fn peek(&mut self) -> io::Result<Option<&IdRow>> {
+    fn peek(&mut self) -> io::Result<Option<&Ranked>> {
         while self.rows.is_empty() && self.next_page < self.run.pages() {
             self.read()?;
         }
@@ -51,9 +50,10 @@ impl Cursor {
         self.next_page += pages;
         for page in bytes.chunks_exact(PAGE_BYTES) {
             let page = Page::read(page, self.run.label.generation).ok_or_else(damaged)?;
-            self.rows.extend((0..page.len()).filter_map(|index| page.get(index)));
+            let rows = (0..page.len()).filter_map(|index| page.get(index));
+            self.rows.extend(rows.map(|row| Ranked::new(self.count, row)));
         }
-        self.rows.retain(|row| rank_of(self.count, row) >= self.from);
+        self.rows.retain(|it| it.rank >= self.from);
         self.rows.reverse();
         Ok(())
     }
@@ -61,38 +61,36 @@ impl Cursor {
 
 /// Rows of several runs in order.
 pub(super) struct Merged {
-    count: ShardCount,
     cursors: Vec<Cursor>,
 }
 
 impl Merged {
     /// Rows from rank `from` on; `runs` newest first.
     pub(super) fn new(runs: &[Arc<Run>], count: ShardCount, from: Rank) -> Self {
-        Self { count, cursors: runs.iter().map(|run| Cursor::new(run, count, from)).collect() }
+        Self { cursors: runs.iter().map(|run| Cursor::new(run, count, from)).collect() }
     }
 
     /// The next row, with the age of the run that it is from.
     ///
     /// # Errors
     /// `InvalidData` for a damaged page; the disk's error.
-    pub(super) fn next(&mut self) -> io::Result<Option<(IdRow, u64)>> {
-        let mut first: Option<(Rank, IdRow, u64)> = None;
+    pub(super) fn next(&mut self) -> io::Result<Option<(Ranked, u64)>> {
+        let mut first: Option<(Ranked, u64)> = None;
         for cursor in &mut self.cursors {
             let age = cursor.run.label.age;
             let Some(row) = cursor.peek()? else { continue };
-            let rank = rank_of(self.count, row);
-            if first.is_none_or(|(lowest, _, _)| rank < lowest) {
-                first = Some((rank, *row, age));
+            if first.is_none_or(|(lowest, _)| row.rank < lowest.rank) {
+                first = Some((*row, age));
             }
         }
-        let Some((lowest, row, age)) = first else { return Ok(None) };
+        let Some((lowest, _)) = first else { return Ok(None) };
         for cursor in &mut self.cursors {
             // Older rows of the same rank go with it.
-            while cursor.peek()?.is_some_and(|row| rank_of(self.count, row) == lowest) {
+            while cursor.rows.last().is_some_and(|row| row.rank == lowest.rank) {
                 cursor.rows.pop();
             }
         }
-        Ok(Some((row, age)))
+        Ok(first)
     }
 }
 

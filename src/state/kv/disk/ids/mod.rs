@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use self::manifest::Listed;
 pub(super) use self::manifest::Manifest;
 use self::merge::Merged;
-use self::row::{Rank, rank_of};
+use self::row::{Rank, Ranked};
 use self::run::{Label, Run};
 use self::writer::RunWriter;
 use super::{OpenError, classify, io_error};
@@ -103,10 +103,9 @@ impl Ids {
         let folder = rows.join(FOLDER);
         let failed = |error: io::Error| classify(&folder, error);
         let files = DiskFiles::open(&folder).map_err(failed)?;
-        let listed = manifest.read(count).map_err(|error| OpenError::Damaged {
-            folder: folder.clone(),
-            reason: error.0,
-        })?;
+        let listed = manifest
+            .read(count)
+            .map_err(|error| OpenError::Damaged { folder: folder.clone(), reason: error.0 })?;
         let Listed { labels, forgotten, next_number } = listed;
         remove_unlisted(&files, &labels).map_err(failed)?;
         let mut runs = Vec::with_capacity(labels.len());
@@ -144,15 +143,16 @@ impl Ids {
 
     /// Writes rows as runs that nobody sees yet, one for each generation. They are durable when this
     /// returns, and gone after the next start unless the manifest lists them.
-    pub(super) fn prepare(&self, mut rows: Vec<IdRow>) -> Result<Prepared, KvError> {
+    pub(super) fn prepare(&self, rows: Vec<IdRow>) -> Result<Prepared, KvError> {
         let Shared { count, files, .. } = &*self.shared;
         if rows.is_empty() {
             return Ok(Prepared::default());
         }
+        let mut rows: Vec<Ranked> = rows.into_iter().map(|row| Ranked::new(*count, row)).collect();
         // Stable, so that of two rows of one id the later one is behind.
-        rows.sort_by_key(|row| (row.generation, rank_of(*count, row)));
+        rows.sort_by_key(|it| (it.row.generation, it.rank));
         let mut runs = Vec::new();
-        for rows in rows.chunk_by(|one, other| one.generation == other.generation) {
+        for rows in rows.chunk_by(|one, other| one.row.generation == other.row.generation) {
             runs.push(Arc::new(self.shared.write_run(rows).map_err(failed)?));
         }
         files.sync_dir().map_err(failed)?;
@@ -204,12 +204,13 @@ impl Ids {
     ) -> Result<(), KvError> {
         let shelf = Arc::clone(&self.shared.shelf.read());
         let count = self.shared.count;
+        let end = Rank::first_of(shard.saturating_add(1));
         let mut rows = Merged::new(&shelf.runs, count, Rank::first_of(shard));
         while let Some((row, age)) = rows.next().map_err(failed)? {
-            if count.of_partition(row.partition) != shard {
+            if row.rank >= end {
                 break;
             }
-            if !shelf.is_forgotten(shard, age) && visit(&row) == Scan::Stop {
+            if !shelf.is_forgotten(shard, age) && visit(&row.row) == Scan::Stop {
                 break;
             }
         }
@@ -240,7 +241,8 @@ impl Ids {
         }
         let _changing = self.shared.change.lock();
         let shelf = Arc::clone(&self.shared.shelf.read());
-        let old: Vec<Label> = shelf.runs.iter().filter(|it| is_old(it)).map(|it| it.label).collect();
+        let old: Vec<Label> =
+            shelf.runs.iter().filter(|it| is_old(it)).map(|it| it.label).collect();
         self.shared.manifest.replace(&old, None)?;
         self.shared.swap(|shelf| shelf.runs.retain(|run| !is_old(run)));
         self.shared.remove(&old);
@@ -276,15 +278,14 @@ impl Shared {
     }
 
     /// A run of rows of one generation, in order; of several of one id the last one counts.
-    fn write_run(&self, rows: &[IdRow]) -> io::Result<Run> {
+    fn write_run(&self, rows: &[Ranked]) -> io::Result<Run> {
         let number = self.take_number();
-        let generation = rows.first().map_or(0, |row| row.generation);
+        let generation = rows.first().map_or(0, |it| it.row.generation);
         let label = Label { number, age: number, generation, rows: rows.len() as u64 };
         let mut writer = RunWriter::create(&*self.files, label, self.count)?;
         let mut rows = rows.iter().peekable();
         while let Some(row) = rows.next() {
-            let rank = rank_of(self.count, row);
-            if rows.peek().is_none_or(|next| rank_of(self.count, next) != rank) {
+            if rows.peek().is_none_or(|next| next.rank != row.rank) {
                 writer.push(row)?;
             }
         }
@@ -306,7 +307,9 @@ impl Shared {
     fn merge(&self, shelf: &Shelf, picked: &[Label]) -> Result<(), KvError> {
         let of_run = |run: &&Arc<Run>| picked.contains(&run.label);
         let inputs: Vec<Arc<Run>> = shelf.runs.iter().filter(of_run).cloned().collect();
-        let Some(output) = self.write_merged(shelf, &inputs).map_err(failed)? else { return Ok(()) };
+        let Some(output) = self.write_merged(shelf, &inputs).map_err(failed)? else {
+            return Ok(());
+        };
         let _changing = self.change.lock();
         let is_there = |label: &Label| self.shelf.read().labels().contains(label);
         if !picked.iter().all(is_there) {
@@ -335,7 +338,7 @@ impl Shared {
         let mut rows = Merged::new(inputs, self.count, Rank::first_of(0));
         let mut seen = 0u64;
         while let Some((row, age)) = rows.next()? {
-            if !shelf.is_forgotten(self.count.of_partition(row.partition), age) {
+            if !shelf.is_forgotten(self.count.of_partition(row.row.partition), age) {
                 writer.push(&row)?;
             }
             seen += 1;

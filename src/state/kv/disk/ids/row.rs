@@ -133,6 +133,19 @@ impl<'a> Page<'a> {
     }
 }
 
+/// A row with its rank, which takes two divisions to find: worth keeping where rows are compared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked {
+    pub(super) rank: Rank,
+    pub(super) row: IdRow,
+}
+
+impl Ranked {
+    pub(super) fn new(count: ShardCount, row: IdRow) -> Self {
+        Self { rank: rank_of(count, &row), row }
+    }
+}
+
 /// The rank of a row.
 pub(super) fn rank_of(count: ShardCount, row: &IdRow) -> Rank {
     Rank::of(count, row.partition, row.fingerprint)

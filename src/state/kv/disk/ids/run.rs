@@ -72,7 +72,8 @@ impl Run {
         let fence_bytes = footer.pages.checked_mul(Fence::BYTES as u64).ok_or_else(damaged)?;
         let filter_bytes = footer.blocks.checked_mul(BLOCK_BYTES as u64).ok_or_else(damaged)?;
         let tail_bytes = fence_bytes.checked_add(filter_bytes).ok_or_else(damaged)?;
-        let is_whole = footer.pages.checked_mul(PAGE_BYTES as u64) == footer_at.checked_sub(tail_bytes);
+        let is_whole =
+            footer.pages.checked_mul(PAGE_BYTES as u64) == footer_at.checked_sub(tail_bytes);
         let is_it = (footer.generation, footer.rows) == (label.generation, label.rows);
         if !is_whole || !is_it || footer.shards != u32::from(count.get()) {
             return Err(damaged());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::file_name;
 use super::filter::{Filter, hash_of};
-use super::row::{PAGE_BYTES, ROWS_PER_PAGE, put_page, rank_of};
+use super::row::{PAGE_BYTES, ROWS_PER_PAGE, Ranked, put_page};
 use super::run::{Label, Run, Tail};
 use crate::base::files::{File, Files, write_all_at};
 use crate::base::place::ShardCount;
@@ -54,9 +54,9 @@ impl RunWriter {
     ///
     /// # Errors
     /// The disk's error; the file is then of no use.
-    pub(super) fn push(&mut self, row: &IdRow) -> io::Result<()> {
+    pub(super) fn push(&mut self, Ranked { rank, row }: &Ranked) -> io::Result<()> {
         if self.page.is_empty() {
-            self.tail.fences.push(rank_of(self.count, row).fence());
+            self.tail.fences.push(rank.fence());
         }
         self.tail.filter.insert(hash_of(row.partition, row.fingerprint));
         self.page.push(*row);
