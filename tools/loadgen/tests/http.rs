@@ -44,6 +44,10 @@ async fn a_sound_server_passes_at_every_promise() {
             let count = |field: &str| report[field].as_u64().unwrap();
             assert!(report["rate"].as_f64().unwrap() > 0.0, "{command} {qos}: {report:#}");
             assert!(count("received") > 0, "{command} {qos}: {report:#}");
+            if !command.starts_with("pop") {
+                let is_repeating = qos.contains("duplicates");
+                assert_eq!(count("answered_duplicate") > 0, is_repeating, "{command}: {report:#}");
+            }
             let is_mixed = command.starts_with("mixed");
             assert_eq!(report["end_to_end"].is_object(), is_mixed);
             assert_eq!(report["pop_rate"].is_number(), is_mixed);
