@@ -19,6 +19,8 @@ mod checker;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +35,7 @@ use process::ServerProcess;
 const SEED: u64 = 20_261_121;
 
 fn crashes() -> usize {
-    std::env::var("CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+    seeds::number("CRASHES", 200)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

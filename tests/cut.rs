@@ -15,6 +15,8 @@
 mod process;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -29,7 +31,7 @@ const OVER: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn step() -> usize {
-    std::env::var("CUT_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+    seeds::number("CUT_STEP", 3)
 }
 
 async fn push(queue: &Queue, number: u64) {

@@ -8,6 +8,8 @@
     reason = "a test may fail where it stands, and tells its figures"
 )]
 
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/server.rs"]
 mod server;
 
@@ -15,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::IntoFuture;
 use std::time::Duration;
 
+use look::stat;
 use onrush::delivery::PopOrder;
 use onrush::shard::command::ReplyTo;
 use onrush::state::draft::ack::{AckItem as Item, Verdict};
@@ -28,7 +31,6 @@ use onrush_protocol::request::{Ack, AckItem};
 use onrush_protocol::response::{Acked, AckedItem, SectionReceipt};
 use onrush_protocol::{BatchBuilder, LongText, NewRecord, Request, Response};
 use server::TestServer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 /// How long anything may take that is expected to happen; never how long it does take.
@@ -104,28 +106,6 @@ fn refused(code: Code) -> AckedItem {
 
 async fn configure(client: &Client, queue: &str, options: QueueOptions) {
     client.queue(queue).config(options).create().await.unwrap();
-}
-
-/// Dead letters of a queue as the HTTP door tells them.
-async fn dead_letters(server: &TestServer, queue: &str) -> Vec<serde_json::Value> {
-    let url = server.url();
-    let address = url.trim_start_matches("http://").to_owned();
-    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-    let request = format!(
-        "GET /api/v1/dlq?queue={queue} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["messages"].as_array().unwrap().clone()
-}
-
-async fn stat(client: &Client, name: &str) -> u64 {
-    let stats = client.stats().await.unwrap();
-    stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value).unwrap()
 }
 
 /// Waits until leases that were given now and last as long as [`SHORT`] have ended.
@@ -307,7 +287,7 @@ async fn a_lease_that_runs_out_too_often_makes_dead_letters_that_keep_their_payl
     }
     let next = pop_until_some(&queue, 9, Duration::ZERO).await;
     assert_eq!((numbers(&next), attempts(&next)), (vec![8], vec![0]));
-    let letters = dead_letters(&server, "jobs").await;
+    let letters = server.dead_letters("jobs").await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["data"], 7);
     assert_eq!(letters[0]["partition"], "Default");
@@ -399,7 +379,7 @@ async fn retry_counts_no_attempt_and_a_dead_letter_is_one_at_once() {
     let items = settle(&client, &popped, &[(2, 2, AckOutcome::Failed)]).await;
     assert_eq!(items, [done(0, 1, true)]);
     assert!(queue.pop().send().await.unwrap().is_empty());
-    let letters = dead_letters(&server, "jobs").await;
+    let letters = server.dead_letters("jobs").await;
     let told: Vec<_> = letters
         .iter()
         .map(|it| (it["data"].as_u64().unwrap(), it["retryCount"].as_u64().unwrap()))
@@ -759,7 +739,7 @@ async fn a_queue_that_is_deleted_and_made_again_remembers_nothing() {
         let popped = queue.pop().send().await.unwrap();
         assert_eq!(numbers(&popped), [round], "only its own");
         client.nack(&popped, "to the dead letters").await.unwrap();
-        assert_eq!(dead_letters(&server, "jobs").await.len(), 1);
+        assert_eq!(server.dead_letters("jobs").await.len(), 1);
         let held = queue.pop().send().await.unwrap();
         assert_eq!(numbers(&held), [round + 10]);
         assert!(queue.delete().await.unwrap());
@@ -775,7 +755,7 @@ async fn a_queue_that_is_deleted_and_made_again_remembers_nothing() {
     assert!(client.queue("jobs").pop().send().await.unwrap().is_empty());
     let pushed = client.queue("jobs").push(with_id(9)).await.unwrap();
     assert!(matches!(pushed.messages[0].status, MessageStatus::Pushed));
-    assert!(dead_letters(&server, "jobs").await.is_empty());
+    assert!(server.dead_letters("jobs").await.is_empty());
     server.stop().await;
 }
 

@@ -12,8 +12,12 @@
 
 #[path = "engines/cluster.rs"]
 mod cluster;
+#[path = "support/engine.rs"]
+mod engine;
 #[path = "simulated/history.rs"]
 mod history;
+#[path = "support/seeds.rs"]
+mod seeds;
 #[path = "simulated/station.rs"]
 mod station;
 #[path = "simulated/transcript.rs"]
@@ -30,24 +34,9 @@ use onrush::state::draft::pop::PopBudget;
 use onrush_protocol::qos::Qos;
 
 use cluster::Cluster;
+use seeds::{number, runtime, seeds};
 use station::{Ask, Sent};
 use workload::Workload;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    match number("SEED", u64::MAX) {
-        u64::MAX => 0..number("SEEDS", default),
-        one => one..one + 1,
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
 
 #[test]
 fn engines_that_share_a_lying_log_keep_every_promise() {

@@ -17,9 +17,13 @@ mod checker;
 #[path = "crash/load.rs"]
 #[allow(dead_code, reason = "one load is enough here")]
 mod load;
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod process;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,10 +36,7 @@ use rand::{Rng, SeedableRng};
 use checker::Checker;
 use load::Load;
 use process::ServerProcess;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
+use seeds::number;
 
 fn spawn(folder: &Path, url: &str) -> ServerProcess {
     let url = format!("database.url={url}");
@@ -175,9 +176,7 @@ async fn drained(addr: std::net::SocketAddr) {
     let client = onrush_client::Client::connect(&addr.to_string()).await.unwrap();
     let empty = async {
         loop {
-            let stats = client.stats().await.unwrap();
-            let waiting = stats.iter().find(|(name, _)| name == "spill_waiting").unwrap().1;
-            if waiting == 0 {
+            if look::stat(&client, "spill_waiting").await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

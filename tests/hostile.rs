@@ -8,6 +8,8 @@
     reason = "a test may fail where it stands, and tells its figures"
 )]
 
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/server.rs"]
 mod server;
 
@@ -150,8 +152,7 @@ impl Neighbour {
     }
 
     async fn stat(&self, name: &str) -> u64 {
-        let stats = self.client.stats().await.unwrap();
-        stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value).unwrap()
+        look::stat(&self.client, name).await
     }
 
     /// Waits until a counter has a value that `is_right`.

@@ -19,6 +19,8 @@ mod history;
 mod life;
 #[path = "lying_disk/machine.rs"]
 mod machine;
+#[path = "support/seeds.rs"]
+mod seeds;
 #[path = "simulated/station.rs"]
 mod station;
 #[path = "simulated/transcript.rs"]
@@ -36,23 +38,8 @@ use onrush_protocol::qos::Qos;
 use history::History;
 use life::{Clients, GROUPS};
 use machine::Machine;
+use seeds::{number, runtime, seeds};
 use station::{Ask, Sent, Station};
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    match number("SEED", u64::MAX) {
-        u64::MAX => 0..number("SEEDS", default),
-        one => one..one + 1,
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
 
 /// What happened over all seeds, so that a test can prove that it saw it.
 #[derive(Debug, Default)]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail where it stands")]
 
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "every server here has settings of its own")]
 mod server;
@@ -10,10 +12,9 @@ mod server;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use look::stat;
 use onrush::config::{Secret, Settings};
-use onrush_client::{
-    Client, Message, MessageStatus, Qos, Queue, QueueOptions, ReceivedMessage, SubscriptionStart,
-};
+use onrush_client::{Client, Message, MessageStatus, Qos, Queue, QueueOptions, ReceivedMessage};
 use onrush_pgharness::{Cluster, Stop, installations};
 use server::TestServer;
 
@@ -55,35 +56,16 @@ fn number(message: &ReceivedMessage) -> usize {
     message.json::<serde_json::Value>().unwrap()["n"].as_u64().unwrap() as usize
 }
 
-async fn stat(client: &Client, name: &str) -> u64 {
-    let stats = client.stats().await.unwrap();
-    stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value).unwrap()
+fn numbers(messages: &[ReceivedMessage]) -> Vec<usize> {
+    messages.iter().map(number).collect()
 }
 
-/// Pops and settles everything that a group has left.
 async fn drain(client: &Client, queue: &Queue) -> Vec<usize> {
-    let mut all = Vec::new();
-    loop {
-        let popped = queue.pop().batch(1000).partitions(100).send().await.unwrap();
-        if popped.is_empty() {
-            return all;
-        }
-        client.ack(&popped).await.unwrap();
-        all.extend(popped.messages.iter().map(number));
-    }
+    numbers(&look::drain(client, queue).await)
 }
 
-/// Everything that is kept in a queue, as a group that is new sees it.
 async fn peek(queue: &Queue, group: &str) -> Vec<usize> {
-    let mut all = Vec::new();
-    loop {
-        let pop = queue.pop().group(group).start(SubscriptionStart::Beginning);
-        let popped = pop.batch(1000).partitions(100).auto_ack(true).send().await.unwrap();
-        if popped.is_empty() {
-            return all;
-        }
-        all.extend(popped.messages.iter().map(number));
-    }
+    numbers(&look::peek(queue, group).await)
 }
 
 /// Fills the log with messages that are done with at once, until pieces of it were given back.

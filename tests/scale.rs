@@ -14,6 +14,8 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use onrush_protocol::qos::Qos;
 use onrush_protocol::request::{Push, PushSection, PushSections, PushTerms, Request};
 use onrush_protocol::response::{Response, SectionReceipt};
 use process::ServerProcess;
+use seeds::number;
 
 const MIB: u64 = 1 << 20;
 const SETTINGS: &[&str] = &["store.segment_bytes=64MiB", "store.checkpoint_interval_ms=500"];
@@ -38,10 +41,6 @@ const BARE_SETTINGS: &[&str] = &[
 ];
 /// Ids of one push.
 const IDS_OF_PUSH: usize = 1000;
-
-fn size(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// What a message of a test is.
 #[derive(Clone, Copy)]
@@ -90,7 +89,7 @@ async fn an_idle_server_is_small() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_partitions_cost_little_and_are_there_again_after_a_restart() {
-    let partitions = size("PARTITIONS", 20_000);
+    let partitions = number("PARTITIONS", 20_000);
     let folder = tempfile::tempdir().unwrap();
     let mut server = ServerProcess::spawn_with(folder.path(), SETTINGS);
     let addr = server.listening().await.to_string();
@@ -172,7 +171,7 @@ async fn load(folder: &std::path::Path, ids: usize, kind: Kind) -> Loaded {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transaction_ids_cost_little_memory_and_are_all_remembered() {
-    let ids = size("IDS", 100_000);
+    let ids = number("IDS", 100_000);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut without = load(folders[0].path(), ids, Kind::WithoutId).await;
     without.server.terminate();

@@ -8,6 +8,8 @@
     reason = "a test may fail where it stands, and tells its figures"
 )]
 
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "every server here has settings of its own")]
 mod server;
@@ -15,11 +17,9 @@ mod server;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use onrush_client::{
-    AckOutcome, Client, Message, Popped, Queue, QueueOptions, ReceivedMessage, SubscriptionStart,
-};
+use look::{drain, peek, stat};
+use onrush_client::{AckOutcome, Client, Message, QueueOptions, ReceivedMessage};
 use server::TestServer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 /// How long anything may take that is expected to happen; never how long it does take.
@@ -38,11 +38,6 @@ async fn busy_server() -> TestServer {
         settings.store.hot_tail_bytes = 0;
     };
     TestServer::start_with(settings).await
-}
-
-async fn stat(client: &Client, name: &str) -> u64 {
-    let stats = client.stats().await.unwrap();
-    stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value).unwrap()
 }
 
 /// Bytes between the log's start and its end.
@@ -86,32 +81,6 @@ fn keepsake(number: u64) -> Vec<u8> {
     payload
 }
 
-async fn drain(client: &Client, queue: &Queue) -> Vec<ReceivedMessage> {
-    let mut all = Vec::new();
-    loop {
-        let popped = queue.pop().batch(1000).partitions(100).send().await.unwrap();
-        if popped.is_empty() {
-            return all;
-        }
-        client.ack(&popped).await.unwrap();
-        all.extend(popped.messages);
-    }
-}
-
-/// Everything that is kept in a queue, as a group that is new sees it.
-async fn peek(client: &Client, queue: &str, group: &str) -> Vec<ReceivedMessage> {
-    let mut all = Vec::new();
-    let queue = client.queue(queue);
-    loop {
-        let pop = queue.pop().group(group).start(SubscriptionStart::Beginning);
-        let popped: Popped = pop.batch(1000).partitions(100).auto_ack(true).send().await.unwrap();
-        if popped.is_empty() {
-            return all;
-        }
-        all.extend(popped.messages);
-    }
-}
-
 /// Fills the log with `megabytes` of messages that are done with at once.
 async fn fill(client: &Client, megabytes: u64) {
     let queue = client.queue("noise");
@@ -122,28 +91,13 @@ async fn fill(client: &Client, megabytes: u64) {
     }
 }
 
-async fn dead_letters(server: &TestServer, queue: &str) -> Vec<serde_json::Value> {
-    let url = server.url();
-    let address = url.trim_start_matches("http://").to_owned();
-    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-    let request = format!(
-        "GET /api/v1/dlq?queue={queue} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["messages"].as_array().unwrap().clone()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_completed_long_enough_ago_gives_its_space_back() {
     let server = busy_server().await;
     let client = server.client().await;
     fill(&client, 6).await;
     await_start(&client, 4 * MEGABYTE).await;
-    assert!(peek(&client, "noise", "late").await.len() < 6 * 64, "most of it is gone");
+    assert!(peek(&client.queue("noise"), "late").await.len() < 6 * 64, "most of it is gone");
     let queue = client.queue("noise");
     queue.push([Message::json(&1)]).await.unwrap();
     assert_eq!(drain(&client, &queue).await.len(), 1, "the queue goes on");
@@ -169,7 +123,7 @@ async fn what_is_too_old_goes_whether_it_was_consumed_or_not_but_for_what_is_hel
     // Nobody consumed it, and it goes; only what a lease holds may not.
     let deadline = Instant::now() + PATIENCE;
     for round in 0.. {
-        let kept = peek(&client, "news", &format!("g{round}")).await;
+        let kept = peek(&client.queue("news"), &format!("g{round}")).await;
         let held: Vec<_> =
             kept.iter().filter(|it| it.partition_name().as_str() == "held").collect();
         assert_eq!(held.len(), 2, "a lease holds them");
@@ -184,7 +138,7 @@ async fn what_is_too_old_goes_whether_it_was_consumed_or_not_but_for_what_is_hel
     assert_eq!(client.ack(&held).await.unwrap().acked, 2);
     let deadline = Instant::now() + PATIENCE;
     for round in 0.. {
-        if peek(&client, "news", &format!("h{round}")).await.is_empty() {
+        if peek(&client.queue("news"), &format!("h{round}")).await.is_empty() {
             break;
         }
         assert!(Instant::now() < deadline, "the lease is over and they are kept");
@@ -210,13 +164,13 @@ async fn without_retention_everything_is_kept_however_often_it_was_consumed() {
     fill(&client, 4).await;
     let deadline = Instant::now() + PATIENCE;
     for round in 0.. {
-        if peek(&client, "noise", &format!("g{round}")).await.is_empty() {
+        if peek(&client.queue("noise"), &format!("g{round}")).await.is_empty() {
             break;
         }
         assert!(Instant::now() < deadline, "the noise stays");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let kept = peek(&client, "archive", "again").await;
+    let kept = peek(&client.queue("archive"), "again").await;
     assert_eq!(kept.len(), 3000);
     assert!((0..).zip(&kept).all(|(number, it)| it.bytes()[..] == keepsake(number)[..]));
     server.stop().await;
@@ -266,9 +220,9 @@ async fn survivors_in_dead_segments_are_moved_and_read_as_before_also_after_a_re
         fill(&client, 4).await;
         // All that was there before the filling, and so every survivor, has been written again.
         await_start(&client, before).await;
-        let seen = peek(&client, "kept", &format!("reader {round}")).await;
+        let seen = peek(&client.queue("kept"), &format!("reader {round}")).await;
         check_keepsakes(&seen);
-        let letters = dead_letters(&server, "kept").await;
+        let letters = server.dead_letters("kept").await;
         assert_eq!(letters.len(), 1, "round {round}");
         assert_eq!(letters[0]["errorMessage"], "because");
         let again = kept_again(&client).await;
@@ -277,7 +231,7 @@ async fn survivors_in_dead_segments_are_moved_and_read_as_before_also_after_a_re
         server = server.restart().await;
     }
     let client = server.client().await;
-    check_keepsakes(&peek(&client, "kept", "last").await);
+    check_keepsakes(&peek(&client.queue("kept"), "last").await);
     // The first group goes on where it was: in `p` behind what is settled, in `q` at its start.
     let rest = drain(&client, &client.queue("kept")).await;
     let count = |name: &str| rest.iter().filter(|it| it.partition_name().as_str() == name).count();
@@ -328,22 +282,22 @@ async fn dead_letters_outlive_the_segments_in_which_they_died() {
     }
     let popped = queue.pop().batch(60).send().await.unwrap();
     client.nack(&popped, "broken").await.unwrap();
-    assert_eq!(dead_letters(&server, "fragile").await.len(), 60);
+    assert_eq!(server.dead_letters("fragile").await.len(), 60);
     drop((client, queue));
     for _ in 0..2 {
         let client = server.client().await;
         let before = stat(&client, "log_end").await;
         fill(&client, 4).await;
         await_start(&client, before).await;
-        assert!(peek(&client, "fragile", "late").await.is_empty(), "the messages are gone");
-        let letters = dead_letters(&server, "fragile").await;
+        assert!(peek(&client.queue("fragile"), "late").await.is_empty(), "the messages are gone");
+        let letters = server.dead_letters("fragile").await;
         let payloads: Vec<_> = letters.iter().map(|it| it["data"].as_str().unwrap()).collect();
         let expected: Vec<_> = (0..60).map(|number| format!("payload {number}")).collect();
         assert_eq!(payloads, expected);
         drop(client);
         server = server.restart().await;
     }
-    assert_eq!(dead_letters(&server, "fragile").await.len(), 60);
+    assert_eq!(server.dead_letters("fragile").await.len(), 60);
     server.stop().await;
 }
 
@@ -360,7 +314,7 @@ async fn a_live_segment_at_the_front_does_not_hold_back_the_dead_ones_behind_it(
     fill(&client, 16).await;
     // Twice what lives, the segment being filled, and the one before it that is still young.
     await_log_bytes(&client, 2 * 768 * 1024 + 3 * MEGABYTE).await;
-    let seen = peek(&client, "kept", "reader").await;
+    let seen = peek(&client.queue("kept"), "reader").await;
     assert_eq!(seen.len(), 768);
     assert!((0..).zip(&seen).all(|(number, it)| it.bytes()[..] == keepsake(number)[..]));
     server.stop().await;
@@ -393,6 +347,6 @@ async fn a_few_rounds_of_retention_let_go_of_everything_that_is_due() {
     drain(&client, &queue).await;
     let end = stat(&client, "log_end").await;
     await_start(&client, end - 3 * MEGABYTE).await;
-    assert!(peek(&client, "noise", "late").await.len() < 1000);
+    assert!(peek(&client.queue("noise"), "late").await.len() < 1000);
     server.stop().await;
 }

@@ -11,6 +11,10 @@
     reason = "a test: a panic is how it fails, and it names its seed"
 )]
 
+#[path = "support/engine.rs"]
+mod engine;
+#[path = "support/seeds.rs"]
+mod seeds;
 #[path = "simulated/station.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod station;
@@ -20,44 +24,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use engine::Ground;
 use onrush::base::clock::SystemClock;
 use onrush::base::files::DiskFiles;
 use onrush::base::place::{ShardCount, StoreKey};
 use onrush::base::random::SeededRandom;
-use onrush::buffer::{self, Buffers};
 use onrush::failover;
-use onrush::log::Log;
 use onrush::log::simulated::{Fault, Faults, SimulatedLog};
+use onrush::shard::Config;
 use onrush::shard::failover::{Patience, Standby};
 use onrush::shard::replica::Replica;
-use onrush::shard::{Config, Engine, Parts};
 use onrush::state::codec;
 use onrush::state::effect::Effect;
 use onrush::state::kv::memory::MemoryKv;
-use onrush::telemetry::Telemetry;
 use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::qos::Qos;
+use seeds::{number, runtime, seeds};
 use station::{Sent, Station};
 
 const SHARDS: u16 = 3;
 /// How long anything may take that is expected to happen; never how long it does take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// As many seeds as `SEEDS` says, or `default`; or the one that `SEED` names.
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    match number("SEED", u64::MAX) {
-        u64::MAX => 0..number("SEEDS", default),
-        one => one..one + 1,
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
 
 /// One engine, its line to the store, and its failover log.
 struct Bench {
@@ -88,14 +75,11 @@ impl Bench {
             failover::Config { segment_bytes: 64 << 10, disk_bytes_max: self.disk_bytes_max };
         let patience = Patience { suspect_ms: 5, probe_ms: 2 };
         let standby = Standby::open(&files, "failover", config, patience, &replica).unwrap();
-        let telemetry = Arc::new(Telemetry::default());
-        let parts = Parts {
-            log: Arc::clone(&self.line) as Arc<dyn Log>,
-            kv: Arc::clone(&self.kv) as Arc<dyn onrush::state::kv::Kv>,
+        let ground = Ground {
+            log: Arc::clone(&self.line),
+            kv: Arc::clone(&self.kv),
             clock: Arc::new(SystemClock::new()),
-            random: Arc::new(SeededRandom::new(self.seed * 1_000 + self.starts)),
-            buffers: Arc::new(Buffers::new(SHARDS, buffer::Config::default())),
-            telemetry: Arc::clone(&telemetry),
+            seed: self.seed * 1_000 + self.starts,
             standby: Some(standby),
         };
         let config = Config {
@@ -104,7 +88,7 @@ impl Bench {
             follow_interval_ms: 5,
             ..Config::default()
         };
-        let engine = Engine::start(replica, parts, config).unwrap();
+        let (engine, telemetry) = ground.start(replica, config);
         Station::new(engine, telemetry, self.seed)
     }
 

@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use onrush::base::clock::{Clock, SystemClock};
 use onrush::base::place::{ShardCount, StoreKey};
-use onrush::base::random::SeededRandom;
-use onrush::buffer::{self, Buffers};
-use onrush::log::Log;
 use onrush::log::simulated::SimulatedLog;
+use onrush::shard::Config;
 use onrush::shard::replica::Replica;
-use onrush::shard::{Config, Engine, Parts};
 use onrush::state::kv::memory::MemoryKv;
-use onrush::telemetry::Telemetry;
 
+use crate::engine::Ground;
 use crate::station::Station;
 use crate::transcript::Transcript;
 
@@ -66,14 +63,11 @@ fn station(
     number: u64,
     shards: ShardCount,
 ) -> Station {
-    let telemetry = Arc::new(Telemetry::default());
-    let parts = Parts {
-        log: Arc::new(log.connect()) as Arc<dyn Log>,
+    let ground = Ground {
+        log: Arc::new(log.connect()),
         kv: Arc::new(MemoryKv::new()),
         clock: Arc::clone(clock),
-        random: Arc::new(SeededRandom::new(seed * 1_000 + number)),
-        buffers: Arc::new(Buffers::new(shards.get(), buffer::Config::default())),
-        telemetry: Arc::clone(&telemetry),
+        seed: seed * 1_000 + number,
         standby: None,
     };
     // Little is kept in memory and rows are written all the time, so that every path is walked.
@@ -85,6 +79,6 @@ fn station(
         ..Config::default()
     };
     let replica = Replica::new(shards, StoreKey([5; 16]));
-    let engine = Engine::start(replica, parts, config).unwrap();
+    let (engine, telemetry) = ground.start(replica, config);
     Station::new(engine, telemetry, seed * 1_000 + 500 + number)
 }

@@ -30,8 +30,11 @@ async fn an_ack_by_transaction_id_settles_and_releases() {
         answer.json(),
         json!([{ "index": 0, "transactionId": "t0", "success": true, "error": null,
                  "queueName": "q", "partitionName": "Default", "leaseReleased": true,
-                 "dlq": false }])
+                 "dlq": false, "noop": false }])
     );
+    let again = world.post("/api/v1/ack", &verdict(&popped["messages"][0], "completed")).await;
+    let again = again.json();
+    assert_eq!((&again[0]["success"], &again[0]["noop"]), (&json!(true), &json!(true)), "{again}");
     assert_eq!(world.get("/api/v1/pop/queue/q").await.status, 204);
 }
 
@@ -212,6 +215,7 @@ async fn an_extension_is_one_object_for_all_clients_and_an_empty_body_is_enough(
         assert_eq!(answer.status, 200);
         let json = answer.json();
         assert_eq!((&json["leaseId"], &json["success"]), (&json!(lease), &json!(true)));
+        assert_eq!(json["renewed"], json!(1));
         assert_eq!(json["newExpiresAt"], json["expiresAt"]);
         assert_eq!(json["lease_expires_at"], json["expiresAt"]);
         assert!(json["expiresAt"].as_str().unwrap().ends_with('Z'));
@@ -220,7 +224,8 @@ async fn an_extension_is_one_object_for_all_clients_and_an_empty_body_is_enough(
     let lost = world.ask("POST", &format!("/api/v1/lease/{gone}/extend"), "{}").await;
     assert_eq!(lost.error(), (404, "Lease not found".into(), "lease_not_found".into()));
     let lost = world.ask("POST", &format!("/queen/api/v1/lease/{gone}/extend"), "{}").await;
-    assert_eq!((lost.status, &lost.json()["success"]), (200, &json!(false)));
+    let (status, lost) = (lost.status, lost.json());
+    assert_eq!((status, &lost["success"], &lost["renewed"]), (200, &json!(false), &json!(0)));
     let lost = world.ask("POST", "/api/v1/lease/not-a-lease/extend", "{}").await;
     assert_eq!(lost.status, 404);
 }

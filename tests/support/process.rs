@@ -10,6 +10,7 @@ pub(crate) struct ServerProcess {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
     addr: Option<SocketAddr>,
+    http: Option<String>,
 }
 
 impl ServerProcess {
@@ -35,7 +36,7 @@ impl ServerProcess {
             .spawn()
             .unwrap();
         let output = child.stdout.take().map(BufReader::new);
-        Self { child, output, addr: None }
+        Self { child, output, addr: None, http: None }
     }
 
     /// Waits for its greeting; returns where the binary protocol is served.
@@ -56,7 +57,15 @@ impl ServerProcess {
         };
         let addr = rest.split_whitespace().next().unwrap().parse().unwrap();
         self.addr = Some(addr);
+        self.http =
+            rest.split_whitespace().find(|word| word.starts_with("http://")).map(Into::into);
         addr
+    }
+
+    /// `http://127.0.0.1:port`, as [`Self::listening`] found it.
+    #[allow(dead_code, reason = "not every test speaks HTTP")]
+    pub(crate) fn http_url(&self) -> String {
+        self.http.clone().unwrap()
     }
 
     /// Where the binary protocol is served, as [`Self::listening`] found it.

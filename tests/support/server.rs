@@ -8,6 +8,7 @@ use std::time::Duration;
 use onrush::config::Settings;
 use onrush::server::Server;
 use onrush_client::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A server for one test; stopped in order at its end, or cut off when dropped.
 pub(crate) struct TestServer {
@@ -55,6 +56,24 @@ impl TestServer {
     #[allow(dead_code, reason = "not every test speaks HTTP")]
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.running().http_addr())
+    }
+
+    /// Dead letters of a queue as the HTTP door tells them.
+    #[allow(dead_code, reason = "not every test has dead letters")]
+    pub(crate) async fn dead_letters(&self, queue: &str) -> Vec<serde_json::Value> {
+        let url = self.url();
+        let address = url.trim_start_matches("http://").to_owned();
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!(
+            "GET /api/v1/dlq?queue={queue} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        body["messages"].as_array().unwrap().clone()
     }
 
     /// Its binary port.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::base::place::PartitionNumber;
 use crate::shard::command::{CommandError, Wanted};
-use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::effect::{LeaseToken, Sequence};
 use crate::wire::codes;
 use crate::wire::http::Api;
@@ -44,6 +44,8 @@ struct Line<'a> {
     partition_name: Option<String>,
     lease_released: bool,
     dlq: bool,
+    /// Done, and nothing changed by it: the message was settled before.
+    noop: bool,
 }
 
 /// What becomes of one line.
@@ -207,6 +209,9 @@ fn render<'a>(index: usize, line: &'a AckLine<'_>, step: Step, names: Option<Nam
     let (queue, partition) =
         names.map(|it| (it.queue.to_string(), it.partition.to_string())).unzip();
     let acked = result.as_ref().copied().unwrap_or_default();
+    // Of the others it cannot be told: one may have counted an attempt, one given a lease back.
+    let is_final = matches!(line.verdict, Some(Verdict::Completed | Verdict::Dead));
+    let noop = is_final && result.is_ok() && acked.settled + acked.buried == 0;
     Line {
         index,
         transaction_id: &line.transaction_id,
@@ -216,5 +221,6 @@ fn render<'a>(index: usize, line: &'a AckLine<'_>, step: Step, names: Option<Nam
         partition_name: partition,
         lease_released: acked.released,
         dlq: acked.buried > 0,
+        noop,
     }
 }

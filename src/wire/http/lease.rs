@@ -35,6 +35,9 @@ struct Body<'a> {
     lease_id: &'a str,
     success: bool,
     error: Option<&'a str>,
+    /// 1 where something was extended, however many partitions the lease holds: the shards do not
+    /// say. Clients that know the field refuse an answer without it.
+    renewed: u8,
     new_expires_at: Option<&'a str>,
     expires_at: Option<&'a str>,
     #[serde(rename = "lease_expires_at")]
@@ -88,6 +91,7 @@ fn answer(dialect: Dialect, lease_id: &str, until_ms: Option<u64>) -> Answer {
         lease_id,
         success: !lost,
         error: lost.then_some("Lease not found"),
+        renewed: u8::from(!lost),
         new_expires_at: until,
         expires_at: until,
         lease_expires_at: until,

@@ -5,6 +5,7 @@
 //! these runs are held against is that of the binary protocol. Called by `run`.
 
 mod body;
+mod crew;
 mod exchange;
 mod workers;
 
@@ -15,17 +16,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 
 pub(crate) use body::PAYLOAD_BYTES_MIN;
-use body::PushBody;
 use exchange::Exchange;
-use workers::{Consumer, Popping, Producer};
+use workers::Popping;
 
-use crate::clock::{Span, as_ns};
+use crate::clock::Span;
 use crate::error::LoadError;
-use crate::numbers::{Ledger, Numbers};
-use crate::pace::Pace;
+use crate::numbers::Ledger;
 use crate::report::Findings;
 use crate::run::push::PushPlan;
 use crate::run::{DRAIN, PHASE_MAX, Run, runtime};
@@ -42,11 +41,11 @@ pub(crate) fn push(run: &Run<'_>) -> Result<Findings, LoadError> {
         fill(run, &plan, &meter, |run| Span::new(run.clock, warmup, run.load.length(), DRAIN))?
     };
     let mut integrity = None;
-    if let Some(verifier) = run.verifier() {
+    if !run.load.no_verify {
         let meter = Arc::new(Meter::default());
         let _progress = run.progress("check", Duration::from_secs(10), &meter);
         let span = Span::new(run.clock, Duration::ZERO, PHASE_MAX, DRAIN);
-        match empty(run, Tally::new(span, meter), Some(verifier), &ledgers) {
+        match empty(run, Tally::new(span, meter), &ledgers) {
             Ok(mut popped) => {
                 integrity = popped.verifier.take().map(|verifier| verifier.close(&ledgers));
                 for (what, count) in &popped.tally.errors {
@@ -73,7 +72,7 @@ pub(crate) fn pop(run: &Run<'_>) -> Result<Findings, LoadError> {
     let meter = Arc::new(Meter::default());
     let _progress = run.progress("pop", run.load.length(), &meter);
     let mut span = Span::new(run.clock, Duration::ZERO, run.load.length(), PHASE_MAX);
-    let mut popped = empty(run, Tally::new(span, meter), run.verifier(), &ledgers)?;
+    let mut popped = empty(run, Tally::new(span, meter), &ledgers)?;
     // A queue that was empty before the time was up is measured until then.
     span.end_ns = span.end_ns.min(popped.last_ns.max(span.warm_ns + 1));
     popped.tally.span = span;
@@ -82,6 +81,34 @@ pub(crate) fn pop(run: &Run<'_>) -> Result<Findings, LoadError> {
     }
     let integrity = popped.verifier.take().map(|verifier| verifier.close(&ledgers));
     Ok(findings(popped.tally, integrity, run.bound(false)))
+}
+
+/// Producers and consumers at once, on one thread.
+pub(crate) fn mixed(run: &Run<'_>) -> Result<Findings, LoadError> {
+    let (plan, load) = (run.push_plan(), run.load);
+    let (meter, popped) = (Arc::new(Meter::default()), Arc::new(Meter::default()));
+    let (mut tally, ledgers, mut consumed) = LocalSet::new().block_on(&runtime()?, async {
+        let producers = crew::dial(run, plan.connections).await?;
+        let consumers = crew::dial(run, load.pop_connections).await?;
+        let _progress = run.progress("mixed", load.warmup() + load.length(), &meter);
+        let span = Span::new(run.clock, load.warmup(), load.length(), DRAIN);
+        let shared = crew::popping(run, Tally::new(span, popped), None);
+        let popping = crew::start_popping(run, consumers, &shared);
+        let tally = Rc::new(RefCell::new(Tally::new(span, Arc::clone(&meter))));
+        let pushing = crew::start_pushing(run, &plan, producers, &tally);
+        let ledgers = crew::join(pushing).await?;
+        // Consumers go on until all of it has come out.
+        shared.borrow_mut().expected = Some(crew::accepted(&ledgers));
+        crew::join(popping).await?;
+        Ok::<_, LoadError>((crew::take(tally)?, ledgers, crew::take(shared)?))
+    })?;
+    for (what, count) in &consumed.tally.errors {
+        tally.error(what, *count);
+    }
+    let integrity = consumed.verifier.take().map(|verifier| verifier.close(&ledgers));
+    let end_to_end = integrity.is_some().then(|| consumed.tally.end_to_end.clone());
+    let pop_rate = Some(consumed.tally.rate());
+    Ok(Findings { end_to_end, pop_rate, ..findings(tally, integrity, run.bound(true)) })
 }
 
 /// Makes the run's queue.
@@ -129,90 +156,20 @@ fn fill(
     meter: &Arc<Meter>,
     span: impl FnOnce(&Run<'_>) -> Span,
 ) -> Result<(Tally, Vec<Ledger>), LoadError> {
-    let local = LocalSet::new();
-    local.block_on(&runtime()?, async {
-        let mut exchanges = Vec::new();
-        for _ in 0..plan.connections {
-            exchanges.push(Exchange::connect(&run.load.addr, plan.token.as_deref()).await?);
-        }
-        let span = span(run);
-        let tally = Rc::new(RefCell::new(Tally::new(span, Arc::clone(meter))));
-        let mut workers = Vec::new();
-        for (index, exchange) in exchanges.into_iter().enumerate() {
-            let producer = producer(plan, index, exchange, span);
-            let running = producer.run(run.clock, span, Rc::clone(&tally));
-            workers.push(tokio::task::spawn_local(running));
-        }
-        let ledgers = join(workers).await?;
-        let tally = Rc::into_inner(tally).map(RefCell::into_inner);
-        Ok((tally.unwrap_or_else(|| Tally::new(span, Arc::clone(meter))), ledgers))
+    LocalSet::new().block_on(&runtime()?, async {
+        let exchanges = crew::dial(run, plan.connections).await?;
+        let tally = Rc::new(RefCell::new(Tally::new(span(run), Arc::clone(meter))));
+        let ledgers = crew::join(crew::start_pushing(run, plan, exchanges, &tally)).await?;
+        Ok((crew::take(tally)?, ledgers))
     })
 }
 
-fn producer(plan: &PushPlan, index: usize, exchange: Exchange, span: Span) -> Producer {
-    let producer = u32::from(plan.mark) << 16 | index as u32;
-    let requests = |rate: f64| rate / f64::from(plan.batch);
-    let pace = plan.rate.map_or(Pace::Closed, |rate| {
-        Pace::open(span.begin_ns, requests(rate), index, plan.connections)
-    });
-    let buffer = (plan.terms.buffer_ms, plan.terms.buffer_max);
-    let (queue, qos) = (plan.queue.as_str(), plan.terms.qos);
-    let first = index as u64 * u64::from(plan.partitions) / plan.connections as u64;
-    Producer {
-        exchange,
-        body: PushBody::new(queue, qos, buffer, producer, plan.batch, plan.size),
-        numbers: Numbers::new(plan.partitions, plan.batch, plan.duplicates, u64::from(producer)),
-        pace,
-        partitions: plan.partitions,
-        partition: first as u32,
-        batch: plan.batch,
-        messages_max: match plan.messages_max {
-            u64::MAX => u64::MAX,
-            messages => messages.div_ceil(plan.connections as u64),
-        },
-    }
-}
-
 /// Pops until everything in the ledgers has come.
-fn empty(
-    run: &Run<'_>,
-    tally: Tally,
-    verifier: Option<crate::verify::Verifier>,
-    ledgers: &[Ledger],
-) -> Result<Popping, LoadError> {
-    let load = run.load;
-    let shared = Rc::new(RefCell::new(Popping {
-        tally,
-        verifier,
-        received: 0,
-        expected: ledgers.iter().map(|ledger| ledger.accepted).sum(),
-        last_ns: run.clock.now_ns(),
-        idle_ns: as_ns(Duration::from_secs_f64(load.idle)),
-    }));
-    let local = LocalSet::new();
-    local.block_on(&runtime()?, async {
-        let (queue, group) = (run.queue.as_str(), run.group.as_str());
-        let mut workers = Vec::new();
-        for _ in 0..load.pop_connections {
-            let exchange = Exchange::connect(&load.addr, load.token.as_deref()).await?;
-            let path = Consumer::path(queue, group, load.pop_batch, load.pop_partitions);
-            let consumer = Consumer { exchange, path, group: group.to_owned() };
-            let running = consumer.run(run.clock, Rc::clone(&shared));
-            workers.push(tokio::task::spawn_local(running));
-        }
-        join(workers).await.map(drop)
-    })?;
-    // All workers have ended, so nobody else holds it.
-    Rc::into_inner(shared)
-        .map(RefCell::into_inner)
-        .ok_or_else(|| LoadError::Io { doing: "popping", reason: "a worker goes on".to_owned() })
-}
-
-async fn join<T>(workers: Vec<JoinHandle<T>>) -> Result<Vec<T>, LoadError> {
-    let mut results = Vec::with_capacity(workers.len());
-    for worker in workers {
-        let panicked = |_| LoadError::Io { doing: "running", reason: "a task panicked".to_owned() };
-        results.push(worker.await.map_err(panicked)?);
-    }
-    Ok(results)
+fn empty(run: &Run<'_>, tally: Tally, ledgers: &[Ledger]) -> Result<Popping, LoadError> {
+    LocalSet::new().block_on(&runtime()?, async {
+        let exchanges = crew::dial(run, run.load.pop_connections).await?;
+        let shared = crew::popping(run, tally, Some(crew::accepted(ledgers)));
+        crew::join(crew::start_popping(run, exchanges, &shared)).await?;
+        crew::take(shared)
+    })
 }

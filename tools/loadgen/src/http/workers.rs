@@ -144,15 +144,17 @@ pub(super) struct Popping {
     pub(super) tally: Tally,
     pub(super) verifier: Option<Verifier>,
     pub(super) received: u64,
-    pub(super) expected: u64,
+    /// How many will come out, once that is known.
+    pub(super) expected: Option<u64>,
     pub(super) last_ns: u64,
     pub(super) idle_ns: u64,
 }
 
 impl Popping {
     fn is_over(&self, now_ns: u64) -> bool {
+        let Some(expected) = self.expected else { return false };
         let received = self.verifier.as_ref().map_or(self.received, Verifier::received);
-        received >= self.expected || now_ns.saturating_sub(self.last_ns) > self.idle_ns
+        received >= expected || now_ns.saturating_sub(self.last_ns) > self.idle_ns
     }
 }
 

@@ -53,11 +53,7 @@ pub(crate) fn run(command: &Command) -> Result<Report, LoadError> {
         Command::Floor(_) => run.floor_only(),
         Command::Push(_) if load.http => run.with_queue(|run| run.around(http::push)),
         Command::Pop(_) if load.http => run.with_queue(|run| run.around(http::pop)),
-        Command::Mixed(_) if load.http => Err(LoadError::Argument {
-            name: "http",
-            value: "true".to_owned(),
-            allowed: "mixed runs speak the binary protocol only".to_owned(),
-        }),
+        Command::Mixed(_) if load.http => run.with_queue(|run| run.around(http::mixed)),
         Command::Push(_) => run.with_queue(|run| run.around(Run::push)),
         Command::Pop(_) => run.with_queue(|run| run.around(Run::pop)),
         Command::Mixed(_) => run.with_queue(|run| run.around(Run::mixed)),
