@@ -247,6 +247,10 @@ async fn yields(count: u64) {
 }
 
 impl Log for SimulatedLog {
+    fn width(&self) -> usize {
+        2
+    }
+
     fn append<'a>(
         &'a self,
         proposals: &'a [Proposal],

@@ -77,6 +77,9 @@ pub struct Config {
     pub sole_writer: bool,
     /// Where others append too: how often to look at what they did, milliseconds.
     pub follow_interval_ms: u64,
+    /// Where the log works on two appends side by side: fewer bytes of pushes than this are not worth
+    /// two round trips.
+    pub halves_bytes_min: u64,
 }
 
 impl Default for Config {
@@ -90,6 +93,7 @@ impl Default for Config {
             compaction_live_ratio: 0.25,
             sole_writer: true,
             follow_interval_ms: 50,
+            halves_bytes_min: 256 << 10,
         }
     }
 }
