@@ -24,6 +24,7 @@ use crate::log::postgres::{
     self, Database, Encryption, PostgresConfig, PostgresLog, Roots, SchemaName,
 };
 use crate::shard::failover::{Patience, Standby};
+use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::restore::restore;
 use crate::shard::{self, Engine, Parts};
@@ -122,6 +123,8 @@ fn open_on_database(
     let (replica, restored) = restored.doing("bringing the state up to the log")?;
     let (entries, shards) = (restored.entries, restored.shards);
     tracing::info!(entries, shards, "the state is up to date with the log");
+    let naming = log.name_what_was_there(labels::of_replica(&replica));
+    naming.doing("bringing the store up to date")?;
     let ground = ground(kv);
     let standby = standby(settings, &ground, &format!("failover-{store}"), &replica)?;
     let log = Arc::new(log);

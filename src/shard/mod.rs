@@ -16,6 +16,7 @@ mod find;
 mod finish;
 mod follow;
 pub mod hot;
+pub mod labels;
 mod lane;
 pub mod parked;
 mod reclaim;

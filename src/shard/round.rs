@@ -14,6 +14,7 @@ use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Command, Define, Maintain};
+use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
@@ -195,6 +196,7 @@ pub fn decide<'a>(
         shard: *shard,
         expected_head: replica.head(*shard),
         parts: codec::encode(entry),
+        labels: labels::of_entry(entry),
     });
     let proposals = proposals.collect();
     Plan {

@@ -18,6 +18,7 @@
 //! | `session`, `tls`, `link` | one connection; encrypted; kept |
 //! | `witness` | whether a database met again is the one it was |
 //! | `batch`, `append` | an append as parameters; its outcome |
+//! | `names` | names of queues and partitions, for people |
 //! | `turns` | that of several engines each comes to its turn |
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
@@ -36,6 +37,7 @@ mod checkpoints;
 mod config;
 mod error;
 mod link;
+mod names;
 mod pieces;
 mod read;
 mod schema;
@@ -62,6 +64,7 @@ pub use self::config::{
     Database, Encryption, PostgresConfig, Roots, SchemaName, SchemaNameError, UrlError,
 };
 pub use self::error::OpenError;
+pub use self::names::NamingError;
 
 use self::session::{NoSession, Role, connect};
 use self::shared::Shared;

@@ -14,6 +14,8 @@
 //! pieces(piece, shard → first, bytes, tail)      what heads said when a piece was begun
 //! checkpoints(shard → head, save, …)             the newest whole checkpoint of a shard
 //! checkpoint_parts(shard, save, part → body)     its parts
+//! queues(queue → name, gone)                     names that people know
+//! partitions(shard, number → queue, name)        the same
 //! ```
 
 use tokio_postgres::{Client, Transaction};
@@ -25,7 +27,8 @@ use crate::log::identity::{Identity, Loaded};
 
 /// Steps that lead from nothing to what the statements expect. A step that was released is never
 /// changed; what must change becomes a further one.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE store (
     only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
     id bytea NOT NULL,
@@ -79,7 +82,9 @@ CREATE TABLE checkpoint_parts (
     PRIMARY KEY (shard, save, part)
 );
 ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
-"];
+",
+    include_str!("schema/2_names.sql"),
+];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.
 pub(super) fn lock_key(schema: &SchemaName, what: &str) -> String {

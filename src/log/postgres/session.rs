@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     /// Tells it from others.
     pub(super) serial: u64,
+    /// Whether the database holds every letter there is.
+    pub(super) is_unicode: bool,
     driver: tokio::task::AbortHandle,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct Session {
 pub(super) struct Statements {
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
+    pub(super) append_named: Statement,
     pub(super) heads_of: Statement,
     pub(super) turn: Statement,
     pub(super) pass: Statement,
@@ -91,14 +94,17 @@ impl Session {
     ) -> Result<(Self, JoinHandle<()>), NoSession> {
         let (client, driver) = connect(config, role).await?;
         let abort = driver.abort_handle();
-        let statements = match Statements::prepare(&client).await {
-            Ok(statements) => statements,
+        let prepared =
+            tokio::try_join!(Statements::prepare(&client), client.query_one(sql::IS_UNICODE, &[]));
+        let (statements, row) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 abort.abort();
                 return Err(error.into());
             }
         };
-        Ok((Self { client, statements, serial: SystemRandom.next_u64(), driver: abort }, driver))
+        let (serial, is_unicode) = (SystemRandom.next_u64(), row.get(0));
+        Ok((Self { client, statements, serial, is_unicode, driver: abort }, driver))
     }
 
     /// Cuts the connection: whatever is under way on it is given up.
@@ -115,9 +121,10 @@ impl Drop for Session {
 
 impl Statements {
     async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let (append_one, append_many, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
+        let (append_one, append_many, append_named, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
             client.prepare(sql::APPEND_ONE),
             client.prepare(sql::APPEND_MANY),
+            client.prepare(sql::APPEND_NAMED),
             client.prepare(sql::HEADS_OF),
             client.prepare(sql::TURN),
             client.prepare(sql::PASS),
@@ -125,7 +132,7 @@ impl Statements {
             client.prepare(sql::READ),
             client.prepare(sql::BODY),
         )?;
-        Ok(Self { append_one, append_many, heads_of, turn, pass, heads, read, body })
+        Ok(Self { append_one, append_many, append_named, heads_of, turn, pass, heads, read, body })
     }
 }
 

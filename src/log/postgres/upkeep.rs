@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::error::words;
+use super::names;
 use super::pieces::{Piece, Pieces};
 use super::schema::{create_piece, lock_key};
 use super::session::{NoSession, Role, Session, connect};
@@ -122,6 +123,7 @@ impl Shared {
         let dropped = self.let_go(&session).await?;
         if dropped || round.until_sweep == 0 {
             self.sweep(&session).await?;
+            names::sweep(&session).await?;
             round.until_sweep = ROUNDS_PER_SWEEP;
         }
         round.until_sweep -= 1;
