@@ -84,6 +84,7 @@ CREATE TABLE checkpoint_parts (
 ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
 ",
     include_str!("schema/2_names.sql"),
+    include_str!("schema/3_reading.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.
@@ -140,6 +141,9 @@ async fn apply_steps(transaction: &Transaction<'_>, schema: &SchemaName) -> Resu
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
+    // What functions of a step keep: nobody's temporary tables stand in for ours.
+    let path = format!("SET LOCAL search_path = {name}, pg_catalog, pg_temp");
+    transaction.batch_execute(&path).await.map_err(failed)?;
     for (step, sql) in (1..).zip(STEPS).skip(found.max(0) as usize) {
         tracing::info!(schema = name, step, "bringing the schema up to date");
         transaction.batch_execute(sql).await.map_err(failed)?;

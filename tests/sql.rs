@@ -1,0 +1,12 @@
+//! Messages in SQL: what the database shows of a store is what a consumer gets, row for row.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail where it stands")]
+
+#[path = "support/server.rs"]
+#[allow(dead_code, reason = "every server here has settings of its own")]
+mod server;
+
+#[path = "sql/desk.rs"]
+mod desk;
+#[path = "sql/reading.rs"]
+mod reading;
