@@ -6,7 +6,13 @@
 #[allow(dead_code, reason = "every server here has settings of its own")]
 mod server;
 
+#[path = "support/process.rs"]
+#[allow(dead_code, reason = "these tests ask a process for little")]
+mod process;
+
 #[path = "sql/desk.rs"]
 mod desk;
+#[path = "sql/projecting.rs"]
+mod projecting;
 #[path = "sql/reading.rs"]
 mod reading;

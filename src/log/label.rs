@@ -25,6 +25,13 @@ pub enum Label {
         /// Its name in the queue.
         name: Box<str>,
     },
+    /// Whether a queue's messages are also to be rows, from this entry on.
+    Rows {
+        /// Its number.
+        queue: QueueId,
+        /// Whether they are.
+        on: bool,
+    },
     /// A queue is gone with all it holds.
     Gone {
         /// Its number, which is never given again.

@@ -22,6 +22,7 @@ fn of_effect(effect: &Effect) -> Option<Label> {
             Some(Label::Partition { number: *number, queue: *queue, name: name.clone() })
         }
         Effect::DefineQueue(definition) => Some(of_queue(definition)),
+        Effect::Project { queue, on } => Some(Label::Rows { queue: *queue, on: *on }),
         Effect::ForgetQueue { queue } => Some(Label::Gone { queue: *queue }),
         // That shards let go of a queue's partitions follows from the catalog's word.
         _ => None,

@@ -199,8 +199,9 @@ async fn send_named(
 ) -> Result<u64, tokio_postgres::Error> {
     let Batch { shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies } =
         batch;
-    let Names { queues, queue_names, gone, shards: of_shards, numbers, of_queues, names } = names;
-    let all: [&(dyn ToSql + Sync); 16] = [
+    let Names { queues, queue_names, gone, rows, shards: of_shards, numbers, of_queues, names } =
+        names;
+    let all: [&(dyn ToSql + Sync); 17] = [
         shards,
         expected,
         entries,
@@ -213,6 +214,7 @@ async fn send_named(
         queues,
         queue_names,
         gone,
+        rows,
         of_shards,
         numbers,
         of_queues,

@@ -23,6 +23,7 @@
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
 //! | `checkpoints` | whole checkpoints for machines without rows |
+//! | `projection`, `copied` | messages as rows, for people; values as COPY takes them |
 //! | `shared` | what all of these know |
 //! | `error` | what an error means |
 //!
@@ -35,10 +36,12 @@ mod batch;
 mod cache;
 mod checkpoints;
 mod config;
+mod copied;
 mod error;
 mod link;
 mod names;
 mod pieces;
+mod projection;
 mod read;
 mod schema;
 mod session;
@@ -65,6 +68,9 @@ pub use self::config::{
 };
 pub use self::error::OpenError;
 pub use self::names::NamingError;
+pub use self::projection::{
+    Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore, Step,
+};
 
 use self::session::{NoSession, Role, connect};
 use self::shared::Shared;

@@ -46,6 +46,7 @@ DELETE FROM partitions AS swept
 const SWEEP_QUEUES: &str = "
 DELETE FROM queues
  WHERE gone < now() - interval '1 hour'
+   AND NOT has_rows
    AND NOT EXISTS (SELECT FROM partitions WHERE partitions.queue = queues.queue)";
 
 /// Why old names could not be added. Those that were stay.
@@ -60,11 +61,21 @@ pub(super) struct Names {
     pub(super) queues: Vec<i64>,
     pub(super) queue_names: Vec<Option<String>>,
     pub(super) gone: Vec<bool>,
+    /// Whether messages are rows from here on; `None` where nothing is said of it.
+    pub(super) rows: Vec<Option<bool>>,
     /// By partition.
     pub(super) shards: Vec<i32>,
     pub(super) numbers: Vec<i64>,
     pub(super) of_queues: Vec<i64>,
     pub(super) names: Vec<String>,
+}
+
+/// What an append says of a queue.
+#[derive(Debug, Default)]
+struct OfQueue {
+    name: Option<String>,
+    is_gone: bool,
+    rows: Option<bool>,
 }
 
 impl Names {
@@ -75,14 +86,17 @@ impl Names {
             return None;
         }
         let mut names = Self::default();
-        let mut queues: BTreeMap<QueueId, (Option<String>, bool)> = BTreeMap::new();
+        let mut queues: BTreeMap<QueueId, OfQueue> = BTreeMap::new();
         for proposal in proposals {
             for label in &proposal.labels {
                 match label {
                     Label::Queue { queue, name } => {
-                        queues.entry(*queue).or_default().0 = Some(fitting(name, is_unicode));
+                        queues.entry(*queue).or_default().name = Some(fitting(name, is_unicode));
                     }
-                    Label::Gone { queue } => queues.entry(*queue).or_default().1 = true,
+                    Label::Gone { queue } => queues.entry(*queue).or_default().is_gone = true,
+                    Label::Rows { queue, on } => {
+                        queues.entry(*queue).or_default().rows = Some(*on);
+                    }
                     Label::Partition { number, queue, name } => {
                         names.shards.push(i32::from(proposal.shard));
                         names.numbers.push(i64::from(*number));
@@ -92,10 +106,11 @@ impl Names {
                 }
             }
         }
-        for (queue, (name, gone)) in queues {
+        for (queue, OfQueue { name, is_gone, rows }) in queues {
             names.queues.push(i64::from(queue));
             names.queue_names.push(name);
-            names.gone.push(gone);
+            names.gone.push(is_gone);
+            names.rows.push(rows);
         }
         Some(names)
     }

@@ -16,6 +16,8 @@
 //! checkpoint_parts(shard, save, part → body)     its parts
 //! queues(queue → name, gone)                     names that people know
 //! partitions(shard, number → queue, name)        the same
+//! message_rows(queue, partition, seq → …)        messages of queues that ask for it
+//! projected(shard → next, skipped)               how far those rows are
 //! ```
 
 use tokio_postgres::{Client, Transaction};
@@ -85,6 +87,7 @@ ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
 ",
     include_str!("schema/2_names.sql"),
     include_str!("schema/3_reading.sql"),
+    include_str!("schema/4_rows.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.

@@ -27,6 +27,8 @@ pub(super) enum Role {
     Bodies,
     /// Pieces, checkpoints.
     Upkeep,
+    /// Messages as rows.
+    Projector,
 }
 
 impl Role {
@@ -36,6 +38,7 @@ impl Role {
             Self::Follower => "follower",
             Self::Bodies => "bodies",
             Self::Upkeep => "upkeep",
+            Self::Projector => "projector",
         }
     }
 }
@@ -191,7 +194,7 @@ async fn set_up(config: &PostgresConfig, role: Role, client: &Client) -> Result<
     let limit = match role {
         Role::Writer => config.append_timeout.as_millis() * 9 / 10,
         Role::Follower | Role::Bodies => config.read_timeout.as_millis() * 9 / 10,
-        Role::Upkeep => 60_000,
+        Role::Upkeep | Role::Projector => 60_000,
     };
     let schema = config.schema.as_str();
     let lock_ms = config.lock_timeout.as_millis();

@@ -68,20 +68,26 @@ SELECT entry.shard, entry.head, moved.piece, entry.body
 /// Without names: what nearly all appends are.
 pub(super) const APPEND_MANY: &str = append_many!("");
 
-/// With names. Parameters beyond: per queue its number, name, whether it is gone; per partition its
-/// shard, number, queue, name.
+/// With names. Parameters beyond: per queue its number, name, whether it is gone, whether its messages
+/// are rows from here on; per partition its shard, number, queue, name.
 pub(super) const APPEND_NAMED: &str = append_many!(
     ", named AS (
-    INSERT INTO queues (queue, name, gone)
-    SELECT named.queue, named.name, CASE WHEN named.is_gone THEN now() END
-      FROM unnest($10::int8[], $11::text[], $12::bool[]) AS named (queue, name, is_gone), checked
+    INSERT INTO queues (queue, name, gone, rows_from, has_rows)
+    SELECT named.queue, named.name, CASE WHEN named.is_gone THEN now() END,
+           CASE WHEN named.rows THEN (SELECT array_agg(head ORDER BY shard) FROM heads)
+                WHEN NOT named.rows THEN '{}' END,
+           coalesce(named.rows, false)
+      FROM unnest($10::int8[], $11::text[], $12::bool[], $13::bool[])
+           AS named (queue, name, is_gone, rows), checked
      WHERE checked.all_stand
     ON CONFLICT (queue) DO UPDATE
-       SET name = coalesce(excluded.name, queues.name), gone = coalesce(queues.gone, excluded.gone)
+       SET name = coalesce(excluded.name, queues.name), gone = coalesce(queues.gone, excluded.gone),
+           rows_from = coalesce(excluded.rows_from, queues.rows_from),
+           has_rows = queues.has_rows OR excluded.has_rows
 ), parted AS (
     INSERT INTO partitions (shard, number, queue, name)
     SELECT parted.*
-      FROM unnest($13::int4[], $14::int8[], $15::int8[], $16::text[])
+      FROM unnest($14::int4[], $15::int8[], $16::int8[], $17::text[])
            AS parted (shard, number, queue, name), checked
      WHERE checked.all_stand
     ON CONFLICT (shard, number) DO UPDATE SET queue = excluded.queue, name = excluded.name
