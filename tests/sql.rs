@@ -12,6 +12,8 @@ mod process;
 
 #[path = "sql/desk.rs"]
 mod desk;
+#[path = "sql/documented.rs"]
+mod documented;
 #[path = "sql/projecting.rs"]
 mod projecting;
 #[path = "sql/reading.rs"]
