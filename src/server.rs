@@ -78,13 +78,14 @@ pub struct Ground {
 
 /// A running server.
 pub struct Server {
+    /// Ends before what it works on.
+    projector: Option<Projector>,
     rooms: Arc<Rooms>,
     stop: watch::Sender<bool>,
     doors: JoinSet<()>,
     http_addr: SocketAddr,
     tcp_addr: SocketAddr,
     store_words: StoreWords,
-    _projector: Option<Projector>,
     /// Holds the folder's lock for as long as the server lives.
     _ground: Ground,
 }
@@ -131,7 +132,7 @@ impl Server {
             http_addr,
             tcp_addr,
             store_words,
-            _projector: projector,
+            projector,
             _ground: ground,
         })
     }
@@ -163,6 +164,7 @@ impl Server {
     /// Stops: nothing new is accepted, everything under way is answered, everything buffered is
     /// committed. Connections that do not end within `patience` are cut.
     pub async fn stop(mut self, patience: Duration) {
+        drop(self.projector.take());
         // An error means that no door is open any more.
         let _ = self.stop.send(true);
         // What waits for messages would keep its connection open for as long as it likes.

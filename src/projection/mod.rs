@@ -30,6 +30,9 @@ const SOON: Duration = Duration::from_millis(200);
 const LATER: Duration = Duration::from_secs(1);
 /// Bytes of entries that one transaction projects, about.
 const BYTES_PER_ROUND: usize = 8 << 20;
+/// Rounds that may fail in a row, a second apart, before anybody is told: a first connection takes its
+/// time, and so does one that broke.
+const FAILURES_TOLD: u32 = 5;
 /// Names of partitions that are remembered.
 const NAMES_MAX: usize = 200_000;
 
@@ -71,17 +74,19 @@ impl Drop for Projector {
 
 async fn run(store: ProjectionStore, telemetry: Arc<Telemetry>) {
     let mut names = Names::default();
-    let mut failed = false;
+    let mut failed_in_a_row = 0_u32;
     loop {
         let next = round(&store, &mut names, &telemetry).await;
-        if let Err(error) = &next {
-            // Said once, and not again as long as it stays so.
-            match std::mem::replace(&mut failed, true) {
-                false => tracing::warn!(%error, "messages do not become rows now"),
-                true => tracing::debug!(%error, "messages do not become rows now"),
+        match &next {
+            Ok(_) => failed_in_a_row = 0,
+            Err(error) => {
+                failed_in_a_row = failed_in_a_row.saturating_add(1);
+                // Said once it lasts, and not again as long as it stays so.
+                match failed_in_a_row {
+                    FAILURES_TOLD => tracing::warn!(%error, "messages do not become rows now"),
+                    _ => tracing::debug!(%error, "messages do not become rows now"),
+                }
             }
-        } else {
-            failed = false;
         }
         match next.unwrap_or(Next::Later) {
             Next::AtOnce => tokio::task::yield_now().await,

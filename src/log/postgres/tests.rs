@@ -3,6 +3,7 @@
 
 mod named;
 mod outages;
+mod projecting;
 mod several;
 mod space;
 #[cfg(feature = "tls")]
