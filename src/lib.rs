@@ -17,6 +17,7 @@
 //! | 2 | [`journal`] | the segment log: knows bytes and positions only |
 //! | 3 | [`log`] | the log seam: conditional, atomic appends over several shards |
 //! | 3 | [`state`] | pure: effects, decide, apply; the key-value seam |
+//! | 4 | [`projection`] | messages as plain rows of the database that the store is in |
 //! | 4 | [`buffer`] | rings, flush policy, receipts, byte budget |
 //! | 4 | [`failover`] | the segment log that takes over while the store is away |
 //! | 5 | [`shard`] | the running shards: commits, hot tail, parked consumers, checkpoints |
@@ -38,6 +39,7 @@ pub mod ingest;
 pub mod journal;
 pub mod log;
 pub mod offline;
+pub mod projection;
 pub mod run;
 pub mod server;
 pub mod shard;

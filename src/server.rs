@@ -26,6 +26,7 @@ use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::Delivery;
 use crate::ingest::{self, Ingest};
 use crate::log::local::StoreLock;
+use crate::projection::Projector;
 use crate::shard::Engine;
 use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
@@ -77,6 +78,8 @@ pub struct Ground {
 
 /// A running server.
 pub struct Server {
+    /// Ends before what it works on.
+    projector: Option<Projector>,
     rooms: Arc<Rooms>,
     stop: watch::Sender<bool>,
     doors: JoinSet<()>,
@@ -109,10 +112,11 @@ impl Server {
         http_listener: TcpListener,
         tcp_listener: TcpListener,
     ) -> Result<Self, StartError> {
-        let store::Opened { engine, telemetry, ground, store_words } = opened;
+        let store::Opened { engine, telemetry, ground, store_words, projection } = opened;
+        let projector = projection.map(|store| Projector::start(store, Arc::clone(&telemetry)));
         let http_addr = http_listener.local_addr().doing("reading the HTTP address")?;
         let tcp_addr = tcp_listener.local_addr().doing("reading the TCP address")?;
-        let rooms = Arc::new(rooms(settings, engine, telemetry, &ground));
+        let rooms = Arc::new(rooms(settings, engine, telemetry, &ground, store_words.kind));
         let (stop, stopped) = watch::channel(false);
         let mut doors = JoinSet::new();
         let tcp_config = Arc::new(tcp_config(settings, &store_words));
@@ -121,7 +125,16 @@ impl Server {
         let http_config = Arc::new(http_config(settings, &store_words));
         let http_rooms = Arc::clone(&rooms);
         doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
-        Ok(Self { rooms, stop, doors, http_addr, tcp_addr, store_words, _ground: ground })
+        Ok(Self {
+            rooms,
+            stop,
+            doors,
+            http_addr,
+            tcp_addr,
+            store_words,
+            projector,
+            _ground: ground,
+        })
     }
 
     /// Where HTTP is served.
@@ -151,6 +164,7 @@ impl Server {
     /// Stops: nothing new is accepted, everything under way is answered, everything buffered is
     /// committed. Connections that do not end within `patience` are cut.
     pub async fn stop(mut self, patience: Duration) {
+        drop(self.projector.take());
         // An error means that no door is open any more.
         let _ = self.stop.send(true);
         // What waits for messages would keep its connection open for as long as it likes.
@@ -169,10 +183,15 @@ fn rooms(
     engine: Arc<Engine>,
     telemetry: Arc<Telemetry>,
     ground: &Ground,
+    kind: StoreKind,
 ) -> Rooms {
     let auto_create =
         if settings.server.auto_create_queues { AutoCreate::Yes } else { AutoCreate::No };
     let catalogs = Catalogs::new(Arc::clone(&engine), auto_create);
+    let catalogs = match kind {
+        StoreKind::Postgres => catalogs.in_database(),
+        StoreKind::Embedded => catalogs,
+    };
     let admission = ingest::Config {
         limits: BatchLimits {
             batch_bytes_max: settings.wire.batch_bytes_max,

@@ -520,6 +520,7 @@ fn every_request() -> Vec<Request> {
             namespace: ShortText::lossy("n"),
             task: ShortText::lossy("t"),
             options: QueueOptions::default(),
+            sql_rows: false,
         }),
         Request::DeleteQueue(DeleteQueue { queue: queue() }),
         Request::Stats(Stats {}),
@@ -607,6 +608,7 @@ async fn names_that_may_not_be_are_refused_with_the_field_that_holds_them() {
         namespace: ShortText::lossy("NAME"),
         task: ShortText::lossy("TASK"),
         options,
+        sql_rows: false,
     }));
     let marked_delete = body(&Request::DeleteQueue(DeleteQueue { queue: "QUEU".parse().unwrap() }));
     let cases: [(Opcode, &BytesMut, &[u8], &str); 8] = [

@@ -13,6 +13,11 @@ use crate::primitive::{Reader, put_count16};
 /// Bytes of one option on the wire: its number and its value.
 const OPTION_BYTES: usize = 9;
 
+/// Number of the option that says nothing about how a queue behaves, but where else its messages are
+/// to stand: as rows of the database that the store is in. Sent only where it is on, so that peers that
+/// do not know it understand everything else.
+const SQL_ROWS: u8 = 16;
+
 /// Declares the options from one table: number, field, type, default.
 macro_rules! queue_options {
     ($($(#[$doc:meta])* $number:literal $field:ident: $kind:ty = $default:expr;)*) => {
@@ -33,13 +38,17 @@ macro_rules! queue_options {
             pub const NAMES: &'static [(u8, &'static str)] = &[$(($number, stringify!($field)),)*];
 
             /// Appends all options, defaults too, so that both sides mean the same even when
-            /// their defaults differ one day.
-            pub(crate) fn encode(&self, out: &mut BytesMut) {
-                put_count16(out, Self::NAMES.len());
+            /// their defaults differ one day; and whether messages are rows too.
+            pub(crate) fn encode(&self, sql_rows: bool, out: &mut BytesMut) {
+                put_count16(out, Self::NAMES.len() + usize::from(sql_rows));
                 $(
                     out.put_u8($number);
                     out.put_u64_le(self.$field.to_wire());
                 )*
+                if sql_rows {
+                    out.put_u8(SQL_ROWS);
+                    out.put_u64_le(1);
+                }
             }
 
             fn set(&mut self, number: u8, value: u64, offset: usize) -> Result<(), DecodeError> {
@@ -48,7 +57,7 @@ macro_rules! queue_options {
                         self.$field = Setting::from_wire(stringify!($field), value, offset)?;
                     })*
                     _ => {
-                        let max = Self::NAMES.len() as u64;
+                        let max = u64::from(SQL_ROWS);
                         let value = u64::from(number);
                         return Err(DecodeError::Option { field: "option", offset, value, max });
                     }
@@ -93,10 +102,10 @@ queue_options! {
 }
 
 impl QueueOptions {
-    /// Reads `u16 count` of `(u8 number, u64 value)`.
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// Reads `u16 count` of `(u8 number, u64 value)`; and whether messages are rows too.
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(Self, bool), DecodeError> {
         let count = reader.count16("options", OPTION_BYTES)?;
-        let mut options = Self::default();
+        let (mut options, mut sql_rows) = (Self::default(), false);
         let mut seen = [false; 256];
         for _ in 0..count {
             let offset = reader.at();
@@ -108,9 +117,12 @@ impl QueueOptions {
                 let value = u64::from(number);
                 return Err(DecodeError::Duplicate { field: "option", offset, value });
             }
-            options.set(number, value, offset)?;
+            match number {
+                SQL_ROWS => sql_rows = Setting::from_wire("sql_rows", value, offset)?,
+                _ => options.set(number, value, offset)?,
+            }
         }
-        Ok(options)
+        Ok((options, sql_rows))
     }
 }
 

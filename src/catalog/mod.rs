@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::shard::Engine;
 use crate::shard::command::{
-    Command, CommandError, Define, Delete, Describe, Description, Maintain,
+    Asked, Command, CommandError, Define, Delete, Describe, Description, Maintain,
 };
 use crate::state::catalog::QueueDefinition;
 use crate::state::effect::Maintenance;
@@ -46,6 +46,9 @@ pub enum CatalogError {
     /// Encryption was asked for and the server has no key. Nothing is ever stored in clear instead.
     #[error("the queue asks for encryption and this server has no key")]
     NoEncryptionKey,
+    /// Rows in SQL were asked for and the store is in no database.
+    #[error("the queue asks for rows in SQL (sqlRows) and this server's store is in no database")]
+    NoDatabase,
     /// It was not carried out.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -56,13 +59,21 @@ pub enum CatalogError {
 pub struct Catalogs {
     engine: Arc<Engine>,
     auto_create: AutoCreate,
+    /// Whether the store is in a database, where people can ask for messages.
+    has_sql: bool,
 }
 
 impl Catalogs {
     /// The queues of `engine`.
     #[must_use]
     pub fn new(engine: Arc<Engine>, auto_create: AutoCreate) -> Self {
-        Self { engine, auto_create }
+        Self { engine, auto_create, has_sql: false }
+    }
+
+    /// The same, of a store that is in a database: there messages can be rows too.
+    #[must_use]
+    pub fn in_database(self) -> Self {
+        Self { has_sql: true, ..self }
     }
 
     /// A queue by name, as of the last commit. Never waits.
@@ -116,16 +127,20 @@ impl Catalogs {
     /// Makes a queue, or replaces all settings of one that exists. Answers when that is durable.
     ///
     /// # Errors
-    /// [`CatalogError::Option`] and [`CatalogError::NoEncryptionKey`]: nothing was changed.
+    /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`] and [`CatalogError::NoDatabase`]:
+    /// nothing was changed.
     pub async fn configure(
         &self,
         name: &QueueName,
         namespace: &str,
         task: &str,
-        options: QueueOptions,
+        asked: Asked,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
-        check(&options)?;
-        self.define(name, namespace, task, Some(options)).await
+        check(&asked.options)?;
+        if asked.sql_rows && !self.has_sql {
+            return Err(CatalogError::NoDatabase);
+        }
+        self.define(name, namespace, task, Some(asked)).await
     }
 
     /// Deletes a queue with all it holds; tells whether there was one. Answers when that is
@@ -137,6 +152,12 @@ impl Catalogs {
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Delete(Delete { name: name.detach(), reply }));
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
+    }
+
+    /// Whether a queue's messages are also rows in SQL, as of the last commit. Never waits.
+    #[must_use]
+    pub fn has_sql_rows(&self, queue: &QueueDefinition) -> bool {
+        self.engine.catalog_now().is_projected(queue.id)
     }
 
     /// What is held back on purpose, as of the last commit. Never waits.
@@ -176,7 +197,7 @@ impl Catalogs {
         name: &QueueName,
         namespace: &str,
         task: &str,
-        options: Option<QueueOptions>,
+        asked: Option<Asked>,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
         for (field, text) in [("namespace", namespace), ("task", task)] {
             let (value, limit) = (text.len() as u64, NAME_BYTES_MAX as u64);
@@ -187,7 +208,7 @@ impl Catalogs {
         let (reply, answer) = oneshot::channel();
         let (namespace, task) = (namespace.into(), task.into());
         let name = name.detach();
-        let define = Define { name, namespace, task, options, reply };
+        let define = Define { name, namespace, task, asked, reply };
         self.engine.submit(Command::Define(Box::new(define)));
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
     }

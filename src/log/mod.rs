@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod contract;
 pub mod identity;
+pub mod label;
 pub mod local;
 pub mod postgres;
 pub mod simulated;
@@ -21,6 +22,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
+use self::label::Label;
 use self::vault::Vault;
 use crate::base::place::ShardId;
 
@@ -36,6 +38,8 @@ pub struct Proposal {
     pub expected_head: u64,
     /// The entry's bytes as a rope: payloads are slices of the frames that brought them.
     pub parts: Vec<Bytes>,
+    /// What of it has a name that people know. A log that only engines read has no use for it.
+    pub labels: Vec<Label>,
 }
 
 impl Proposal {

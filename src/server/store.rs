@@ -21,9 +21,10 @@ use crate::log::Log;
 use crate::log::identity::{Identity, Loaded};
 use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::log::postgres::{
-    self, Database, Encryption, PostgresConfig, PostgresLog, Roots, SchemaName,
+    self, Database, Encryption, PostgresConfig, PostgresLog, ProjectionStore, Roots, SchemaName,
 };
 use crate::shard::failover::{Patience, Standby};
+use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::restore::restore;
 use crate::shard::{self, Engine, Parts};
@@ -67,6 +68,8 @@ pub(super) struct Opened {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) ground: Ground,
     pub(super) store_words: StoreWords,
+    /// What projecting works on, where the store is in a database.
+    pub(super) projection: Option<ProjectionStore>,
 }
 
 /// Opens the store that the settings name and starts its engine. Waits; not to be called by a thread
@@ -100,6 +103,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
         telemetry,
         ground,
         store_words: StoreWords { kind: StoreKind::Embedded, place },
+        projection: None,
     })
 }
 
@@ -123,9 +127,12 @@ fn open_on_database(
     let (replica, restored) = restored.doing("bringing the state up to the log")?;
     let (entries, shards) = (restored.entries, restored.shards);
     tracing::info!(entries, shards, "the state is up to date with the log");
+    let naming = log.name_what_was_there(labels::of_replica(&replica));
+    naming.doing("bringing the store up to date")?;
     let ground = ground(kv);
     let standby = standby(settings, &ground, &format!("failover-{store}"), &replica)?;
     let log = Arc::new(log);
+    let projection = Some(log.projection());
     let parts = parts(settings, &ground, log, Arc::clone(&telemetry), standby);
     let config = shard::Config {
         sole_writer: false,
@@ -134,7 +141,7 @@ fn open_on_database(
     };
     let engine = Engine::start(replica, parts, config).doing("starting the engine's threads")?;
     let store_words = StoreWords { kind: StoreKind::Postgres, place };
-    Ok(Opened { engine: Arc::new(engine), telemetry, ground, store_words })
+    Ok(Opened { engine: Arc::new(engine), telemetry, ground, store_words, projection })
 }
 
 /// The database that the settings name; `None` without one.

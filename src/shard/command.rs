@@ -229,6 +229,15 @@ pub struct Extend {
     pub reply: Reply<Result<Option<u64>, CommandError>>,
 }
 
+/// What is asked of a queue.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Asked {
+    /// How it behaves.
+    pub options: QueueOptions,
+    /// Whether its messages are also to be rows for people who ask in SQL.
+    pub sql_rows: bool,
+}
+
 /// See [`Command::Define`].
 #[derive(Debug)]
 pub struct Define {
@@ -239,7 +248,7 @@ pub struct Define {
     /// Task label.
     pub task: Box<str>,
     /// Its settings; `None` leaves a queue that exists as it is.
-    pub options: Option<QueueOptions>,
+    pub asked: Option<Asked>,
     /// The answer: the queue as it is now.
     pub reply: Reply<Result<Arc<QueueDefinition>, CommandError>>,
 }

@@ -17,6 +17,7 @@ mod finish;
 mod follow;
 mod halves;
 pub mod hot;
+pub mod labels;
 mod lane;
 pub mod parked;
 mod reclaim;

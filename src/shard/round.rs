@@ -14,6 +14,7 @@ use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Command, Define, Maintain};
+use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
@@ -199,6 +200,7 @@ pub fn decide<'a>(
         shard: *shard,
         expected_head: replica.head(*shard),
         parts: codec::encode(entry),
+        labels: labels::of_entry(entry),
     });
     let proposals = proposals.collect();
     Plan {
@@ -381,13 +383,22 @@ impl<'a> Round<'a> {
         changed.unwrap_or(self.catalog_state().maintenance())
     }
 
+    /// Whether a queue's messages are rows too, with what this round changed of it.
+    fn is_projected(&self, id: QueueId) -> bool {
+        let changed = self.catalog.iter().rev().find_map(|effect| match effect {
+            Effect::Project { queue, on } if *queue == id => Some(*on),
+            _ => None,
+        });
+        changed.unwrap_or(self.catalog_state().is_projected(id))
+    }
+
     fn catalog_state(&self) -> &'a Catalog {
         self.replica.catalog.catalog()
     }
 
     fn define(&mut self, define: &Define) -> Outcome {
         let found = self.find(define.name.as_str());
-        if let (Some(found), None) = (&found, &define.options) {
+        if let (Some(found), None) = (&found, &define.asked) {
             return Outcome::Defined(Arc::clone(found));
         }
         let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
@@ -398,10 +409,14 @@ impl<'a> Round<'a> {
             namespace: define.namespace.clone(),
             task: define.task.clone(),
             created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
-            options: define.options.unwrap_or_default(),
+            options: define.asked.unwrap_or_default().options,
         };
         self.sync();
         self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));
+        let (queue, on) = (definition.id, define.asked.unwrap_or_default().sql_rows);
+        if self.is_projected(queue) != on {
+            self.catalog.push(Effect::Project { queue, on });
+        }
         Outcome::Defined(Arc::new(definition))
     }
 

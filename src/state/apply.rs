@@ -73,6 +73,7 @@ impl ShardState {
             Effect::DefineQueue(_)
             | Effect::ForgetQueue { .. }
             | Effect::DefineGroup { .. }
+            | Effect::Project { .. }
             | Effect::Maintain(_) => {}
         }
     }

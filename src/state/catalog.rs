@@ -40,6 +40,8 @@ pub struct Catalog {
     by_id: BTreeMap<QueueId, Arc<QueueDefinition>>,
     by_name: BTreeMap<Box<str>, QueueId>,
     groups: BTreeMap<QueueId, BTreeMap<Box<str>, GroupStart>>,
+    /// Queues whose messages are also rows for people.
+    projected: BTreeSet<QueueId>,
     next_id: QueueId,
     maintenance: Maintenance,
 }
@@ -92,6 +94,12 @@ impl Catalog {
         groups.map(|(name, start)| (&**name, *start))
     }
 
+    /// Whether a queue's messages are also rows for people who ask in SQL.
+    #[must_use]
+    pub fn is_projected(&self, queue: QueueId) -> bool {
+        self.projected.contains(&queue)
+    }
+
     /// The number that the next new queue gets.
     #[must_use]
     pub fn next_id(&self) -> QueueId {
@@ -104,7 +112,15 @@ impl Catalog {
         self.by_id.insert(definition.id, Arc::new(definition));
     }
 
+    fn project(&mut self, id: QueueId, on: bool) {
+        match on {
+            true => self.projected.insert(id),
+            false => self.projected.remove(&id),
+        };
+    }
+
     fn forget(&mut self, id: QueueId) {
+        self.projected.remove(&id);
         if let Some(gone) = self.by_id.remove(&id) {
             self.by_name.remove(&gone.name);
         }
@@ -202,6 +218,10 @@ impl CatalogShard {
                     groups.entry(name.clone()).or_insert(*start);
                     (*queue, CatalogChange::Group(*queue, name.clone(), *start))
                 }
+                Effect::Project { queue, on } => {
+                    self.catalog.project(*queue, *on);
+                    (*queue, CatalogChange::Queue(*queue))
+                }
                 Effect::Maintain(maintenance) => {
                     self.catalog.maintenance = *maintenance;
                     self.is_meta_changed = true;
@@ -236,6 +256,10 @@ impl CatalogShard {
             let value = self.catalog.get(queue).map(|definition| {
                 let mut value = BytesMut::new();
                 rows::put_queue(&mut value, definition);
+                if self.catalog.is_projected(queue) {
+                    value.put_u8(PROJECTED);
+                    value.put_u16_le(0);
+                }
                 for (name, start) in self.catalog.groups(queue) {
                     value.put_u8(u8::from(start == GroupStart::New));
                     value.put_u16_le(name.len() as u16);
@@ -294,17 +318,58 @@ impl CatalogShard {
         let queue = definition.id;
         self.catalog.define(definition);
         while value.has_remaining() {
-            let is_new = value.try_get_u8().map_err(|_| ROW)? != 0;
+            let kind = value.try_get_u8().map_err(|_| ROW)?;
             let len = value.try_get_u16_le().map_err(|_| ROW)? as usize;
             if len > value.len() {
                 return Err(ROW);
             }
             let name = rows::rest_text(&mut value.split_to(len))?;
-            let start = if is_new { GroupStart::New } else { GroupStart::Beginning };
+            if kind == PROJECTED {
+                self.catalog.project(queue, true);
+                continue;
+            }
+            let start = if kind != 0 { GroupStart::New } else { GroupStart::Beginning };
             self.catalog.groups.entry(queue).or_default().insert(name, start);
         }
         Ok(())
     }
 }
 
+/// Stands in a queue's row where a group's start would: its messages are rows for people too.
+const PROJECTED: u8 = 2;
+
 const ROW: EntryError = EntryError { field: "queue row", problem: "cut off" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::kv::memory::MemoryKv;
+
+    #[test]
+    fn that_a_queue_is_projected_survives_its_row_beside_its_groups() {
+        let mut state = CatalogShard::default();
+        let definition = |id: QueueId| QueueDefinition {
+            id,
+            name: format!("q{id}").into(),
+            namespace: Box::default(),
+            task: Box::default(),
+            created_ms: 1,
+            options: QueueOptions::default(),
+        };
+        let group = |queue| Effect::DefineGroup { queue, name: "g".into(), start: GroupStart::New };
+        let mut effects: Vec<Effect> =
+            (0..4).map(|id| Effect::DefineQueue(Box::new(definition(id)))).collect();
+        effects.extend([0, 1, 2].map(|queue| Effect::Project { queue, on: true }));
+        effects.extend([group(1), Effect::Project { queue: 2, on: false }]);
+        state.apply(&Entry { time_ms: 1, origin: Default::default(), effects }, 0, 10);
+        let kv = MemoryKv::new();
+        kv.write(&state.checkpoint(4).rows).unwrap();
+        let loaded = CatalogShard::load(4, &kv).unwrap();
+        for catalog in [state.catalog(), loaded.catalog()] {
+            let projected: Vec<bool> = (0..4).map(|id| catalog.is_projected(id)).collect();
+            assert_eq!(projected, [true, true, false, false]);
+            assert_eq!(catalog.group(1, "g"), Some(GroupStart::New));
+            assert_eq!(catalog.groups(0).count(), 0);
+        }
+    }
+}

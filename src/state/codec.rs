@@ -47,6 +47,7 @@ const TAG_FORGET_QUEUE: u8 = 12;
 const TAG_DEFINE_GROUP: u8 = 13;
 const TAG_REPLAYED: u8 = 14;
 const TAG_MAINTAIN: u8 = 15;
+const TAG_PROJECT: u8 = 16;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 
@@ -97,6 +98,7 @@ fn body_len(effect: &Effect) -> usize {
         Effect::Trim { .. } => 4 + 8,
         Effect::Replayed { .. } => 16 + 8,
         Effect::DropQueue { .. } | Effect::ForgetQueue { .. } | Effect::Maintain(_) => 4,
+        Effect::Project { .. } => 4 + 1,
         Effect::DefineQueue(definition) => rows::queue_len(definition),
     }
 }
@@ -252,6 +254,10 @@ impl Rope {
             Effect::Maintain(Maintenance { push, pop }) => {
                 let flags = u32::from(*push) | u32::from(*pop) << 1;
                 self.number(TAG_MAINTAIN, flags, effect);
+            }
+            Effect::Project { queue, on } => {
+                self.number(TAG_PROJECT, *queue, effect);
+                self.head.put_u8(u8::from(*on));
             }
             Effect::DefineQueue(definition) => {
                 self.header(TAG_DEFINE_QUEUE, 0, effect);
@@ -443,6 +449,10 @@ fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
         }
         TAG_DROP_QUEUE => Effect::DropQueue { queue: first },
         TAG_FORGET_QUEUE => Effect::ForgetQueue { queue: first },
+        TAG_PROJECT => {
+            let on = body.try_get_u8().map_err(short)? != 0;
+            Effect::Project { queue: first, on }
+        }
         TAG_MAINTAIN => Effect::Maintain(Maintenance { push: first & 1 != 0, pop: first & 2 != 0 }),
         _ => return Err(EntryError { field: "effect tag", problem: "unknown" }),
     })

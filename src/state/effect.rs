@@ -211,6 +211,13 @@ pub enum Effect {
     },
     /// Catalog: a queue exists with these settings.
     DefineQueue(Box<QueueDefinition>),
+    /// Catalog: whether a queue's messages are also rows for people who ask in SQL, from now on.
+    Project {
+        /// The queue.
+        queue: QueueId,
+        /// Whether they are.
+        on: bool,
+    },
     /// Catalog: a consumer group of a queue is known.
     DefineGroup {
         /// The queue.

@@ -85,6 +85,10 @@ pub struct Telemetry {
     pub queues: Counter,
     /// Partitions (gauge).
     pub partitions: Counter,
+    /// Entries of the log that are still to be looked at for rows in SQL (gauge).
+    pub projection_entries: Counter,
+    /// Age of the oldest of them, milliseconds (gauge).
+    pub projection_ms: Counter,
     /// Connections over the binary protocol now (gauge).
     pub connections: Counter,
     /// Time from a push's arrival to its answer.

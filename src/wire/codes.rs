@@ -86,7 +86,7 @@ pub fn of_command_error(error: &CommandError) -> Code {
 pub fn of_catalog_error(error: &CatalogError) -> Code {
     match error {
         CatalogError::NotFound(_) => Code::QueueNotFound,
-        CatalogError::Option { .. } => Code::BadOption,
+        CatalogError::Option { .. } | CatalogError::NoDatabase => Code::BadOption,
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
         CatalogError::Command(error) => of_command_error(error),
     }

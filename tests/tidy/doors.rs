@@ -12,6 +12,7 @@ pub(crate) const ROOMS: &[&str] = &[
     "journal",
     "log",
     "state",
+    "projection",
     "buffer",
     "failover",
     "shard",

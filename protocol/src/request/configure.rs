@@ -32,6 +32,9 @@ pub struct Configure {
     pub task: ShortText,
     /// How it behaves from now on.
     pub options: QueueOptions,
+    /// Whether its messages are also to be rows of the database that the store is in; refused by a
+    /// server whose store is in none.
+    pub sql_rows: bool,
 }
 
 impl Configure {
@@ -40,7 +43,7 @@ impl Configure {
         put_short(out, self.queue.as_bytes());
         put_short(out, self.namespace.as_bytes());
         put_short(out, self.task.as_bytes());
-        self.options.encode(out);
+        self.options.encode(self.sql_rows, out);
     }
 
     /// Reads the body.
@@ -52,8 +55,8 @@ impl Configure {
         let queue = reader.short("queue", QueueName::parse)?;
         let namespace = reader.short("namespace", ShortText::parse)?;
         let task = reader.short("task", ShortText::parse)?;
-        let options = QueueOptions::decode(&mut reader)?;
+        let (options, sql_rows) = QueueOptions::decode(&mut reader)?;
         reader.end()?;
-        Ok(Self { queue, namespace, task, options })
+        Ok(Self { queue, namespace, task, options, sql_rows })
     }
 }

@@ -18,13 +18,15 @@ pub struct Configured {
     pub queue_id: u64,
     /// Its options, defaults included.
     pub options: QueueOptions,
+    /// Whether its messages are also rows of the database that the store is in.
+    pub sql_rows: bool,
 }
 
 impl Configured {
     /// Appends the body.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u64_le(self.queue_id);
-        self.options.encode(out);
+        self.options.encode(self.sql_rows, out);
     }
 
     /// Reads the body.
@@ -34,8 +36,8 @@ impl Configured {
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(&body);
         let queue_id = reader.u64("queue_id")?;
-        let options = QueueOptions::decode(&mut reader)?;
+        let (options, sql_rows) = QueueOptions::decode(&mut reader)?;
         reader.end()?;
-        Ok(Self { queue_id, options })
+        Ok(Self { queue_id, options, sql_rows })
     }
 }

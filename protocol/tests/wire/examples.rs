@@ -164,8 +164,13 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
         client: short("app/1.0"),
         token: Some(Token::parse(Bytes::from_static(b"secret")).unwrap()),
     };
-    let configure =
-        Configure { queue: queue(), namespace: short("shop"), task: short(""), options: options() };
+    let configure = Configure {
+        queue: queue(),
+        namespace: short("shop"),
+        task: short(""),
+        options: options(),
+        sql_rows: false,
+    };
     vec![
         ("hello", 1, Request::Hello(hello)),
         ("ping", 2, Request::Ping(Ping {})),
@@ -246,7 +251,11 @@ fn responses() -> Vec<(&'static str, u64, Response)> {
         ("messages", 4, Response::Messages(messages())),
         ("acked", 5, Response::Acked(acked)),
         ("extended", 6, Response::Extended(Extended { until_ms: TIME_MS + 60_000 })),
-        ("configured", 7, Response::Configured(Configured { queue_id: 12, options: options() })),
+        (
+            "configured",
+            7,
+            Response::Configured(Configured { queue_id: 12, options: options(), sql_rows: false }),
+        ),
         ("deleted", 8, Response::Deleted(Deleted { existed: true })),
         ("stats_answer", 9, Response::Stats(Stats { entries: vec![entry] })),
         ("failure", 72_623_859_790_382_856, Response::Failure(failure)),

@@ -173,8 +173,8 @@ fn numbers_outside_their_limits_are_refused_with_field_and_limit() {
 fn options_that_are_unknown_repeated_or_out_of_range_are_refused() {
     // Options begin behind queue, namespace, task and count: 7 + 5 + 1 + 2.
     let option = |index: usize| 15 + 9 * index;
-    let unknown = overwritten("configure", option(14), &[16]).unwrap_err();
-    assert_eq!(unknown.to_string(), "option at byte 141 is 16; at most 15 is allowed");
+    let unknown = overwritten("configure", option(14), &[17]).unwrap_err();
+    assert_eq!(unknown.to_string(), "option at byte 141 is 17; at most 16 is allowed");
     let unknown = overwritten("configure", option(0), &[0]).unwrap_err();
     assert_eq!((unknown.field(), unknown.code()), ("option", Code::BadOption));
     let twice = overwritten("configure", option(1), &[1]).unwrap_err();

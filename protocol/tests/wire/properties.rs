@@ -144,10 +144,11 @@ fn ack() -> impl Strategy<Value = Request> {
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
-    let configure =
-        (queue(), short(), short(), options()).prop_map(|(queue, namespace, task, options)| {
-            Request::Configure(Configure { queue, namespace, task, options })
-        });
+    let configure = (queue(), short(), short(), options(), any::<bool>()).prop_map(
+        |(queue, namespace, task, options, sql_rows)| {
+            Request::Configure(Configure { queue, namespace, task, options, sql_rows })
+        },
+    );
     prop_oneof![
         hello(),
         Just(Request::Ping(Ping {})),
@@ -241,8 +242,8 @@ fn any_response() -> impl Strategy<Value = Response> {
         messages(),
         vec(acked, 0..9).prop_map(|items| Response::Acked(Acked { items })),
         any::<u64>().prop_map(|until_ms| Response::Extended(Extended { until_ms })),
-        (any::<u64>(), options()).prop_map(|(queue_id, options)| {
-            Response::Configured(Configured { queue_id, options })
+        (any::<u64>(), options(), any::<bool>()).prop_map(|(queue_id, options, sql_rows)| {
+            Response::Configured(Configured { queue_id, options, sql_rows })
         }),
         any::<bool>().prop_map(|existed| Response::Deleted(Deleted { existed })),
         vec(entry, 0..9).prop_map(|entries| Response::Stats(Stats { entries })),

@@ -14,6 +14,7 @@ use tokio_postgres::types::ToSql;
 
 use super::batch::{Batch, Body, ENTRY_BYTES_MAX, position};
 use super::error::{of_append, words};
+use super::names::Names;
 use super::session::Session;
 use super::shared::Shared;
 use super::turns::Refused;
@@ -172,6 +173,9 @@ async fn send(
     engine: i64,
 ) -> Result<u64, tokio_postgres::Error> {
     let (client, statements) = (&session.client, &session.statements);
+    if let Some(names) = Names::of(proposals, session.is_unicode) {
+        return send_named(session, batch, &names, engine).await;
+    }
     if let ([proposal], [shard], [expected], [tail]) =
         (proposals, &batch.shards[..], &batch.expected[..], &batch.tails[..])
     {
@@ -184,4 +188,37 @@ async fn send(
     let all: [&(dyn ToSql + Sync); 9] =
         [shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies, &engine];
     client.execute(&statements.append_many, &all).await
+}
+
+/// The same where entries bring names that people know.
+async fn send_named(
+    session: &Session,
+    batch: &Batch<'_>,
+    names: &Names,
+    engine: i64,
+) -> Result<u64, tokio_postgres::Error> {
+    let Batch { shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies } =
+        batch;
+    let Names { queues, queue_names, gone, rows, shards: of_shards, numbers, of_queues, names } =
+        names;
+    let all: [&(dyn ToSql + Sync); 17] = [
+        shards,
+        expected,
+        entries,
+        bytes,
+        tails,
+        entry_shards,
+        entry_heads,
+        bodies,
+        &engine,
+        queues,
+        queue_names,
+        gone,
+        rows,
+        of_shards,
+        numbers,
+        of_queues,
+        names,
+    ];
+    session.client.execute(&session.statements.append_named, &all).await
 }

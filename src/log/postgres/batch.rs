@@ -142,7 +142,7 @@ mod tests {
 
     fn propose(shard: ShardId, expected_head: u64, parts: &[&'static str]) -> Proposal {
         let parts = parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect();
-        Proposal { shard, expected_head, parts }
+        Proposal { shard, expected_head, parts, labels: Vec::new() }
     }
 
     #[test]

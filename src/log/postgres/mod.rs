@@ -18,10 +18,12 @@
 //! | `session`, `tls`, `link` | one connection; encrypted; kept |
 //! | `witness` | whether a database met again is the one it was |
 //! | `batch`, `append` | an append as parameters; its outcome |
+//! | `names` | names of queues and partitions, for people |
 //! | `turns` | that of several engines each comes to its turn |
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
 //! | `checkpoints` | whole checkpoints for machines without rows |
+//! | `projection`, `copied` | messages as rows, for people; values as COPY takes them |
 //! | `shared` | what all of these know |
 //! | `error` | what an error means |
 //!
@@ -34,9 +36,12 @@ mod batch;
 mod cache;
 mod checkpoints;
 mod config;
+mod copied;
 mod error;
 mod link;
+mod names;
 mod pieces;
+mod projection;
 mod read;
 mod schema;
 mod session;
@@ -62,6 +67,10 @@ pub use self::config::{
     Database, Encryption, PostgresConfig, Roots, SchemaName, SchemaNameError, UrlError,
 };
 pub use self::error::OpenError;
+pub use self::names::NamingError;
+pub use self::projection::{
+    Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore, Step,
+};
 
 use self::link::Link;
 use self::session::{NoSession, Role, connect};

@@ -14,6 +14,10 @@
 //! pieces(piece, shard → first, bytes, tail)      what heads said when a piece was begun
 //! checkpoints(shard → head, save, …)             the newest whole checkpoint of a shard
 //! checkpoint_parts(shard, save, part → body)     its parts
+//! queues(queue → name, gone)                     names that people know
+//! partitions(shard, number → queue, name)        the same
+//! message_rows(queue, partition, seq → …)        messages of queues that ask for it
+//! projected(shard → next, skipped)               how far those rows are
 //! ```
 
 use tokio_postgres::{Client, Transaction};
@@ -25,7 +29,8 @@ use crate::log::identity::{Identity, Loaded};
 
 /// Steps that lead from nothing to what the statements expect. A step that was released is never
 /// changed; what must change becomes a further one.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE store (
     only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
     id bytea NOT NULL,
@@ -79,7 +84,11 @@ CREATE TABLE checkpoint_parts (
     PRIMARY KEY (shard, save, part)
 );
 ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
-"];
+",
+    include_str!("schema/2_names.sql"),
+    include_str!("schema/3_reading.sql"),
+    include_str!("schema/4_rows.sql"),
+];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.
 pub(super) fn lock_key(schema: &SchemaName, what: &str) -> String {
@@ -135,6 +144,9 @@ async fn apply_steps(transaction: &Transaction<'_>, schema: &SchemaName) -> Resu
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
+    // What functions of a step keep: nobody's temporary tables stand in for ours.
+    let path = format!("SET LOCAL search_path = {name}, pg_catalog, pg_temp");
+    transaction.batch_execute(&path).await.map_err(failed)?;
     for (step, sql) in (1..).zip(STEPS).skip(found.max(0) as usize) {
         tracing::info!(schema = name, step, "bringing the schema up to date");
         transaction.batch_execute(sql).await.map_err(failed)?;

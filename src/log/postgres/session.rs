@@ -27,6 +27,8 @@ pub(super) enum Role {
     Bodies,
     /// Pieces, checkpoints.
     Upkeep,
+    /// Messages as rows.
+    Projector,
 }
 
 impl Role {
@@ -36,6 +38,7 @@ impl Role {
             Self::Follower => "follower",
             Self::Bodies => "bodies",
             Self::Upkeep => "upkeep",
+            Self::Projector => "projector",
         }
     }
 }
@@ -67,6 +70,8 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     /// Tells it from others.
     pub(super) serial: u64,
+    /// Whether the database holds every letter there is.
+    pub(super) is_unicode: bool,
     driver: tokio::task::AbortHandle,
 }
 
@@ -74,6 +79,7 @@ pub(super) struct Session {
 pub(super) struct Statements {
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
+    pub(super) append_named: Statement,
     pub(super) heads_of: Statement,
     pub(super) turn: Statement,
     pub(super) pass: Statement,
@@ -91,14 +97,17 @@ impl Session {
     ) -> Result<(Self, JoinHandle<()>), NoSession> {
         let (client, driver) = connect(config, role).await?;
         let abort = driver.abort_handle();
-        let statements = match Statements::prepare(&client).await {
-            Ok(statements) => statements,
+        let prepared =
+            tokio::try_join!(Statements::prepare(&client), client.query_one(sql::IS_UNICODE, &[]));
+        let (statements, row) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 abort.abort();
                 return Err(error.into());
             }
         };
-        Ok((Self { client, statements, serial: SystemRandom.next_u64(), driver: abort }, driver))
+        let (serial, is_unicode) = (SystemRandom.next_u64(), row.get(0));
+        Ok((Self { client, statements, serial, is_unicode, driver: abort }, driver))
     }
 
     /// Cuts the connection: whatever is under way on it is given up.
@@ -115,9 +124,10 @@ impl Drop for Session {
 
 impl Statements {
     async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let (append_one, append_many, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
+        let (append_one, append_many, append_named, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
             client.prepare(sql::APPEND_ONE),
             client.prepare(sql::APPEND_MANY),
+            client.prepare(sql::APPEND_NAMED),
             client.prepare(sql::HEADS_OF),
             client.prepare(sql::TURN),
             client.prepare(sql::PASS),
@@ -125,7 +135,7 @@ impl Statements {
             client.prepare(sql::READ),
             client.prepare(sql::BODY),
         )?;
-        Ok(Self { append_one, append_many, heads_of, turn, pass, heads, read, body })
+        Ok(Self { append_one, append_many, append_named, heads_of, turn, pass, heads, read, body })
     }
 }
 
@@ -184,7 +194,7 @@ async fn set_up(config: &PostgresConfig, role: Role, client: &Client) -> Result<
     let limit = match role {
         Role::Writer => config.append_timeout.as_millis() * 9 / 10,
         Role::Follower | Role::Bodies => config.read_timeout.as_millis() * 9 / 10,
-        Role::Upkeep => 60_000,
+        Role::Upkeep | Role::Projector => 60_000,
     };
     let schema = config.schema.as_str();
     let lock_ms = config.lock_timeout.as_millis();

@@ -47,6 +47,8 @@ pub(super) struct Shared {
     /// By shard: nothing below this position is needed, says this engine.
     pub(super) floors: Vec<AtomicU64>,
     pub(super) pieces: ArcSwap<Pieces>,
+    /// By shard: the first entry that has still to become rows, where any have to.
+    pub(super) needed: Mutex<Vec<Option<u64>>>,
     /// By shard: the checkpoint that the database has.
     pub(super) kept: Mutex<Vec<Option<Known>>>,
     pub(super) cache: Mutex<Cache>,
@@ -77,6 +79,7 @@ impl Shared {
             bytes: zeros(),
             floors: zeros(),
             pieces: ArcSwap::default(),
+            needed: Mutex::new(vec![None; shards]),
             kept: Mutex::new(vec![None; shards]),
             cache: Mutex::new(Cache::new(config.cache_bytes)),
             is_keeper: AtomicBool::new(false),

@@ -12,6 +12,10 @@ pub(super) const COMMIT_DURABLY: &str = "SELECT set_config('synchronous_commit',
 pub(super) const SERVER: &str = "SELECT current_setting('server_version_num')::int, \
      current_setting('fsync')::bool";
 
+/// Whether the database holds every letter there is.
+pub(super) const IS_UNICODE: &str =
+    "SELECT current_setting('server_encoding') IN ('UTF8', 'SQL_ASCII')";
+
 /// Appends one entry if its shard's head is where it should be and it is nobody else's turn; 1 or 0
 /// rows. Parameters: shard, expected head, bytes, body, engine.
 pub(super) const APPEND_ONE: &str = "
@@ -25,11 +29,15 @@ WITH moved AS (
 INSERT INTO log (shard, head, piece, body)
 SELECT $1::int4, $2::int8, piece, $4::bytea FROM moved";
 
-/// Appends entries of several shards if all heads are where they should be and none is somebody
-/// else's turn; all rows or none. Heads are locked in the order of their shards, so that two engines never wait for each other in a ring.
+/// Appends entries of several shards if all heads are where they should be and none is
+/// somebody else's turn; all rows or none. Heads are locked in the order of their shards, so that two
+/// engines never wait for each other in a ring.
 /// Parameters: per shard its number, expected head, count of entries, bytes, bytes of the last; per
 /// entry its shard, number, body; the engine.
-pub(super) const APPEND_MANY: &str = "
+macro_rules! append_many {
+    ($names:literal) => {
+        concat!(
+            "
 WITH asked AS (
     SELECT * FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int4[])
         AS asked (shard, expected, entries, bytes, tail)
@@ -46,11 +54,45 @@ WITH asked AS (
       FROM asked, checked
      WHERE checked.all_stand AND heads.shard = asked.shard
     RETURNING heads.shard, heads.piece
-)
+)",
+            $names,
+            "
 INSERT INTO log (shard, head, piece, body)
 SELECT entry.shard, entry.head, moved.piece, entry.body
   FROM unnest($6::int4[], $7::int8[], $8::bytea[]) AS entry (shard, head, body)
-  JOIN moved ON moved.shard = entry.shard";
+  JOIN moved ON moved.shard = entry.shard"
+        )
+    };
+}
+
+/// Without names: what nearly all appends are.
+pub(super) const APPEND_MANY: &str = append_many!("");
+
+/// With names. Parameters beyond: per queue its number, name, whether it is gone, whether its messages
+/// are rows from here on; per partition its shard, number, queue, name.
+pub(super) const APPEND_NAMED: &str = append_many!(
+    ", named AS (
+    INSERT INTO queues (queue, name, gone, rows_from, has_rows)
+    SELECT named.queue, named.name, CASE WHEN named.is_gone THEN now() END,
+           CASE WHEN named.rows THEN (SELECT array_agg(head ORDER BY shard) FROM heads)
+                WHEN NOT named.rows THEN '{}' END,
+           coalesce(named.rows, false)
+      FROM unnest($10::int8[], $11::text[], $12::bool[], $13::bool[])
+           AS named (queue, name, is_gone, rows), checked
+     WHERE checked.all_stand
+    ON CONFLICT (queue) DO UPDATE
+       SET name = coalesce(excluded.name, queues.name), gone = coalesce(queues.gone, excluded.gone),
+           rows_from = coalesce(excluded.rows_from, queues.rows_from),
+           has_rows = queues.has_rows OR excluded.has_rows
+), parted AS (
+    INSERT INTO partitions (shard, number, queue, name)
+    SELECT parted.*
+      FROM unnest($14::int4[], $15::int8[], $16::int8[], $17::text[])
+           AS parted (shard, number, queue, name), checked
+     WHERE checked.all_stand
+    ON CONFLICT (shard, number) DO UPDATE SET queue = excluded.queue, name = excluded.name
+)"
+);
 
 /// Heads of some shards. Parameter: their numbers.
 pub(super) const HEADS_OF: &str = "SELECT shard, head FROM heads WHERE shard = ANY($1::int4[])";

@@ -1,7 +1,9 @@
 //! The log in a database, on real servers of every major that is here: the contract of all logs, and
 //! what only a database can do to it.
 
+mod named;
 mod outages;
+mod projecting;
 mod several;
 mod space;
 #[cfg(feature = "tls")]

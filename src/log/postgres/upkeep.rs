@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::error::words;
+use super::names;
 use super::pieces::{Piece, Pieces};
 use super::schema::{create_piece, lock_key};
 use super::session::{NoSession, Role, Session, connect};
@@ -25,6 +26,8 @@ use crate::base::place::ShardId;
 const PIECES: &str = "SELECT piece, first, bytes, tail FROM pieces WHERE piece > $1 \
                       ORDER BY piece, shard";
 const OLDEST: &str = "SELECT min(piece) FROM pieces";
+/// Entries that have still to become rows.
+const NEEDED: &str = "SELECT shard, next FROM projection";
 const BYTES: &str = "SELECT head, bytes FROM heads ORDER BY shard";
 
 /// Closes a piece: from here on entries go to the next one, for every shard from its own head on.
@@ -119,9 +122,11 @@ impl Shared {
         }
         let mut changed = self.begin_ahead(&session).await?;
         changed |= self.close_if_full(&session).await?;
+        self.learn_needed(&session).await?;
         let dropped = self.let_go(&session).await?;
         if dropped || round.until_sweep == 0 {
             self.sweep(&session).await?;
+            names::sweep(&session).await?;
             round.until_sweep = ROUNDS_PER_SWEEP;
         }
         round.until_sweep -= 1;
@@ -176,6 +181,20 @@ impl Shared {
         Ok(())
     }
 
+    /// What has still to become rows. Whoever asks for rows later asks for entries that are not there
+    /// yet, so what is free by this is free.
+    async fn learn_needed(&self, session: &Session) -> Result<(), RoundError> {
+        let mut needed = vec![None; self.heads.len()];
+        for row in session.client.query(NEEDED, &[]).await? {
+            let (shard, next): (i32, i64) = (row.get(0), row.get(1));
+            if let Some(needed) = usize::try_from(shard).ok().and_then(|at| needed.get_mut(at)) {
+                *needed = Some(next as u64);
+            }
+        }
+        *self.needed.lock() = needed;
+        Ok(())
+    }
+
     fn newest_piece(&self) -> Result<i32, RoundError> {
         let pieces = self.pieces.load();
         let newest = pieces.newest().map(|piece| piece.number);
@@ -220,7 +239,8 @@ impl Shared {
         Ok(changed)
     }
 
-    /// The oldest piece, if all shards have let go of it and checkpoints cover it.
+    /// The oldest piece, if all shards have let go of it, checkpoints cover it, and nothing of it has
+    /// still to become rows.
     fn droppable(&self) -> Option<i32> {
         let pieces = self.pieces.load();
         let (oldest, next) = pieces.oldest_closed()?;
@@ -231,7 +251,11 @@ impl Shared {
         let is_covered = next.firsts.iter().zip(kept.iter()).all(|(first, kept)| {
             *first == 0 || kept.as_ref().is_some_and(|known| known.kept.head >= *first)
         });
-        (is_free && is_covered).then_some(oldest.number)
+        let needed = self.needed.lock();
+        let is_projected =
+            |(first, needed): (&u64, &Option<u64>)| needed.is_none_or(|it| it >= *first);
+        let are_rows = next.firsts.iter().zip(needed.iter()).all(is_projected);
+        (is_free && is_covered && are_rows).then_some(oldest.number)
     }
 
     /// Drops the tables of pieces that are forgotten. Detaching waits for transactions that may still

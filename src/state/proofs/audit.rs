@@ -112,6 +112,7 @@ impl Audit {
             Effect::DefineQueue(_)
             | Effect::DefineGroup { .. }
             | Effect::Replayed { .. }
+            | Effect::Project { .. }
             | Effect::Maintain(_)
             | Effect::ForgetQueue { .. } => {
                 panic!("the catalog's effects are not for this shard")

@@ -130,6 +130,7 @@ fn effect() -> impl Strategy<Value = Effect> {
         any::<u32>().prop_map(|queue| Effect::DropQueue { queue }),
         any::<u32>().prop_map(|queue| Effect::ForgetQueue { queue }),
         any::<([u8; 16], u64)>().prop_map(|(spill, position)| Effect::Replayed { spill, position }),
+        any::<(u32, bool)>().prop_map(|(queue, on)| Effect::Project { queue, on }),
         any::<(bool, bool)>().prop_map(|(push, pop)| Effect::Maintain(Maintenance { push, pop })),
     ];
     prop_oneof![

@@ -50,6 +50,7 @@ struct Figures {
     delivery: Delivery,
     log: Log,
     catalog: Catalog,
+    projection: Projection,
     uptime: u64,
 }
 
@@ -106,6 +107,13 @@ struct Catalog {
     partitions: u64,
 }
 
+/// How far rows in SQL are behind; zero where no queue asks for any.
+#[derive(Serialize)]
+struct Projection {
+    lag_entries: u64,
+    lag_seconds: f64,
+}
+
 /// The figures as they are now.
 pub(super) async fn answer(api: &Api) -> Answer {
     let look = health::look(api).await;
@@ -137,6 +145,10 @@ pub(super) async fn answer(api: &Api) -> Answer {
             outages: telemetry.outages.get(),
         },
         catalog: Catalog { queues: telemetry.queues.get(), partitions: telemetry.partitions.get() },
+        projection: Projection {
+            lag_entries: telemetry.projection_entries.get(),
+            lag_seconds: telemetry.projection_ms.get() as f64 / 1000.0,
+        },
         uptime: now_us.saturating_sub(api.started_us) / 1_000_000,
     };
     json(StatusCode::OK, &body)

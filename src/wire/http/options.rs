@@ -1,6 +1,6 @@
-//! A queue's fifteen options as JSON.
+//! A queue's fifteen options as JSON, and whether its messages are rows too.
 //!
-//! In: the `options` object of a configure body. Out: [`QueueOptions`]; one that is missing or null
+//! In: the `options` object of a configure body. Out: what is [`Asked`]; one that is missing or null
 //! has its default, one of the wrong type is refused by name. An option that nobody knows is
 //! refused in our own dialect, because a setting that is silently ignored is worse than none, and
 //! overlooked for Queen's clients. And the way back, whole. Pure. Called by `queues`.
@@ -15,6 +15,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::shard::command::Asked;
 use crate::wire::http::status::Failure;
 
 /// Most keys of an options object: far more than there are options.
@@ -26,15 +27,22 @@ pub(super) struct RawOptions<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// Options on their way out.
 #[derive(Debug)]
-pub(super) struct Shown<'a>(pub(super) &'a QueueOptions);
+pub(super) struct Shown<'a> {
+    pub(super) options: &'a QueueOptions,
+    /// Said only where it is so: Queen's clients know nothing of it.
+    pub(super) sql_rows: bool,
+}
 
 /// Declares how options are read and shown from one table: name, field, what it must be.
 macro_rules! options {
     ($($name:literal $field:ident $kind:expr;)*) => {
-        fn set(options: &mut QueueOptions, name: &str, raw: &str) -> Result<(), Refusal> {
+        fn set(asked: &mut Asked, name: &str, raw: &str) -> Result<(), Refusal> {
             match name {
+                SQL_ROWS => {
+                    asked.sql_rows = raw.parse().map_err(|_| Refusal::Kind(SQL_ROWS, SWITCH))?;
+                }
                 $($name => {
-                    options.$field = raw.parse().map_err(|_| Refusal::Kind($name, $kind))?;
+                    asked.options.$field = raw.parse().map_err(|_| Refusal::Kind($name, $kind))?;
                 })*
                 _ => return Err(Refusal::Unknown),
             }
@@ -43,8 +51,12 @@ macro_rules! options {
 
         impl Serialize for Shown<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut map = serializer.serialize_map(Some(QueueOptions::NAMES.len()))?;
-                $(map.serialize_entry($name, &self.0.$field)?;)*
+                let count = QueueOptions::NAMES.len() + usize::from(self.sql_rows);
+                let mut map = serializer.serialize_map(Some(count))?;
+                $(map.serialize_entry($name, &self.options.$field)?;)*
+                if self.sql_rows {
+                    map.serialize_entry(SQL_ROWS, &true)?;
+                }
                 map.end()
             }
         }
@@ -69,6 +81,9 @@ options! {
     "maxWaitTimeSeconds" max_wait_time_s WHOLE;
 }
 
+/// Whether messages are also rows of the database that the store is in.
+const SQL_ROWS: &str = "sqlRows";
+
 const WHOLE: &str = "a whole number from 0 to 4294967295";
 const LARGE: &str = "a whole number from 0 to 18446744073709551615";
 const SIGNED: &str = "a whole number from -2147483648 to 2147483647";
@@ -81,9 +96,9 @@ enum Refusal {
 
 impl RawOptions<'_> {
     /// Reads the options; `strict` refuses those that nobody knows.
-    pub(super) fn read(&self, strict: bool) -> Result<QueueOptions, Failure> {
+    pub(super) fn read(&self, strict: bool) -> Result<Asked, Failure> {
         let refuse = |message: String| Failure::new(Code::BadOption, message);
-        let mut options = QueueOptions::default();
+        let mut asked = Asked::default();
         for (at, (name, raw)) in self.0.iter().enumerate() {
             if self.0.iter().take(at).any(|(earlier, _)| earlier == name) {
                 return Err(refuse(format!("option {name} is given twice")));
@@ -91,7 +106,7 @@ impl RawOptions<'_> {
             if raw.get() == "null" {
                 continue;
             }
-            match set(&mut options, name, raw.get()) {
+            match set(&mut asked, name, raw.get()) {
                 Ok(()) => {}
                 Err(Refusal::Unknown) if !strict => {}
                 Err(Refusal::Unknown) => {
@@ -102,7 +117,7 @@ impl RawOptions<'_> {
                 }
             }
         }
-        Ok(options)
+        Ok(asked)
     }
 }
 
@@ -138,13 +153,18 @@ impl<'de> Visitor<'de> for RawVisitor {
 mod tests {
     use super::*;
 
-    fn read(strict: bool, text: &str) -> Result<QueueOptions, Failure> {
+    fn read(strict: bool, text: &str) -> Result<Asked, Failure> {
         serde_json::from_str::<RawOptions<'_>>(text).unwrap().read(strict)
+    }
+
+    fn shown(asked: &Asked) -> String {
+        let Asked { options, sql_rows } = asked;
+        serde_json::to_string(&Shown { options, sql_rows: *sql_rows }).unwrap()
     }
 
     #[test]
     fn the_defaults_are_those_of_the_contract() {
-        let shown = serde_json::to_string(&Shown(&read(true, "{}").unwrap())).unwrap();
+        let shown = shown(&read(true, "{}").unwrap());
         assert_eq!(
             shown,
             r#"{"leaseTime":300,"maxSize":0,"ttl":3600,"retryLimit":3,"retryDelay":1000,"deadLetterQueue":false,"dlqAfterMaxRetries":false,"priority":0,"delayedProcessing":0,"windowBuffer":0,"retentionSeconds":0,"completedRetentionSeconds":0,"retentionEnabled":false,"encryptionEnabled":false,"maxWaitTimeSeconds":0}"#
@@ -154,8 +174,10 @@ mod tests {
     #[test]
     fn every_option_comes_back_as_it_was_set() {
         let text = r#"{"leaseTime":1,"maxSize":18446744073709551615,"ttl":3,"retryLimit":4,"retryDelay":5,"deadLetterQueue":true,"dlqAfterMaxRetries":true,"priority":-8,"delayedProcessing":9,"windowBuffer":10,"retentionSeconds":11,"completedRetentionSeconds":12,"retentionEnabled":true,"encryptionEnabled":true,"maxWaitTimeSeconds":15}"#;
-        let options = read(true, text).unwrap();
-        assert_eq!(serde_json::to_string(&Shown(&options)).unwrap(), text);
+        assert_eq!(shown(&read(true, text).unwrap()), text);
+        let rows = shown(&read(true, r#"{"sqlRows":true}"#).unwrap());
+        assert!(rows.ends_with(r#","sqlRows":true}"#), "{rows}");
+        assert!(!read(true, r#"{"sqlRows":false}"#).unwrap().sql_rows);
     }
 
     #[test]
@@ -168,6 +190,7 @@ mod tests {
             (r#"{"leaseTime":-1}"#, "option leaseTime must be a whole number from 0 to 4294967295"),
             (r#"{"ttl":1.5}"#, "option ttl must be a whole number from 0 to 4294967295"),
             (r#"{"retentionEnabled":1}"#, "option retentionEnabled must be true or false"),
+            (r#"{"sqlRows":"yes"}"#, "option sqlRows must be true or false"),
             (r#"{"ttl":1,"ttl":2}"#, "option ttl is given twice"),
             (r#"{"leasetime":1}"#, "option \"leasetime\" does not exist"),
         ] {
@@ -177,8 +200,8 @@ mod tests {
 
     #[test]
     fn null_is_not_said_and_queens_clients_may_send_options_of_their_own() {
-        assert_eq!(read(true, r#"{"leaseTime":null}"#), Ok(QueueOptions::default()));
-        assert_eq!(read(false, r#"{"partitionLimit":5}"#), Ok(QueueOptions::default()));
+        assert_eq!(read(true, r#"{"leaseTime":null}"#), Ok(Asked::default()));
+        assert_eq!(read(false, r#"{"partitionLimit":5}"#), Ok(Asked::default()));
         assert!(read(false, r#"{"leaseTime":"5"}"#).is_err(), "a known one is still checked");
     }
 }

@@ -96,12 +96,12 @@ pub(super) async fn configure(api: &Api, body: &[u8]) -> Result<Answer, Failure>
     let name: QueueName = raw.queue.and_then(shape::text).ok_or_else(required)?.parse()?;
     let namespace = label(raw.namespace, "namespace must be a string of at most 255 bytes")?;
     let task = label(raw.task, "task must be a string of at most 255 bytes")?;
-    let options = match &raw.options {
+    let asked = match &raw.options {
         None => RawOptions::default().read(true)?,
         Some(Object::Is(options)) => options.read(api.dialect.is_strict())?,
         Some(Object::Other) => return Err(Failure::malformed("options must be an object")),
     };
-    let configured = api.rooms.catalogs.configure(&name, &namespace, &task, options).await;
+    let configured = api.rooms.catalogs.configure(&name, &namespace, &task, asked).await;
     let queue = configured.map_err(|error| failed(&error))?;
     let body = Configured {
         configured: true,
@@ -110,7 +110,7 @@ pub(super) async fn configure(api: &Api, body: &[u8]) -> Result<Answer, Failure>
         queue: &queue.name,
         namespace: &queue.namespace,
         task: &queue.task,
-        options: Shown(&queue.options),
+        options: Shown { options: &queue.options, sql_rows: asked.sql_rows },
     };
     Ok(json(StatusCode::OK, &body))
 }
@@ -149,7 +149,8 @@ pub(super) async fn get(api: &Api, name: &str) -> Result<Answer, Failure> {
     let missing = || failed(&CatalogError::NotFound(name.clone()));
     let definition = api.rooms.catalogs.find(&name).ok_or_else(missing)?;
     let description = describe(api, &definition).await?.ok_or_else(missing)?;
-    let options = Some(Shown(&definition.options));
+    let sql_rows = api.rooms.catalogs.has_sql_rows(&definition);
+    let options = Some(Shown { options: &definition.options, sql_rows });
     let queue = Queue { options, ..shown(&definition, description) };
     Ok(json(StatusCode::OK, &queue))
 }

@@ -10,6 +10,7 @@ use onrush_protocol::response::{
 };
 use onrush_protocol::text::ShortText;
 
+use crate::shard::command::Asked;
 use crate::wire::tcp::failure;
 use crate::wire::{Rooms, codes};
 
@@ -40,12 +41,12 @@ async fn prolong(rooms: &Rooms, extend: Extend) -> Result<Response, Failure> {
 }
 
 async fn define(rooms: &Rooms, configure: Configure) -> Result<Response, Failure> {
-    let Configure { queue, namespace, task, options } = configure;
-    let defined =
-        rooms.catalogs.configure(&queue, namespace.as_str(), task.as_str(), options).await;
+    let Configure { queue, namespace, task, options, sql_rows } = configure;
+    let asked = Asked { options, sql_rows };
+    let defined = rooms.catalogs.configure(&queue, namespace.as_str(), task.as_str(), asked).await;
     let defined = defined.map_err(|error| failure::catalog(&error))?;
     let (queue_id, options) = (u64::from(defined.id), defined.options);
-    Ok(Response::Configured(Configured { queue_id, options }))
+    Ok(Response::Configured(Configured { queue_id, options, sql_rows }))
 }
 
 async fn remove(rooms: &Rooms, delete: DeleteQueue) -> Result<Response, Failure> {

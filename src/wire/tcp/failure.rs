@@ -65,6 +65,7 @@ pub(super) fn catalog(error: &CatalogError) -> Failure {
         CatalogError::NotFound(_) => failure.blaming("queue", 0),
         CatalogError::Option { field, limit, .. } => failure.blaming(field, *limit),
         CatalogError::NoEncryptionKey => failure.blaming("encryptionEnabled", 0),
+        CatalogError::NoDatabase => failure.blaming("sqlRows", 0),
         CatalogError::Command(_) => failure,
     }
 }

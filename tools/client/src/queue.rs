@@ -110,7 +110,7 @@ impl Queue {
     pub fn config(&self, options: QueueOptions) -> Config {
         let (client, target) = (self.client.clone(), self.target.clone());
         let (namespace, task) = (ShortText::default(), ShortText::default());
-        Config { client, target, options, namespace, task }
+        Config { client, target, options, namespace, task, sql_rows: false }
     }
 
     /// Makes the queue with default options.
@@ -141,9 +141,17 @@ pub struct Config {
     options: QueueOptions,
     namespace: ShortText,
     task: ShortText,
+    sql_rows: bool,
 }
 
 impl Config {
+    /// Whether the queue's messages are also rows of the database that the store is in, from now on.
+    /// A server whose store is in none refuses it.
+    pub fn sql_rows(mut self, sql_rows: bool) -> Self {
+        self.sql_rows = sql_rows;
+        self
+    }
+
     /// What the queue belongs to; cut at 255 bytes.
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = ShortText::lossy(namespace);
@@ -163,7 +171,8 @@ impl Config {
     pub async fn create(self) -> Result<QueueOptions, Error> {
         let queue = self.target?.queue;
         let (options, namespace, task) = (self.options, self.namespace, self.task);
-        let request = Request::Configure(Configure { queue, namespace, task, options });
+        let sql_rows = self.sql_rows;
+        let request = Request::Configure(Configure { queue, namespace, task, options, sql_rows });
         match self.client.request(Repeat::Safe, &request).await? {
             Response::Configured(configured) => Ok(configured.options),
             other => Err(mismatch("configure", &other)),

@@ -214,7 +214,11 @@ impl Store {
 
     pub(crate) fn configure(&mut self, configure: &Configure) -> Response {
         self.queues += 1;
-        Response::Configured(Configured { queue_id: self.queues, options: configure.options })
+        Response::Configured(Configured {
+            queue_id: self.queues,
+            options: configure.options,
+            sql_rows: configure.sql_rows,
+        })
     }
 
     pub(crate) fn delete(&mut self, delete: &DeleteQueue) -> Response {
