@@ -23,7 +23,8 @@ impl Lane {
     pub(super) fn halves(&self, mut work: Work) -> Result<[Work; 2], Box<Work>> {
         let bytes = |rings: &[Ring]| rings.iter().map(Ring::bytes).sum::<u64>();
         let all: u64 = work.rings.iter().map(|(_, rings)| bytes(rings)).sum();
-        let is_worth_it = self.log.width() > 1 && work.rings.len() > 1 && all >= self.config.halves_bytes_min;
+        let is_worth_it =
+            self.log.width() > 1 && work.rings.len() > 1 && all >= self.config.halves_bytes_min;
         // Whose lease ends is found in any shard.
         if !is_worth_it || !work.is_only_pushes() || self.timer_due() {
             return Err(Box::new(work));
