@@ -62,6 +62,12 @@ impl Rig {
         Self { engine, catalogs, telemetry, queue, runtime }
     }
 
+    /// Waits on this thread.
+    #[allow(dead_code, reason = "only commits are waited for")]
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
     /// Stops it.
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.engine.stop());
