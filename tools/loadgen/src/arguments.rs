@@ -59,6 +59,12 @@ pub(crate) struct Load {
     /// Host and port of the server: of its binary door, or its HTTP door with --http
     #[arg(long, default_value = "127.0.0.1:6631")]
     pub(crate) addr: String,
+    /// Another server on the same store: connections that push are spread over all of them
+    #[arg(long, value_name = "ADDR", conflicts_with = "http")]
+    pub(crate) also: Vec<String>,
+    /// With several servers: push to each of them only what belongs to its part of this many shards
+    #[arg(long, value_name = "SHARDS", requires = "also")]
+    pub(crate) affinity: Option<u16>,
     /// Secret for the server
     #[arg(long, env = "ONRUSH_TOKEN", hide_env_values = true)]
     #[serde(skip)]
@@ -198,10 +204,12 @@ impl Load {
             }),
             _ => Ok(()),
         };
+        let servers = 1 + self.also.len() as u64;
         whole("qos", u64::from(self.qos), 0, 2)?;
+        whole("connections", self.connections as u64, servers, 0xffff - 1)?;
+        whole("affinity", u64::from(self.affinity.unwrap_or(1024)), servers, 1024)?;
         whole("batch", u64::from(self.batch), 1, u64::from(RECORDS_MAX))?;
         whole("size", self.size as u64, size_min as u64, MESSAGE_BYTES_MAX as u64)?;
-        whole("connections", self.connections as u64, 1, 0xffff)?;
         whole("in-flight", self.in_flight as u64, 1, 1 << 20)?;
         whole("partitions", u64::from(self.partitions), 1, u64::from(PARTITIONS_MAX))?;
         whole("floor-commit", u64::from(self.floor_commit), 1, 1_000_000)?;

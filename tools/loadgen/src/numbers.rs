@@ -30,6 +30,8 @@ pub(crate) struct Ledger {
     pub(crate) unknown: Vec<Range>,
     /// Messages that were accepted, duplicates aside.
     pub(crate) accepted: u64,
+    /// What the server calls a partition, where a receipt told; by partition.
+    pub(crate) names: Vec<Option<u32>>,
 }
 
 /// Numbers from `from` up to and without `to`, of one partition.
@@ -52,7 +54,8 @@ impl Numbers {
         let partitions = partitions as usize;
         let random = SmallRng::seed_from_u64(seed);
         let stored = if duplicates > 0.0 { vec![None; partitions] } else { Vec::new() };
-        let ledger = Ledger { given: vec![0; partitions], ..Ledger::default() };
+        let (given, names) = (vec![0; partitions], vec![None; partitions]);
+        let ledger = Ledger { given, names, ..Ledger::default() };
         Self { batch, duplicates, random, stored, ledger }
     }
 
@@ -79,6 +82,13 @@ impl Numbers {
             *given = to;
         }
         Share { range: Range { partition, from, to }, repeated }
+    }
+
+    /// A receipt told the server's number of a partition.
+    pub(crate) fn learn(&mut self, share: Share, number: Option<u32>) {
+        if let Some(known) = self.ledger.names.get_mut(share.range.partition as usize) {
+            *known = number.or(*known);
+        }
     }
 
     /// The batch was stored.

@@ -5,6 +5,8 @@
 //! numbers are noted, the connection pauses for as long as the server asked, and goes on with new
 //! ones (sending the old ones again would overtake what was accepted since). Driven by the engine.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use onrush_protocol::response::{Failure, PushStatus, Receipts, SectionReceipt};
 use onrush_protocol::{Code, Opcode, Outcome};
@@ -23,6 +25,8 @@ pub(crate) struct ProducerTerms {
     /// The run's mark in the upper half, the producer's index in the lower.
     pub(crate) producer: u32,
     pub(crate) partitions: u32,
+    /// Those of the partitions that it pushes to; `None` for all of them.
+    pub(crate) route: Option<Arc<[u32]>>,
     /// The partition to begin with, so that producers do not walk in step.
     pub(crate) first_partition: u32,
     pub(crate) batch: u32,
@@ -40,7 +44,8 @@ pub(crate) struct ProducerTerms {
 pub(crate) struct Producer {
     terms: ProducerTerms,
     template: Template,
-    partition: u32,
+    /// How many batches in turn, over all partitions of its route.
+    turn: u32,
     begun: u64,
     /// By place in the window; the low half of a request id says which.
     flights: Vec<Option<Flight>>,
@@ -65,7 +70,7 @@ impl Producer {
         let places = u32::try_from(terms.in_flight.max(1)).unwrap_or(u32::MAX);
         let ProducerTerms { partitions, batch, duplicates, producer, .. } = terms;
         Self {
-            partition: terms.first_partition % terms.partitions.max(1),
+            turn: terms.first_partition,
             begun: 0,
             flights: vec![None; places as usize],
             free: (0..places).rev().collect(),
@@ -103,9 +108,22 @@ impl Producer {
         Ok(flight)
     }
 
+    fn next_partition(&mut self) -> u32 {
+        let turn = self.turn;
+        self.turn = turn.wrapping_add(1);
+        match self.terms.route.as_deref() {
+            Some(route) => {
+                let at = turn as usize % route.len().max(1);
+                route.get(at).copied().unwrap_or_default()
+            }
+            None => turn % self.terms.partitions.max(1),
+        }
+    }
+
     fn receipt(&mut self, tally: &mut Tally, now_ns: u64, flight: Flight, body: &[u8]) {
         match read_receipt(body) {
-            Ok(Outcomes::Taken { count, duplicates }) => {
+            Ok(Outcomes::Taken { count, duplicates, number }) => {
+                self.numbers.learn(flight.share, number);
                 if count != self.terms.batch {
                     tally.error("receipt for another number of messages", 1);
                 }
@@ -152,8 +170,7 @@ impl Dialogue for Producer {
                 return;
             }
             let Some(place) = self.free.pop() else { return };
-            let partition = self.partition;
-            self.partition = (partition + 1) % self.terms.partitions.max(1);
+            let partition = self.next_partition();
             let share = self.numbers.next(partition, &mut self.seqs);
             let generation = self.generation;
             self.generation = self.generation.wrapping_add(1);
@@ -212,7 +229,7 @@ impl Dialogue for Producer {
 
 /// What a push's one section came to.
 enum Outcomes {
-    Taken { count: u32, duplicates: u32 },
+    Taken { count: u32, duplicates: u32, number: Option<u32> },
     Refused(Failure),
 }
 
@@ -222,21 +239,25 @@ fn read_receipt(body: &[u8]) -> Result<Outcomes, String> {
     const PUSHED: u8 = 0;
     const BUFFERED: u8 = 2;
     let count = match body {
-        [_, 1, 0, PUSHED, rest @ ..] if rest.len() == 24 => rest.last_chunk::<4>(),
-        [_, 1, 0, BUFFERED, rest @ ..] if rest.len() == 4 => rest.last_chunk::<4>(),
+        [_, 1, 0, PUSHED, rest @ ..] if rest.len() == 24 => {
+            rest.last_chunk::<4>().zip(Some(rest.first_chunk::<4>()))
+        }
+        [_, 1, 0, BUFFERED, rest @ ..] if rest.len() == 4 => rest.last_chunk::<4>().zip(Some(None)),
         _ => None,
     };
-    if let Some(count) = count {
-        return Ok(Outcomes::Taken { count: u32::from_le_bytes(*count), duplicates: 0 });
+    if let Some((count, number)) = count {
+        let number = number.map(|number| u32::from_le_bytes(*number));
+        return Ok(Outcomes::Taken { count: u32::from_le_bytes(*count), duplicates: 0, number });
     }
     let receipts =
         Receipts::decode(Bytes::copy_from_slice(body)).map_err(|error| error.to_string())?;
     let mut sections = receipts.sections.into_iter();
     match (sections.next(), sections.next()) {
-        (Some(SectionReceipt::Mixed { outcomes, .. }), None) => {
+        (Some(SectionReceipt::Mixed { outcomes, partition }), None) => {
             let is_duplicate = |status| status == PushStatus::Duplicate;
             let duplicates = outcomes.iter().filter(|o| is_duplicate(o.status)).count() as u32;
-            Ok(Outcomes::Taken { count: outcomes.len() as u32, duplicates })
+            let (count, number) = (outcomes.len() as u32, Some(partition));
+            Ok(Outcomes::Taken { count, duplicates, number })
         }
         (Some(SectionReceipt::Failed(failure)), None) => Ok(Outcomes::Refused(failure)),
         _ => Err("not one receipt for one section".to_owned()),

@@ -47,6 +47,18 @@ async fn a_sound_server_passes_at_every_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_several_servers_gets_all_of_it_shared_out_by_shard() {
+    let server = FakeServer::start().await;
+    let more = format!("--also {} --affinity 2", server.addr());
+    let (code, report) = run(&push(&server, &more)).await;
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!((&report["lost"], &report["reordered"]), (&0.into(), &0.into()));
+    // Each partition got one message to learn from, and batches of ten since.
+    let received = report["received"].as_u64().unwrap();
+    assert!(received > 4 && received % 10 == 4, "{received}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_broken_promise_fails_the_run_by_its_name() {
     for (mischief, field) in [
         (Mischief::Lose, "lost"),

@@ -90,7 +90,10 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn verifier(&self) -> Option<Verifier> {
-        let (producers, partitions) = (self.load.connections, self.load.partitions as usize);
+        // One more where partitions are learnt.
+        let learners = usize::from(self.load.affinity.is_some());
+        let producers = self.load.connections + learners;
+        let partitions = self.load.partitions as usize;
         (!self.load.no_verify).then(|| Verifier::new(self.mark, producers, partitions))
     }
 
@@ -205,13 +208,17 @@ impl<'a> Run<'a> {
     }
 
     fn push(&self) -> Result<Findings, LoadError> {
-        let crew = PushCrew::dial(&self.push_plan())?;
+        let mut plan = self.push_plan();
+        let learnt = self.load.affinity.map(|shards| self.learn(&mut plan, shards)).transpose()?;
+        let crew = PushCrew::dial(&plan)?;
         let meter = Arc::new(Meter::default());
         let span = Span::new(self.clock, self.load.warmup(), self.load.length(), DRAIN);
         let pushed = {
             let length = self.load.warmup() + self.load.length();
             let _progress = self.progress("push", length, &meter);
-            crew.run(self.clock, span, &meter)?
+            let mut pushed = crew.run(self.clock, span, &meter)?;
+            pushed.ledgers.extend(learnt.into_iter().flat_map(|learnt| learnt.ledgers));
+            pushed
         };
         let mut findings = Findings {
             command: "push",
@@ -236,6 +243,14 @@ impl<'a> Run<'a> {
         }
         findings.tally.absorb(&pushed.tally);
         Ok(findings)
+    }
+
+    /// Learns which server each partition belongs to.
+    fn learn(&self, plan: &mut PushPlan, shards: u16) -> Result<Pushed, LoadError> {
+        let meter = Arc::new(Meter::default());
+        let span = Span::new(self.clock, Duration::ZERO, PHASE_MAX, DRAIN);
+        let _progress = self.progress("learn", Duration::from_secs(1), &meter);
+        plan.learn(shards, self.clock, span, &meter)
     }
 
     /// Pops back everything that was pushed.

@@ -42,6 +42,10 @@ pub(crate) struct PushPlan {
     pub(crate) is_stamped: bool,
     /// Messages of all connections together, in full batches.
     pub(crate) messages_max: u64,
+    /// By address: the partitions that are pushed to there; all of them where there is no route.
+    pub(crate) routes: Vec<Arc<[u32]>>,
+    /// Number of the first producer.
+    pub(crate) first_producer: usize,
 }
 
 /// What came of it.
@@ -67,7 +71,7 @@ impl PushPlan {
             ..PushTerms::default()
         };
         Self {
-            addrs: vec![load.addr.clone()],
+            addrs: std::iter::once(&load.addr).chain(&load.also).cloned().collect(),
             token: load.token.clone(),
             queue,
             terms,
@@ -82,6 +86,8 @@ impl PushPlan {
             mark,
             is_stamped: !load.no_verify,
             messages_max: u64::MAX,
+            routes: Vec::new(),
+            first_producer: 0,
         }
     }
 
@@ -93,8 +99,56 @@ impl PushPlan {
             rate: None,
             duplicates: 0.0,
             messages_max: u64::MAX,
+            routes: Vec::new(),
             ..self.clone()
         }
+    }
+
+    /// One message for each partition, so that receipts tell where they belong.
+    fn for_learning(&self) -> Self {
+        Self {
+            addrs: self.addrs.iter().take(1).cloned().collect(),
+            batch: 1,
+            connections: 1,
+            rate: None,
+            duplicates: 0.0,
+            messages_max: u64::from(self.partitions),
+            first_producer: self.connections,
+            ..self.clone()
+        }
+    }
+
+    /// Finds out which server each partition belongs to, when `shards` shards are shared out among
+    /// all servers; pushes one message to each partition for that.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the connection, or where a server would get nothing.
+    pub(crate) fn learn(
+        &mut self,
+        shards: u16,
+        clock: Clock,
+        span: Span,
+        meter: &Arc<Meter>,
+    ) -> Result<Pushed, LoadError> {
+        let pushed = PushCrew::dial(&self.for_learning())?.run(clock, span, meter)?;
+        let mut routes = vec![Vec::new(); self.addrs.len()];
+        let names = pushed.ledgers.iter().flat_map(|ledger| (0..).zip(&ledger.names));
+        for (partition, number) in names.filter_map(|(at, number)| Some((at, (*number)?))) {
+            let shard = number % u32::from(shards);
+            let server = shard as usize * routes.len() / usize::from(shards);
+            if let Some(route) = routes.get_mut(server) {
+                route.push(partition);
+            }
+        }
+        if routes.iter().any(Vec::is_empty) {
+            return Err(LoadError::Argument {
+                name: "affinity",
+                value: shards.to_string(),
+                allowed: "a server would get nothing; more --partitions are needed".to_owned(),
+            });
+        }
+        self.routes = routes.into_iter().map(Arc::from).collect();
+        Ok(pushed)
     }
 
     fn template(&self, index: usize, welcome: &Welcome) -> Result<Template, LoadError> {
@@ -128,8 +182,9 @@ impl PushPlan {
         };
         let each = self.messages_max.div_ceil(connections as u64);
         let terms = ProducerTerms {
-            producer: u32::from(self.mark) << 16 | index as u32,
+            producer: u32::from(self.mark) << 16 | (self.first_producer + index) as u32,
             partitions: self.partitions,
+            route: self.routes.get(index % self.addrs.len().max(1)).cloned(),
             first_partition: (index as u64 * u64::from(self.partitions) / connections as u64)
                 as u32,
             batch: self.batch,
