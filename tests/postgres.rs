@@ -250,3 +250,35 @@ async fn a_database_that_is_killed_costs_nothing_but_time() {
         server.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_waits_at_one_server_hears_of_what_another_one_takes() {
+    for cluster in clusters() {
+        // Whoever only looked would look again after the test is long over.
+        let seldom = |settings: &mut Settings| settings.database.follow_interval_ms = 1_800_000;
+        let (one, other) = (start(&cluster, seldom).await, start(&cluster, seldom).await);
+        let (pushing, popping) = (one.client().await, other.client().await);
+        pushing.queue("q").push(numbered(0..1)).await.unwrap();
+        for round in 1..4 {
+            // Whoever comes to a message has looked for it; only one that waits must be told.
+            assert!(!drain(&popping, &popping.queue("q")).await.is_empty());
+            let waiting = popping.queue("q");
+            let waiting = tokio::spawn(async move {
+                waiting.pop().wait(PATIENCE).auto_ack(true).send().await.unwrap()
+            });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!waiting.is_finished());
+            // The first ones may come before the servers have met.
+            let mut number = round * 1_000;
+            while !waiting.is_finished() {
+                pushing.queue("q").push(numbered(number..number + 1)).await.unwrap();
+                number += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            assert!(!waiting.await.unwrap().is_empty(), "nothing was heard");
+            pushing.queue("q").push(numbered(number..number + 1)).await.unwrap();
+        }
+        one.stop().await;
+        other.stop().await;
+    }
+}

@@ -174,7 +174,8 @@ settings! {
         /// database takes, so a long wait means that somebody hangs.
         lock_timeout_ms: u64 = 1_000, Rule::Millis { min: 10, max: MINUTE },
             names ["DB_LOCK_TIMEOUT"];
-        /// How often a server that has nothing else to do looks at what others did.
+        /// How often a server that has nothing else to do looks at what others did; where it hears of
+        /// that from them, once a second is enough. At an hour it looks only when it must.
         follow_interval_ms: u64 = 50, Rule::Millis { min: 1, max: HOUR };
     }
 

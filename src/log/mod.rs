@@ -29,6 +29,9 @@ use crate::base::place::ShardId;
 /// A boxed future: one per group commit, so its allocation does not count.
 pub type LogFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Something to call when there are news.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
 /// One shard's entry, offered at the head that its decider saw.
 #[derive(Clone, Debug)]
 pub struct Proposal {
@@ -252,6 +255,15 @@ pub trait Log: Send + Sync + 'static {
 
     /// How much was ever appended, given back and made durable.
     fn bounds(&self) -> Bounds;
+
+    /// Calls `wake` whenever another engine has appended, as soon as it is heard of; once in a while
+    /// it is not. A log that nobody else appends to never calls.
+    fn on_news(&self, _wake: Wake) {}
+
+    /// Whether that is heard of now, so that looking what others did is only to be safe.
+    fn hears_news(&self) -> bool {
+        false
+    }
 
     /// Where checkpoints are kept that other machines can start from; `None` for a log that only this
     /// machine has.

@@ -5,7 +5,7 @@
 //! they lead: so none is there twice and none is missing, whoever dies when. One engine at a time does
 //! it, the others look whether it still does. It runs behind the log: no push ever waits for it, and
 //! the log keeps what is still to be projected. Started by the server's composition where the store is in
-//! a database; [`rows`] is the pure part.
+//! a database; `rows` is the pure part.
 
 mod rows;
 

@@ -5,10 +5,14 @@
 //! were met. Called by the lane.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use crate::base::place::ShardId;
-use crate::log::{AppendError, LogFuture, ReadError, StoredEntry};
+use crate::buffer::Buffers;
+use crate::log::{AppendError, Log, LogFuture, ReadError, StoredEntry};
+use crate::shard::Config;
 use crate::shard::lane::Lane;
 use crate::shard::restore;
 
@@ -16,6 +20,27 @@ use crate::shard::restore;
 const READ_BYTES: usize = 8 << 20;
 /// And of each of them at least.
 const SHARD_BYTES_MIN: usize = 64 << 10;
+
+/// How often to look what others did where it is heard of: for what was not heard.
+const NET_INTERVAL_MS: u64 = 1_000;
+/// News do not make an engine follow more often than this: whoever appends all the time is followed in
+/// larger steps.
+const NEWS_GAP_US: u64 = 3_000;
+/// An engine that is to look as seldom as this looks only when it must, whatever it hears.
+const SELDOM_MS: u64 = 3_600_000;
+
+/// A flag that is raised, with the bell rung, when others have appended.
+pub(super) fn hear(log: &dyn Log, config: &Config, buffers: &Arc<Buffers>) -> Arc<AtomicBool> {
+    let news = Arc::new(AtomicBool::new(false));
+    if !config.sole_writer && config.follow_interval_ms < SELDOM_MS {
+        let (raised, buffers) = (Arc::clone(&news), Arc::clone(buffers));
+        log.on_news(Box::new(move || {
+            raised.store(true, Ordering::Release);
+            buffers.bell().ring();
+        }));
+    }
+    news
+}
 
 fn unavailable(error: &dyn std::fmt::Display) -> AppendError {
     AppendError::Unavailable(error.to_string())
@@ -124,7 +149,12 @@ impl Lane {
 
     /// Looks at all heads and applies what is missing; tells whether anything was.
     pub(super) fn follow_all(&mut self) -> Result<bool, AppendError> {
-        self.follow_at_us = self.clock.monotonic_us() + self.config.follow_interval_ms * 1000;
+        let interval_ms = match self.log.hears_news() {
+            true => self.config.follow_interval_ms.max(NET_INTERVAL_MS),
+            false => self.config.follow_interval_ms,
+        };
+        self.followed_at_us = self.clock.monotonic_us();
+        self.follow_at_us = self.followed_at_us + interval_ms * 1000;
         let heads = self.heads()?;
         let applied = |lane: &Self| heads.iter().map(|it| lane.replica.head(it.0)).sum::<u64>();
         let before = applied(self);
@@ -145,6 +175,9 @@ impl Lane {
 
     /// Learns now and then what others did, so that consumers waiting here get it too.
     pub(super) fn follow_if_due(&mut self) {
+        if self.news.swap(false, Ordering::AcqRel) {
+            self.follow_at_us = self.follow_at_us.min(self.followed_at_us + NEWS_GAP_US);
+        }
         let is_late = self.follow_at_us <= self.clock.monotonic_us();
         if self.config.sole_writer || self.is_down() || !is_late {
             return;

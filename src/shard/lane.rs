@@ -5,6 +5,7 @@
 //! commit gathers by itself. The thread's only waits are the append and the doorbell.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -82,6 +83,10 @@ pub(super) struct Lane {
     pub(super) checkpoints_failed: bool,
     /// When other engines are to be followed, in the clock's microseconds.
     pub(super) follow_at_us: u64,
+    /// When they were followed last.
+    pub(super) followed_at_us: u64,
+    /// Somebody said that they have appended.
+    pub(super) news: Arc<AtomicBool>,
     /// Whether what a crash left half done was looked for.
     pub(super) tidied: bool,
     /// A shard was taken from a checkpoint since the last append began: entries went by unseen.

@@ -76,7 +76,8 @@ pub struct Config {
     pub compaction_live_ratio: f64,
     /// Whether nobody else appends to the log: then all of it up to its end is applied.
     pub sole_writer: bool,
-    /// Where others append too: how often to look at what they did, milliseconds.
+    /// Where others append too: how often to look at what they did, milliseconds. While the log hears
+    /// of it from them, a second at least; from an hour on, only when it must.
     pub follow_interval_ms: u64,
     /// Where the log works on two appends side by side: fewer bytes of pushes than this are not worth
     /// two round trips.
@@ -182,6 +183,8 @@ impl Engine {
             failed_in_a_row: 0,
             checkpoints_failed: false,
             follow_at_us: 0,
+            followed_at_us: 0,
+            news: follow::hear(&*log, &config, &buffers),
             tidied: config.sole_writer,
             skipped: false,
             seen_own: Vec::new(),

@@ -131,6 +131,7 @@ impl Shared {
         for proposal in proposals {
             self.witness.note(proposal.shard, proposal.expected_head, &proposal.parts);
         }
+        self.news.note_appended();
         Append::Appended(proposals.iter().map(|it| position(it.expected_head)).collect())
     }
 

@@ -20,6 +20,7 @@
 //! | `batch`, `append` | an append as parameters; its outcome |
 //! | `names` | names of queues and partitions, for people |
 //! | `turns` | that of several engines each comes to its turn |
+//! | `news` | that engines hear of each other's appends |
 //! | `read`, `cache` | heads, entries, bodies; entries in memory |
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
 //! | `checkpoints` | whole checkpoints for machines without rows |
@@ -40,6 +41,7 @@ mod copied;
 mod error;
 mod link;
 mod names;
+mod news;
 mod pieces;
 mod projection;
 mod read;
@@ -78,7 +80,7 @@ use self::shared::{Shared, WRITERS};
 use super::vault::Vault;
 use super::{
     Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
-    StoredEntry,
+    StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
 use crate::log::identity::{Identity, Loaded};
@@ -118,6 +120,7 @@ impl PostgresLog {
         match opened {
             Ok((shared, loaded)) => {
                 runtime.spawn(upkeep::run(Arc::clone(&shared)));
+                runtime.spawn(news::run(Arc::clone(&shared)));
                 Ok((Self { shared, runtime: Some(runtime) }, loaded))
             }
             Err(error) => {
@@ -278,6 +281,14 @@ impl Log for PostgresLog {
     fn bounds(&self) -> Bounds {
         let end = self.shared.log_bytes();
         Bounds { start: self.shared.pieces.load().given_back(), end, synced: end }
+    }
+
+    fn on_news(&self, wake: Wake) {
+        self.shared.news.on_news(wake);
+    }
+
+    fn hears_news(&self) -> bool {
+        self.shared.news.is_heard()
     }
 
     fn vault(&self) -> Option<&dyn Vault> {

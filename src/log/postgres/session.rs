@@ -4,8 +4,12 @@
 //! moves its bytes. Nothing here waits without a deadline, and no session waits for another engine's
 //! lock for long: an engine that hangs must not hang the others. Called by `link`.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, Statement};
 
 use super::config::PostgresConfig;
 use super::error::{is_refusal, words};
@@ -29,6 +33,8 @@ pub(super) enum Role {
     Upkeep,
     /// Messages as rows.
     Projector,
+    /// News of other engines.
+    Ears,
 }
 
 impl Role {
@@ -39,9 +45,13 @@ impl Role {
             Self::Bodies => "bodies",
             Self::Upkeep => "upkeep",
             Self::Projector => "projector",
+            Self::Ears => "ears",
         }
     }
 }
+
+/// What to do with the text of a notification.
+pub(super) type Heard = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Why there is no session.
 #[derive(Debug)]
@@ -144,10 +154,18 @@ pub(super) async fn connect(
     config: &PostgresConfig,
     role: Role,
 ) -> Result<(Client, JoinHandle<()>), NoSession> {
+    connect_hearing(config, role, None).await
+}
+
+/// The same, calling `heard` with every notification.
+pub(super) async fn connect_hearing(
+    config: &PostgresConfig,
+    role: Role,
+    heard: Option<Heard>,
+) -> Result<(Client, JoinHandle<()>), NoSession> {
     let mut settings = config.database.settings().clone();
     settings.connect_timeout(config.connect_timeout);
-    let connecting = dial(config, &settings);
-    let (client, driver) = connecting.await?;
+    let (client, driver) = dial(config, &settings, heard).await?;
     match set_up(config, role, &client).await {
         Ok(()) => Ok((client, driver)),
         Err(error) => {
@@ -161,17 +179,19 @@ pub(super) async fn connect(
 async fn dial(
     config: &PostgresConfig,
     settings: &tokio_postgres::Config,
+    heard: Option<Heard>,
 ) -> Result<(Client, JoinHandle<()>), NoSession> {
     let connector = super::tls::connector(config.database.encryption());
     let connector = connector.map_err(|reason| NoSession { reason, is_final: true })?;
     let (client, connection) = settings.connect(connector).await?;
-    Ok((client, tokio::spawn(drive(connection))))
+    Ok((client, tokio::spawn(drive(connection, heard))))
 }
 
 #[cfg(not(feature = "tls"))]
 async fn dial(
     config: &PostgresConfig,
     settings: &tokio_postgres::Config,
+    heard: Option<Heard>,
 ) -> Result<(Client, JoinHandle<()>), NoSession> {
     use super::config::Encryption;
     if !matches!(config.database.encryption(), Encryption::Disable | Encryption::Prefer) {
@@ -179,13 +199,28 @@ async fn dial(
         return Err(NoSession { reason, is_final: true });
     }
     let (client, connection) = settings.connect(tokio_postgres::NoTls).await?;
-    Ok((client, tokio::spawn(drive(connection))))
+    Ok((client, tokio::spawn(drive(connection, heard))))
 }
 
 /// Moves the connection's bytes until it ends. Why it did is told to everybody who waits on it.
-async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
-    if let Err(error) = connection.await {
-        tracing::debug!(error = words(&error), "a connection to the database ended");
+async fn drive<S, T>(mut connection: Connection<S, T>, heard: Option<Heard>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(heard) = heard else {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = words(&error), "a connection to the database ended");
+        }
+        return;
+    };
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(news))) => heard(news.payload()),
+            Some(Ok(_notice)) => {}
+            // Told to everybody who waits on it, as above.
+            Some(Err(_)) | None => return,
+        }
     }
 }
 
@@ -193,7 +228,7 @@ async fn set_up(config: &PostgresConfig, role: Role, client: &Client) -> Result<
     // The server gives up before we do, so that its answer, not our deadline, tells the outcome.
     let limit = match role {
         Role::Writer => config.append_timeout.as_millis() * 9 / 10,
-        Role::Follower | Role::Bodies => config.read_timeout.as_millis() * 9 / 10,
+        Role::Follower | Role::Bodies | Role::Ears => config.read_timeout.as_millis() * 9 / 10,
         Role::Upkeep | Role::Projector => 60_000,
     };
     let schema = config.schema.as_str();

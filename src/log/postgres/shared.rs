@@ -17,6 +17,7 @@ use super::cache::Cache;
 use super::checkpoints::Known;
 use super::config::PostgresConfig;
 use super::link::Link;
+use super::news::News;
 use super::pieces::Pieces;
 use super::session::{Role, Session};
 use super::turns::Turns;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) upkeep: Link,
     pub(super) witness: Arc<Witness>,
     pub(super) turns: Turns,
+    pub(super) news: Arc<News>,
     /// By shard: the largest head heard of.
     pub(super) heads: Vec<AtomicU64>,
     /// By shard: bytes ever appended, as last heard of.
@@ -75,6 +77,7 @@ impl Shared {
             upkeep: link(Role::Upkeep),
             witness: Arc::clone(&witness),
             turns: Turns::default(),
+            news: Arc::default(),
             heads: zeros(),
             bytes: zeros(),
             floors: zeros(),

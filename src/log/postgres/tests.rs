@@ -1,6 +1,7 @@
 //! The log in a database, on real servers of every major that is here: the contract of all logs, and
 //! what only a database can do to it.
 
+mod hearing;
 mod named;
 mod outages;
 mod projecting;

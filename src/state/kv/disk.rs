@@ -1,7 +1,7 @@
 //! Rows on disk: fjall, an LSM tree, kept small in memory.
 //!
 //! In: batches of row changes. Out: rows in key order. One keyspace per [`Space`]; transaction ids
-//! stand in sorted runs of their own ([`ids`]), which a further keyspace lists.
+//! stand in sorted runs of their own (`ids`), which a further keyspace lists.
 //! Whole batches survive a crash in the order of writing; the newest ones not yet persisted may be
 //! missing, and the log brings them back. Called by the server's composition, then by `state` and
 //! `shard` through [`Kv`].
