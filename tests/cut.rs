@@ -10,6 +10,8 @@
     reason = "a test may fail where it stands, and tells its figures"
 )]
 
+#[path = "support/look.rs"]
+mod look;
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod process;
@@ -22,7 +24,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use onrush_client::{Client, Message, Qos, Queue};
-use onrush_pgharness::{Cluster, installations};
+use onrush_pgharness::{Cluster, Installation, installations};
 use process::ServerProcess;
 use proxy::{Proxy, Way};
 
@@ -43,7 +45,16 @@ async fn push(queue: &Queue, number: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_is_cut_at_any_byte_stands_once() {
-    let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
+    cut_everywhere(&installations().unwrap().remove(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_does_on_the_newest_major() {
+    cut_everywhere(&installations().unwrap().pop().unwrap()).await;
+}
+
+async fn cut_everywhere(installation: &Installation) {
+    let cluster = Cluster::start(installation).unwrap();
     let proxy = Proxy::open(([127, 0, 0, 1], cluster.port()).into()).await;
     let folder = tempfile::tempdir().unwrap();
     let url = format!("database.url=postgresql://postgres@{}/postgres", proxy.addr);
@@ -75,6 +86,7 @@ async fn a_commit_that_is_cut_at_any_byte_stands_once() {
         assert!(last >= least, "{way:?} was cut up to byte {last} only");
     }
     println!("{number} pushes, {} cuts", proxy.cuts());
+    look::drained(&client).await;
     let mut numbers: Vec<u64> = Vec::new();
     while (numbers.len() as u64) < number {
         let popped = queue.pop().batch(1000).wait(PATIENCE).auto_ack(true).send().await.unwrap();

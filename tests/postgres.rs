@@ -242,6 +242,7 @@ async fn a_database_that_is_killed_costs_nothing_but_time() {
         }
         let (stored, failed) = pushing.await.unwrap();
         assert!(stored.len() > 50, "{} stored, {failed} failed", stored.len());
+        look::drained(&client).await;
         let kept = peek(&queue, "a").await;
         // One more may stand whose answer was lost with its connection at the end.
         let count = stored.len();

@@ -31,13 +31,18 @@ use process::ServerProcess;
 /// How long anything may take that is expected to happen; never how long it does take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn cluster() -> Cluster {
-    Cluster::start(&installations().unwrap().remove(0)).unwrap()
+/// Of the oldest major that is here, or of the newest.
+fn cluster(is_newest: bool) -> Cluster {
+    let mut all = installations().unwrap();
+    let installation = if is_newest { all.pop().unwrap() } else { all.remove(0) };
+    Cluster::start(&installation).unwrap()
 }
 
 fn spawn(folder: &Path, number: usize, cluster: &Cluster) -> ServerProcess {
     let url = format!("database.url={}", cluster.url("postgres"));
-    let settings = [url.as_str(), "store.checkpoint_interval_ms=100"];
+    // Every commit that can be is parted in two, however small.
+    let halves = "database.halves_bytes_min=1";
+    let settings = [url.as_str(), halves, "store.checkpoint_interval_ms=100"];
     ServerProcess::spawn_with(&folder.join(number.to_string()), &settings)
 }
 
@@ -48,7 +53,7 @@ async fn client(server: &mut ServerProcess) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_slept_past_its_leases_cannot_settle_what_another_took() {
-    let (cluster, folder) = (cluster(), tempfile::tempdir().unwrap());
+    let (cluster, folder) = (cluster(false), tempfile::tempdir().unwrap());
     let mut sleeper = spawn(folder.path(), 0, &cluster);
     let mut other = spawn(folder.path(), 1, &cluster);
     let (at_sleeper, at_other) = (client(&mut sleeper).await, client(&mut other).await);
@@ -75,7 +80,7 @@ async fn a_server_that_slept_past_its_leases_cannot_settle_what_another_took() {
 }
 
 async fn under_load(count: usize) {
-    let (cluster, folder) = (cluster(), tempfile::tempdir().unwrap());
+    let (cluster, folder) = (cluster(count > 2), tempfile::tempdir().unwrap());
     let checker = Arc::new(Checker::default());
     let (mut servers, mut loads) = (Vec::new(), Vec::new());
     for number in 0..count {
