@@ -20,8 +20,10 @@ use crate::base::random::{Random, SystemRandom};
 use crate::log::vault::{Kept, Saving, Vault};
 use crate::log::{AppendError, LogFuture, ReadError};
 
-/// A checkpoint below this size is as good as free.
-const BYTES_MIN: u64 = 64 << 10;
+/// How much a shard's log grows for each byte of a checkpoint that is written.
+const GROWTH_PER_BYTE: u64 = 4;
+/// Less of a shard's log than this is read as fast as a checkpoint.
+const BYTES_MIN: u64 = 1 << 20;
 
 const ADD: &str = "INSERT INTO checkpoint_parts (shard, save, part, body) VALUES ($1, $2, $3, $4)";
 
@@ -69,13 +71,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Writing costs at most as much as the log has grown since: either the shard's own log, or, for a
+    /// Writing costs at most a quarter of what the log has grown since: either the shard's own log, or, for a
     /// shard that rests while others go on and that holds their oldest piece back, its share of all.
     fn is_worth(&self, shard: ShardId, head: u64) -> bool {
         let known = self.kept.lock().get(usize::from(shard)).copied().flatten();
         let (kept_head, size, shard_bytes, log_bytes) = known
             .map_or((0, 0, 0, 0), |it| (it.kept.head, it.kept.bytes, it.shard_bytes, it.log_bytes));
-        let price = size.max(BYTES_MIN);
+        let price = size.saturating_mul(GROWTH_PER_BYTE).max(BYTES_MIN);
         let shards = self.heads.len() as u64;
         let grown = self.shard_bytes(shard).saturating_sub(shard_bytes);
         let all_grown = self.log_bytes().saturating_sub(log_bytes);
