@@ -138,13 +138,40 @@ impl Ledger {
         partition: PartitionNumber,
         fingerprint: u128,
     ) -> Result<Option<First>, KvError> {
-        let key = Key::new(partition, fingerprint);
-        let within = |first: &First| first.time_ms.saturating_add(policy.horizon_ms) > now_ms;
-        if let Some(first) = self.recent.get(&key).or_else(|| self.flushing.get(&key)) {
-            return Ok(Some(*first).filter(within));
+        let found = self.find_all(kv, policy, now_ms, partition, &[fingerprint])?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// As [`Self::find`], for several ids of one partition; one answer for each, in their order. 0
+    /// stands for no id.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn find_all(
+        &self,
+        kv: &dyn Kv,
+        policy: DedupPolicy,
+        now_ms: u64,
+        partition: PartitionNumber,
+        fingerprints: &[u128],
+    ) -> Result<Vec<Option<First>>, KvError> {
+        let in_memory = |fingerprint: &u128| {
+            let key = Key::new(partition, *fingerprint);
+            self.recent.get(&key).or_else(|| self.flushing.get(&key)).copied()
+        };
+        let mut found: Vec<Option<First>> = fingerprints.iter().map(in_memory).collect();
+        let is_open = |(fingerprint, first): (&u128, &Option<First>)| {
+            (*fingerprint != 0 && first.is_none()).then_some(*fingerprint)
+        };
+        let open: Vec<u128> = fingerprints.iter().zip(&found).filter_map(is_open).collect();
+        let rows = kv.find_ids(partition, &open, policy.oldest(now_ms))?;
+        let unknown = fingerprints.iter().zip(&mut found);
+        let unknown = unknown.filter(|(fingerprint, first)| **fingerprint != 0 && first.is_none());
+        for ((_, first), row) in unknown.zip(rows) {
+            *first = row.map(|row| First { seq: row.seq, time_ms: row.time_ms });
         }
-        let row = kv.find_id(partition, fingerprint, policy.oldest(now_ms))?;
-        Ok(row.map(|row| First { seq: row.seq, time_ms: row.time_ms }).filter(within))
+        let within = |first: &First| first.time_ms.saturating_add(policy.horizon_ms) > now_ms;
+        Ok(found.into_iter().map(|first| first.filter(within)).collect())
     }
 
     /// Ids that are only in memory.

@@ -145,19 +145,14 @@ impl Draft<'_> {
         push: &PushBatch,
     ) -> Result<Vec<Option<First>>, DecideError> {
         let Context { kv, dedup, .. } = self.context;
-        let mut found = Vec::with_capacity(push.fingerprints.len());
-        for (index, fingerprint) in push.fingerprints.iter().enumerate() {
-            found.push(match fingerprint {
-                0 => None,
-                _ => {
-                    match self.state.ledger.find(kv, dedup, self.now_ms, partition, *fingerprint)? {
-                        Some(first) if self.is_stored(partition, push, index, first)? => {
-                            Some(first)
-                        }
-                        _ => None,
-                    }
-                }
-            });
+        let (ledger, fingerprints) = (&self.state.ledger, &push.fingerprints);
+        let mut found = ledger.find_all(kv, dedup, self.now_ms, partition, fingerprints)?;
+        for (index, first) in found.iter_mut().enumerate() {
+            if let Some(known) = first
+                && !self.is_stored(partition, push, index, *known)?
+            {
+                *first = None;
+            }
         }
         Ok(found)
     }

@@ -332,7 +332,17 @@ impl Kv for DiskKv {
         fingerprint: u128,
         oldest: u32,
     ) -> Result<Option<IdRow>, KvError> {
-        self.ids.find(partition, fingerprint, oldest)
+        let found = self.ids.find(partition, &[fingerprint], oldest)?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    fn find_ids(
+        &self,
+        partition: PartitionNumber,
+        fingerprints: &[u128],
+        oldest: u32,
+    ) -> Result<Vec<Option<IdRow>>, KvError> {
+        self.ids.find(partition, fingerprints, oldest)
     }
 
     fn scan_ids(

@@ -124,6 +124,16 @@ pub trait Kv: Send + Sync + 'static {
         oldest: u32,
     ) -> Result<Option<IdRow>, KvError>;
 
+    /// As [`Kv::find_id`], for several ids of one partition; one answer for each, in their order.
+    fn find_ids(
+        &self,
+        partition: PartitionNumber,
+        fingerprints: &[u128],
+        oldest: u32,
+    ) -> Result<Vec<Option<IdRow>>, KvError> {
+        fingerprints.iter().map(|id| self.find_id(partition, *id, oldest)).collect()
+    }
+
     /// The last written row of each id in the partitions of `shard`, one of `count`, in any order.
     fn scan_ids(
         &self,

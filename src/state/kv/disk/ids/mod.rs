@@ -179,21 +179,29 @@ impl Ids {
         self.wake();
     }
 
-    /// The newest row of an id in a generation from `oldest` on.
+    /// The newest row of each id in a generation from `oldest` on. Run by run and not id by id: what is
+    /// asked of one filter one after the other, the processor fetches side by side.
     pub(super) fn find(
         &self,
         partition: PartitionNumber,
-        fingerprint: u128,
+        fingerprints: &[u128],
         oldest: u32,
-    ) -> Result<Option<IdRow>, KvError> {
+    ) -> Result<Vec<Option<IdRow>>, KvError> {
         let shelf = Arc::clone(&self.shared.shelf.read());
-        for run in shelf.runs.iter().filter(|run| run.label.generation >= oldest) {
-            if let Some(row) = run.find(partition, fingerprint).map_err(failed)? {
-                let shard = self.shared.count.of_partition(partition);
-                return Ok((!shelf.is_forgotten(shard, run.label.age)).then_some(row));
+        let shard = self.shared.count.of_partition(partition);
+        let counts = |run: &&Arc<Run>| {
+            run.label.generation >= oldest && !shelf.is_forgotten(shard, run.label.age)
+        };
+        let mut found = vec![None; fingerprints.len()];
+        for run in shelf.runs.iter().filter(counts) {
+            let open = fingerprints.iter().zip(&mut found).filter(|(_, found)| found.is_none());
+            for (fingerprint, found) in open {
+                if run.may_hold(partition, *fingerprint) {
+                    *found = run.find(partition, *fingerprint).map_err(failed)?;
+                }
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// The newest row of each id of a shard.

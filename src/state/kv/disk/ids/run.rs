@@ -88,7 +88,12 @@ impl Run {
         Ok(Self::new(label, count, file, Tail { fences, filter: Filter::read(filter) }))
     }
 
-    /// The row of an id. One read of the disk when it is there, seldom one when it is not.
+    /// `false`: the id is surely not here.
+    pub(super) fn may_hold(&self, partition: PartitionNumber, fingerprint: u128) -> bool {
+        self.filter.may_hold(hash_of(partition, fingerprint))
+    }
+
+    /// The row of an id that may be here. Reads the disk.
     ///
     /// # Errors
     /// `InvalidData` for a damaged page; the disk's error.
@@ -97,9 +102,6 @@ impl Run {
         partition: PartitionNumber,
         fingerprint: u128,
     ) -> io::Result<Option<IdRow>> {
-        if !self.filter.may_hold(hash_of(partition, fingerprint)) {
-            return Ok(None);
-        }
         let rank = Rank::of(self.count, partition, fingerprint);
         let mut bytes = [0; PAGE_BYTES];
         for index in self.pages_of(rank) {
