@@ -718,7 +718,7 @@ async fn options_that_no_queue_can_have_are_refused_and_change_nothing() {
         (&[(1, u64::from(u32::MAX) + 1)], Code::BadOption, "lease_time_s", u64::from(u32::MAX)),
         (&[(13, 2)], Code::BadOption, "retention_enabled", 1),
         (&[(1, 60), (1, 61)], Code::BadOption, "option", 0),
-        (&[(200, 1)], Code::BadOption, "option", 15),
+        (&[(200, 1)], Code::BadOption, "option", 16),
         (&[(1, CENTURY_S + 1)], Code::BadOption, "leaseTime", CENTURY_S),
         (&[(14, 1)], Code::EncryptionKeyMissing, "encryptionEnabled", 0),
     ];

@@ -55,6 +55,8 @@ const TABLE_BYTES: u64 = 4 << 20;
 const OPEN_FILES_MAX: usize = 256;
 /// Written by fjall as the last step of making a database: without it there is none.
 const VERSION_FILE: &str = "version";
+/// How the names of keyspaces began that held transaction ids before they had runs.
+const OLD_IDS_PREFIX: &str = "dedup-";
 /// The keyspace that lists the runs of transaction ids.
 const ID_RUNS: &str = "id-runs";
 
@@ -185,6 +187,11 @@ impl DiskKv {
             .worker_threads(config.worker_threads.max(1))
             .open()
             .map_err(failed)?;
+        if database.list_keyspace_names().iter().any(|name| name.starts_with(OLD_IDS_PREFIX)) {
+            // Forgetting ids would let duplicates in.
+            let reason = "its transaction ids are of an earlier layout".to_owned();
+            return Err(OpenError::Damaged { folder: folder.to_path_buf(), reason });
+        }
         let open = |name| database.keyspace(name, || options(&config)).map_err(failed);
         let manifest = Manifest::new(database.clone(), open(ID_RUNS)?);
         Ok(Self {

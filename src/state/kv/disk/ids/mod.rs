@@ -290,14 +290,23 @@ impl Shared {
         let number = self.take_number();
         let generation = rows.first().map_or(0, |it| it.row.generation);
         let label = Label { number, age: number, generation, rows: rows.len() as u64 };
-        let mut writer = RunWriter::create(&*self.files, label, self.count)?;
-        let mut rows = rows.iter().peekable();
-        while let Some(row) = rows.next() {
-            if rows.peek().is_none_or(|next| next.rank != row.rank) {
-                writer.push(row)?;
+        let write = || {
+            let mut writer = RunWriter::create(&*self.files, label, self.count)?;
+            let mut rows = rows.iter().peekable();
+            while let Some(row) = rows.next() {
+                if rows.peek().is_none_or(|next| next.rank != row.rank) {
+                    writer.push(row)?;
+                }
             }
-        }
-        writer.finish()
+            writer.finish()
+        };
+        write().inspect_err(|_| self.discard(number))
+    }
+
+    /// Removes what was written in vain, perhaps for want of space.
+    fn discard(&self, number: u64) {
+        // Or the next start does.
+        let _ = self.files.remove(&file_name(number));
     }
 
     /// Merges until nothing is worth it.
@@ -315,14 +324,16 @@ impl Shared {
     fn merge(&self, shelf: &Shelf, picked: &[Label]) -> Result<(), KvError> {
         let of_run = |run: &&Arc<Run>| picked.contains(&run.label);
         let inputs: Vec<Arc<Run>> = shelf.runs.iter().filter(of_run).cloned().collect();
-        let Some(output) = self.write_merged(shelf, &inputs).map_err(failed)? else {
-            return Ok(());
-        };
+        let number = self.take_number();
+        let written = self.write_merged(shelf, &inputs, number);
+        let written = written.inspect_err(|_| self.discard(number)).map_err(failed)?;
+        let Some(output) = written else { return Ok(()) };
         let _changing = self.change.lock();
         let is_there = |label: &Label| self.shelf.read().labels().contains(label);
         if !picked.iter().all(is_there) {
             // Dropped meanwhile, all that there was with them.
-            return self.files.remove(&file_name(output.label.number)).map_err(failed);
+            self.discard(number);
+            return Ok(());
         }
         self.manifest.replace(picked, Some(&output.label))?;
         self.swap(|shelf| {
@@ -335,9 +346,14 @@ impl Shared {
     }
 
     /// `None` when the store closes meanwhile.
-    fn write_merged(&self, shelf: &Shelf, inputs: &[Arc<Run>]) -> io::Result<Option<Run>> {
+    fn write_merged(
+        &self,
+        shelf: &Shelf,
+        inputs: &[Arc<Run>],
+        number: u64,
+    ) -> io::Result<Option<Run>> {
         let label = Label {
-            number: self.take_number(),
+            number,
             age: inputs.iter().map(|run| run.label.age).max().unwrap_or(0),
             generation: inputs.first().map_or(0, |run| run.label.generation),
             rows: inputs.iter().map(|run| run.label.rows).sum(),
