@@ -22,8 +22,10 @@ use crate::log::{AppendError, LogFuture, ReadError};
 
 /// How much a shard's log grows for each byte of a checkpoint that is written.
 const GROWTH_PER_BYTE: u64 = 4;
-/// Less of a shard's log than this is read as fast as a checkpoint.
-const BYTES_MIN: u64 = 1 << 20;
+/// A checkpoint is not worth its while for less of a shard's log than this; nor, as far as this allows,
+/// for less than the shard's part of a piece, since space comes back in pieces.
+const BYTES_MIN: u64 = 64 << 10;
+const BYTES_MIN_OF_LARGE_PIECES: u64 = 1 << 20;
 
 const ADD: &str = "INSERT INTO checkpoint_parts (shard, save, part, body) VALUES ($1, $2, $3, $4)";
 
@@ -77,8 +79,10 @@ impl Shared {
         let known = self.kept.lock().get(usize::from(shard)).copied().flatten();
         let (kept_head, size, shard_bytes, log_bytes) = known
             .map_or((0, 0, 0, 0), |it| (it.kept.head, it.kept.bytes, it.shard_bytes, it.log_bytes));
-        let price = size.saturating_mul(GROWTH_PER_BYTE).max(BYTES_MIN);
         let shards = self.heads.len() as u64;
+        let of_piece = self.config.piece_bytes / shards.max(1);
+        let least = of_piece.clamp(BYTES_MIN, BYTES_MIN_OF_LARGE_PIECES);
+        let price = size.saturating_mul(GROWTH_PER_BYTE).max(least);
         let grown = self.shard_bytes(shard).saturating_sub(shard_bytes);
         let all_grown = self.log_bytes().saturating_sub(log_bytes);
         head > kept_head && (grown >= price || all_grown / shards.max(1) >= price)

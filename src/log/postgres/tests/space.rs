@@ -134,14 +134,14 @@ fn a_checkpoint_is_due_when_the_log_has_outgrown_its_price() {
     log.settle();
     append(&log, 0, 0, 1_000);
     assert!(!log.is_due(0, 1), "a small log is no reason");
-    append(&log, 0, 1, 1_100_000);
+    append(&log, 0, 1, 70_000);
     assert!(log.is_due(0, 2) && !log.is_due(1, 0), "nothing to say of shard 1");
     save(&log, 0, 2, &["x"]);
     assert!(!log.is_due(0, 2) && !log.is_due(0, 3));
     // Shard 1 has little to say, but in the end it holds everybody's oldest piece.
     append(&log, 1, 0, 10);
     assert!(!log.is_due(1, 1));
-    append(&log, 0, 2, 6_000_000);
+    append(&log, 0, 2, 400_000);
     assert!(log.is_due(1, 1));
     // A large checkpoint waits until the log has grown by four times as much.
     save(&log, 0, 3, &[&"x".repeat(1 << 20)]);
