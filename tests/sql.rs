@@ -6,6 +6,9 @@
 #[allow(dead_code, reason = "every server here has settings of its own")]
 mod server;
 
+#[path = "support/look.rs"]
+mod look;
+
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "these tests ask a process for little")]
 mod process;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use onrush::config::{Secret, Settings};
-use onrush_client::{Queue, ReceivedMessage, SubscriptionStart};
+use onrush_client::{Queue, QueueOptions, ReceivedMessage};
 use onrush_pgharness::{Cluster, installations};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::look;
 use crate::server::TestServer;
 
 /// How long anything may take that is expected to happen; never how long it does take.
@@ -27,6 +28,55 @@ pub(crate) async fn start(cluster: &Cluster, change: impl FnOnce(&mut Settings))
         change(settings);
     })
     .await
+}
+
+/// The same, and it gives space back as soon as it can, in small pieces.
+pub(crate) async fn start_tidy(cluster: &Cluster) -> TestServer {
+    start(cluster, |settings| {
+        settings.store.segment_bytes = 256 << 10;
+        settings.store.retention_interval_ms = 50;
+        settings.store.checkpoint_interval_ms = 50;
+    })
+    .await
+}
+
+/// How a queue is that lets go of what is done with.
+pub(crate) fn fleeting() -> QueueOptions {
+    QueueOptions { retention_enabled: true, completed_retention_s: 1, ..QueueOptions::default() }
+}
+
+/// Whether the log's first piece was given back.
+pub(crate) fn is_space_back(cluster: &Cluster) -> bool {
+    let oldest = "SELECT min(piece) AS n FROM onrush.pieces";
+    objects(cluster, oldest)[0]["n"] != 0
+}
+
+/// Does something while nothing becomes rows, so that the log keeps what has still to: somebody else
+/// holds the projector's lock and does nothing.
+pub(crate) async fn while_nothing_becomes_rows<T>(
+    cluster: &Cluster,
+    work: impl Future<Output = T>,
+) -> T {
+    let lock = "SELECT pg_advisory_lock(hashtextextended('onrush onrush projector', 0)); \
+                SELECT pg_sleep(1000)";
+    let (done, held) = std::thread::scope(|scope| {
+        // It ends with the statement that ends its session.
+        let holding = scope.spawn(move || cluster.sql("postgres", lock).is_err());
+        let locks = "SELECT count(*) AS n FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                     WHERE l.locktype = 'advisory' AND l.granted AND a.query LIKE '%pg_sleep%' \
+                       AND a.pid <> pg_backend_pid()";
+        while objects(cluster, locks)[0]["n"] == 0 {
+            assert!(!holding.is_finished(), "the lock cannot be had");
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let done = tokio::task::block_in_place(|| runtime.block_on(work));
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()";
+        cluster.sql("postgres", end).unwrap();
+        (done, holding.join().unwrap())
+    });
+    assert!(held, "it held the lock to the end");
+    done
 }
 
 /// A message as anybody may see it.
@@ -89,22 +139,9 @@ fn row(object: &Value) -> (Row, Value) {
     (row, object["payload"].clone())
 }
 
-/// Everything that is kept in a queue, as a group that is new sees it.
-pub(crate) async fn peek(queue: &Queue, group: &str) -> Vec<ReceivedMessage> {
-    let mut all = Vec::new();
-    loop {
-        let pop = queue.pop().group(group).start(SubscriptionStart::Beginning);
-        let popped = pop.batch(1000).partitions(100).auto_ack(true).send().await.unwrap();
-        if popped.is_empty() {
-            return all;
-        }
-        all.extend(popped.messages);
-    }
-}
-
-/// The same as rows, in their order.
+/// Everything that is kept in a queue, as a group that is new sees it, as rows in their order.
 pub(crate) async fn peek_rows(queue: &Queue, group: &str) -> Vec<Row> {
-    let mut rows: Vec<Row> = peek(queue, group).await.iter().map(Row::of).collect();
+    let mut rows: Vec<Row> = look::peek(queue, group).await.iter().map(Row::of).collect();
     rows.sort();
     rows
 }

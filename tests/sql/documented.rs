@@ -72,6 +72,6 @@ fn expected(query: &str) -> Option<usize> {
 }
 
 async fn orders_last_id(client: &onrush_client::Client) -> Value {
-    let popped = crate::desk::peek(&client.queue("orders"), "g").await;
+    let popped = crate::look::peek(&client.queue("orders"), "g").await;
     json!(popped.last().unwrap().id.to_string())
 }

@@ -8,7 +8,10 @@ use onrush_client::{Client, Message, Qos, QueueOptions};
 use onrush_pgharness::Cluster;
 use serde_json::{Value, json};
 
-use crate::desk::{PATIENCE, Row, ask, clusters, objects, peek_rows, rows, start};
+use crate::desk::{
+    PATIENCE, Row, ask, clusters, fleeting, is_space_back, objects, peek_rows, rows, start,
+    start_tidy, while_nothing_becomes_rows,
+};
 use crate::process::ServerProcess;
 use crate::server::TestServer;
 
@@ -228,47 +231,16 @@ async fn push_all_the_time(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_keeps_what_has_still_to_become_rows() {
     let cluster = clusters().remove(0);
-    let server = start(&cluster, |settings| {
-        settings.store.segment_bytes = 256 << 10;
-        settings.store.retention_interval_ms = 50;
-        settings.store.checkpoint_interval_ms = 50;
-    })
-    .await;
+    let server = start_tidy(&cluster).await;
     let client = server.client().await;
-    let options = QueueOptions {
-        retention_enabled: true,
-        completed_retention_s: 1,
-        ..QueueOptions::default()
-    };
-    // Somebody else holds the projector's lock and does nothing.
-    let lock = "SELECT pg_advisory_lock(hashtextextended('onrush onrush projector', 0)); \
-                SELECT pg_sleep(1000)";
-    let holder = std::thread::scope(|scope| {
-        let held = AtomicBool::new(false);
-        let cluster = &cluster;
-        // It ends with the statement that ends its session.
-        let holding = scope.spawn(move || cluster.sql("postgres", lock).is_err());
-        while !held.load(Ordering::Relaxed) {
-            let locks = "SELECT count(*) AS n FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-                         WHERE l.locktype = 'advisory' AND a.query LIKE '%pg_sleep%' \
-                           AND a.pid <> pg_backend_pid()";
-            held.store(objects(cluster, locks)[0]["n"] != json!(0), Ordering::Relaxed);
-        }
-        let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(fill(cluster, &client, options)));
-        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()";
-        cluster.sql("postgres", end).unwrap();
-        holding.join().unwrap()
-    });
-    assert!(holder, "it held the lock to the end");
+    let options = fleeting();
+    while_nothing_becomes_rows(&cluster, fill(&cluster, &client, options)).await;
     caught_up(&cluster).await;
     let seqs: Vec<u64> = rows_of(&cluster, "rows").iter().map(|row| row.seq).collect();
     assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
     assert!(seqs.len() >= 16 * 8);
-    let oldest = "SELECT min(piece) AS n FROM onrush.pieces";
     let deadline = Instant::now() + PATIENCE;
-    while objects(&cluster, oldest)[0]["n"] == json!(0) {
+    while !is_space_back(&cluster) {
         assert!(Instant::now() < deadline, "its space does not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

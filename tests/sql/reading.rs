@@ -1,10 +1,16 @@
 //! The view and the function `messages`, and the names that they need.
 
-use onrush_client::{Client, Message, Qos};
+use std::time::Instant;
+
+use onrush_client::{Client, Message, Qos, Queue, QueueOptions};
 use onrush_pgharness::Cluster;
 use serde_json::{Value, json};
 
-use crate::desk::{Row, ask, clusters, objects, peek, peek_rows, rows, start};
+use crate::desk::{
+    PATIENCE, Row, ask, clusters, fleeting, is_space_back, objects, peek_rows, rows, start,
+    start_tidy, while_nothing_becomes_rows,
+};
+use crate::look::peek;
 use crate::server::TestServer;
 
 /// Names with letters of many kinds, and what SQL would rather not see in a name.
@@ -185,41 +191,48 @@ async fn a_queue_that_is_deleted_and_made_again_shows_only_what_is_new() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_again_to_give_space_back_shows_once() {
     let cluster = clusters().remove(0);
-    let server = start(&cluster, |settings| {
-        settings.store.segment_bytes = 256 << 10;
-        settings.store.retention_interval_ms = 50;
-        settings.store.checkpoint_interval_ms = 50;
-    })
-    .await;
+    let server = start_tidy(&cluster).await;
     let client = server.client().await;
     let kept = client.queue("kept");
-    kept.push((0..50).map(|n| Message::json(&n))).await.unwrap();
+    // So that its old place cannot go while nothing becomes rows.
+    kept.config(QueueOptions::default()).sql_rows(true).create().await.unwrap();
     let noise = client.queue("noise");
-    let options = onrush_client::QueueOptions {
-        retention_enabled: true,
-        completed_retention_s: 1,
-        ..Default::default()
-    };
-    noise.config(options).create().await.unwrap();
+    noise.config(fleeting()).create().await.unwrap();
     let copies = "SELECT count(*) AS n FROM onrush.log, onrush.entry_batches(body, NULL, 0) b \
                   JOIN onrush.partitions USING (number) JOIN onrush.queues q USING (queue) \
                   WHERE q.name = 'kept'";
-    let oldest = "SELECT min(piece) AS n FROM onrush.pieces";
-    let expected = peek_rows(&kept, "g").await;
-    let deadline = std::time::Instant::now() + crate::desk::PATIENCE;
-    let mut seen_twice = false;
-    while objects(&cluster, oldest)[0]["n"].as_u64() == Some(0) {
-        assert!(std::time::Instant::now() < deadline, "no space comes back");
-        noise.push((0..16).map(|_| Message::bytes(vec![b'n'; 16 << 10]))).await.unwrap();
-        let popped = noise.pop().batch(1000).send().await.unwrap();
-        client.ack(&popped).await.unwrap();
-        seen_twice |= objects(&cluster, copies)[0]["n"].as_u64() > Some(1);
-        let found: Vec<Row> =
-            rows(&cluster, "onrush.messages('kept')").into_iter().map(|(row, _)| row).collect();
-        assert_eq!(found, expected);
+    let expected = while_nothing_becomes_rows(&cluster, async {
+        kept.push((0..50).map(|n| Message::json(&n))).await.unwrap();
+        let expected = peek_rows(&kept, "g").await;
+        let deadline = Instant::now() + PATIENCE;
+        while objects(&cluster, copies)[0]["n"].as_u64() < Some(2) {
+            assert!(Instant::now() < deadline, "it is never written again");
+            make_noise(&client, &noise).await;
+        }
+        assert_eq!(shown(&cluster), expected, "while it is there twice");
+        expected
+    })
+    .await;
+    let deadline = Instant::now() + PATIENCE;
+    while !is_space_back(&cluster) {
+        assert!(Instant::now() < deadline, "no space comes back");
+        make_noise(&client, &noise).await;
+        assert_eq!(shown(&cluster), expected);
     }
-    assert!(seen_twice, "it was never there twice, so this proves nothing");
+    assert_eq!(shown(&cluster), expected, "when its old place is gone");
     server.stop().await;
+}
+
+/// Messages that are pushed and done with, so that the log has something to give back.
+async fn make_noise(client: &Client, noise: &Queue) {
+    noise.push((0..16).map(|_| Message::bytes(vec![b'n'; 16 << 10]))).await.unwrap();
+    let popped = noise.pop().batch(1000).send().await.unwrap();
+    client.ack(&popped).await.unwrap();
+}
+
+/// What the function shows of the queue that is kept.
+fn shown(cluster: &Cluster) -> Vec<Row> {
+    rows(cluster, "onrush.messages('kept')").into_iter().map(|(row, _)| row).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -287,8 +287,8 @@ mod tests {
 
     #[test]
     fn keeps_the_contract_of_all_stores() {
-        contract::check_all(&|| MemoryKv::new());
-        contract::check_all(&|| MemoryKv::with_crashes());
+        contract::check_all(&|| Box::new(MemoryKv::new()));
+        contract::check_all(&|| Box::new(MemoryKv::with_crashes()));
     }
 
     fn put(key: &str, value: &str) -> RowChange {

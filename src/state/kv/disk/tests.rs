@@ -1,6 +1,7 @@
 //! Rows on disk: the contract, deaths, damage, and the limit of rows in memory.
 
 use std::fs;
+use std::ops::Deref;
 
 use super::super::contract::{self, count, id};
 use super::*;
@@ -19,54 +20,11 @@ struct Temporary {
     _folder: tempfile::TempDir,
 }
 
-impl Kv for Temporary {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.kv.get(space, key)
-    }
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
-    ) -> Result<(), KvError> {
-        self.kv.scan(space, from, to, visit)
-    }
-    fn last(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Option<(Bytes, Bytes)>, KvError> {
-        self.kv.last(space, from, to)
-    }
-    fn write_with_ids(&self, changes: &[RowChange], ids: Vec<IdRow>) -> Result<(), KvError> {
-        self.kv.write_with_ids(changes, ids)
-    }
-    fn persist(&self) -> Result<(), KvError> {
-        self.kv.persist()
-    }
-    fn find_id(
-        &self,
-        partition: PartitionNumber,
-        fingerprint: u128,
-        oldest: u32,
-    ) -> Result<Option<IdRow>, KvError> {
-        self.kv.find_id(partition, fingerprint, oldest)
-    }
-    fn scan_ids(
-        &self,
-        shard: ShardId,
-        count: ShardCount,
-        visit: &mut dyn FnMut(&IdRow) -> Scan,
-    ) -> Result<(), KvError> {
-        self.kv.scan_ids(shard, count, visit)
-    }
-    fn forget_ids(&self, shard: ShardId, count: ShardCount) -> Result<(), KvError> {
-        self.kv.forget_ids(shard, count)
-    }
-    fn drop_generations_before(&self, oldest_kept: u32) -> Result<(), KvError> {
-        self.kv.drop_generations_before(oldest_kept)
+impl Deref for Temporary {
+    type Target = DiskKv;
+
+    fn deref(&self) -> &DiskKv {
+        &self.kv
     }
 }
 
@@ -308,7 +266,7 @@ fn rows_in_memory_stay_within_the_limit_over_many_spaces() {
     let mut highest = 0;
     for n in 0..4_000u32 {
         store.write(&[put(space(n), &n.to_le_bytes(), &[3; 40])]).unwrap();
-        highest = highest.max(store.kv.write_buffer_bytes());
+        highest = highest.max(store.write_buffer_bytes());
     }
     // Without relief it would be 4,000 rows of more than 100 bytes. Sealed memtables that wait
     // for the one worker count too, so the limit may be passed for a while.
