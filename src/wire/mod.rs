@@ -1,8 +1,10 @@
 //! The porch: what comes in here, and in which shape it goes on.
 //!
 //! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
-//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes.
+//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes, and
+//! [`auth`] says who may do what.
 
+pub mod auth;
 pub mod codes;
 pub mod http;
 pub mod tcp;

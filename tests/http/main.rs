@@ -15,3 +15,4 @@ mod control;
 mod doors;
 mod pop;
 mod push;
+mod roles;

@@ -1,8 +1,8 @@
 //! The routes beside the message path: queues, dead letters, health, figures.
 //!
-//! In: whatever the message path does not take. Out: a router that answers in the dialect of the
-//! prefix it is asked under; a path or method that it does not know gets a refusal in JSON like any
-//! other. Called by `route`.
+//! In: whatever the message path does not take. Out: their rows of the table, and a router that
+//! answers in the dialect of the prefix it is asked under; a path or method that it does not know
+//! gets a refusal in JSON like any other. Called by `table` and `listen`.
 
 use std::sync::Arc;
 
@@ -10,41 +10,71 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
-use axum::routing::{get, post};
-use hyper::Uri;
+use hyper::{StatusCode, Uri};
 
-use crate::wire::http::status::{Answer, Failure};
+use crate::wire::http::status::{Answer, Failure, bytes};
+use crate::wire::http::table::{
+    self, ADMIN, PUBLIC, READ_ONLY, READ_WRITE, Row, delete, get, post,
+};
 use crate::wire::http::{Api, dead, health, maintenance, metrics, queues, route};
 
 type Door = State<Arc<Api>>;
 
 /// All routes, for both ways in. Bodies are read, and limited, before they come here.
 pub(super) fn router(root: Arc<Api>, queen: Arc<Api>) -> Router {
-    routes(root)
-        .nest(route::QUEEN, routes(queen))
+    table::router(root)
+        .nest(route::QUEEN, table::router(queen))
         .fallback(|uri: Uri| async move { route::nowhere(uri.path()).answer() })
         .method_not_allowed_fallback(|| async { route::wrong_method().answer() })
         .layer(DefaultBodyLimit::disable())
 }
 
-fn routes(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/api/v1/configure", post(configure))
-        .route("/api/v1/resources/queues", get(list_queues))
-        // The empty name is legal, and its path has no segment for it.
-        .route("/api/v1/resources/queues/", get(get_nameless).delete(delete_nameless))
-        .route("/api/v1/resources/queues/{queue}", get(get_queue).delete(delete_queue))
-        .route("/api/v1/dlq", get(list_dead))
-        .route("/api/v1/system/maintenance", get(show_maintenance).post(set_maintenance))
-        .route(
-            "/api/v1/system/maintenance/pop",
-            get(show_pop_maintenance).post(set_pop_maintenance),
-        )
-        .route("/health", get(health))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(api)
+/// The routes of this file.
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = queue_rows();
+    rows.extend(server_rows());
+    rows
+}
+
+#[rustfmt::skip]
+fn queue_rows() -> Vec<Row> {
+    const QUEUES: &str = "/api/v1/resources/queues";
+    // The empty name is legal, and its path has no segment for it.
+    const NAMELESS: &str = "/api/v1/resources/queues/";
+    const QUEUE: &str = "/api/v1/resources/queues/{queue}";
+    vec![
+        post("/api/v1/configure", READ_WRITE, "configureQueue",
+            "Make a queue or replace all of its settings", configure),
+        get(QUEUES, READ_ONLY, "listQueues", "All queues, newest first", list_queues),
+        get(NAMELESS, READ_ONLY, "getNamelessQueue", "The queue without a name", get_nameless),
+        delete(NAMELESS, ADMIN, "deleteNamelessQueue",
+            "Delete the queue without a name, with all it holds", delete_nameless),
+        get(QUEUE, READ_ONLY, "getQueue", "One queue with its settings", get_queue),
+        delete(QUEUE, ADMIN, "deleteQueue", "Delete a queue with all it holds", delete_queue),
+        get("/api/v1/dlq", READ_ONLY, "listDeadLetters", "Dead letters of a queue", list_dead),
+    ]
+}
+
+#[rustfmt::skip]
+fn server_rows() -> Vec<Row> {
+    const MAINTENANCE: &str = "/api/v1/system/maintenance";
+    const POP_MAINTENANCE: &str = "/api/v1/system/maintenance/pop";
+    vec![
+        get(MAINTENANCE, ADMIN, "getMaintenance",
+            "Whether pushes are held back, and what waits", show_maintenance),
+        post(MAINTENANCE, ADMIN, "setMaintenance",
+            "Hold pushes back, or no longer", set_maintenance),
+        get(POP_MAINTENANCE, ADMIN, "getPopMaintenance",
+            "Whether pops find nothing", show_pop_maintenance),
+        post(POP_MAINTENANCE, ADMIN, "setPopMaintenance",
+            "Let pops find nothing, or no longer", set_pop_maintenance),
+        get("/health", PUBLIC, "getHealth", "Whether the server and its store work", health),
+        get("/livez", PUBLIC, "getLiveness", "Whether the process lives", health::live),
+        get("/readyz", PUBLIC, "getReadiness", "Whether new work is taken", ready),
+        get("/metrics", PUBLIC, "getMetrics", "Figures of the server", metrics),
+        get("/openapi.json", PUBLIC, "getDescription",
+            "This description of the API", describe),
+    ]
 }
 
 fn settle(result: Result<Answer, Failure>) -> Answer {
@@ -111,6 +141,10 @@ async fn ready(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 
 async fn metrics(State(api): Door) -> Answer {
     metrics::answer(&api).await
+}
+
+async fn describe(State(api): Door) -> Answer {
+    bytes(StatusCode::OK, "application/json", api.description.clone())
 }
 
 fn undecodable(rejection: &PathRejection) -> Answer {

@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use crate::wire::Rooms;
 use crate::wire::http::pace::{Pace, PaceLimits, Paced};
 use crate::wire::http::route::{self, Doors};
+use crate::wire::http::table::{self, Rules};
 use crate::wire::http::{Api, Config, admin};
 
 /// How often the meter takes a sample.
@@ -35,7 +36,8 @@ pub async fn serve(
     let (root, queen) = Api::pair(Arc::clone(&rooms), Arc::clone(&config), stop.clone());
     let router = admin::router(Arc::clone(&root), Arc::clone(&queen));
     let meter = Arc::clone(&root.meter);
-    let doors = Arc::new(Doors { root, queen, router });
+    let rules = Rules::of(&table::labels());
+    let doors = Arc::new(Doors { root, queen, router, rules });
     let room = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
     let mut samples = tokio::time::interval(SAMPLE);

@@ -8,6 +8,7 @@
 //! | file | decides |
 //! |---|---|
 //! | [`listen`] | which connections are served, and until when; `pace` how slow they may be |
+//! | `table` | which routes there are and who may use each; `openapi` writes it down |
 //! | `route` | which function answers; `admin` the routes beside the message path |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
@@ -32,6 +33,7 @@ pub mod listen;
 mod maintenance;
 mod metrics;
 mod names;
+mod openapi;
 mod options;
 mod pace;
 mod pop;
@@ -44,11 +46,13 @@ mod queues;
 mod route;
 mod shape;
 mod status;
+mod table;
 mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onrush_protocol::batch::BatchLimits;
 use tokio::sync::watch;
 
@@ -128,6 +132,8 @@ struct Api {
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
+    /// The description of the API for programs.
+    description: Bytes,
 }
 
 impl Api {
@@ -142,7 +148,8 @@ impl Api {
         let meter = Arc::default();
         let last_look = Arc::default();
         let turn = Arc::default();
-        let with = |dialect| {
+        let labels = table::labels();
+        let with = |dialect, base| {
             Arc::new(Self {
                 rooms: Arc::clone(&rooms),
                 config: Arc::clone(&config),
@@ -153,9 +160,10 @@ impl Api {
                 stop: stop.clone(),
                 started_us,
                 dialect,
+                description: openapi::document(&labels, base),
             })
         };
-        (with(config.dialect), with(Dialect::Queen))
+        (with(config.dialect, "/"), with(Dialect::Queen, route::QUEEN))
     }
 
     /// Waits until the server stops.

@@ -15,16 +15,19 @@ use hyper::{Method, Request, StatusCode};
 use onrush_protocol::code::Code;
 use tower::ServiceExt;
 
+use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::body::{self, BodyLimits};
 use crate::wire::http::status::{Answer, Failure};
+use crate::wire::http::table::{Label, READ_WRITE, Row, Rules, Verb, hot};
 use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
 use crate::wire::token;
 
-/// The two ways in, and the router behind them.
+/// The two ways in, the router behind them, and who may.
 pub(super) struct Doors {
     pub(super) root: Arc<Api>,
     pub(super) queen: Arc<Api>,
     pub(super) router: Router,
+    pub(super) rules: Rules,
 }
 
 /// The prefix of Queen's dialect.
@@ -39,6 +42,76 @@ enum Hot<'a> {
     Ack,
     AckBatch,
     Extend { lease_id: &'a str },
+}
+
+const PUSH: Label = Label {
+    verb: Verb::Post,
+    path: "/api/v1/push",
+    level: READ_WRITE,
+    id: "push",
+    summary: "Push messages, to any queues and partitions",
+};
+const POP_QUEUE: Label = Label {
+    verb: Verb::Get,
+    path: "/api/v1/pop/queue/{queue}",
+    level: READ_WRITE,
+    id: "popQueue",
+    summary: "Pop from any partition of a queue",
+};
+const POP_PARTITION: Label = Label {
+    verb: Verb::Get,
+    path: "/api/v1/pop/queue/{queue}/partition/{partition}",
+    level: READ_WRITE,
+    id: "popPartition",
+    summary: "Pop from one partition",
+};
+const DISCOVER: Label = Label {
+    verb: Verb::Get,
+    path: "/api/v1/pop",
+    level: READ_WRITE,
+    id: "popDiscovered",
+    summary: "Pop from any queue of a namespace or task",
+};
+const ACK: Label = Label {
+    verb: Verb::Post,
+    path: "/api/v1/ack",
+    level: READ_WRITE,
+    id: "ack",
+    summary: "Say what became of a message",
+};
+const ACK_BATCH: Label = Label {
+    verb: Verb::Post,
+    path: "/api/v1/ack/batch",
+    level: READ_WRITE,
+    id: "ackBatch",
+    summary: "Say what became of many messages",
+};
+const EXTEND: Label = Label {
+    verb: Verb::Post,
+    path: "/api/v1/lease/{leaseId}/extend",
+    level: READ_WRITE,
+    id: "extendLease",
+    summary: "Hold a lease for longer",
+};
+
+/// The routes of the message path.
+pub(super) fn rows() -> Vec<Row> {
+    [PUSH, POP_QUEUE, POP_PARTITION, DISCOVER, ACK, ACK_BATCH, EXTEND].map(hot).into()
+}
+
+impl Hot<'_> {
+    /// Its row.
+    fn label(&self) -> &'static Label {
+        match self {
+            Self::Push => &PUSH,
+            Self::Pop { partition: None, .. } => &POP_QUEUE,
+            Self::Pop { partition: Some(_), .. } => &POP_PARTITION,
+            Self::Discover => &DISCOVER,
+            Self::Ack => &ACK,
+            Self::AckBatch => &ACK_BATCH,
+            Self::Extend { .. } => &EXTEND,
+        }
+    }
 }
 
 impl Doors {
@@ -56,8 +129,12 @@ impl Doors {
 pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer {
     let (head, incoming) = request.into_parts();
     let (api, path) = doors.enter(head.uri.path());
-    let refused = admit(api, &head, path);
     let hot = find(&head.method, path);
+    let level = match &hot {
+        Some(hot) => hot.label().level,
+        None => doors.rules.level(&head.method, path),
+    };
+    let refused = admit(api, &head, level);
     let answered = match (refused, hot) {
         (Err(refused), _) => Err(refused),
         (Ok(()), Some(hot)) => take(api, &head, hot, incoming).await,
@@ -66,12 +143,12 @@ pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer 
     answered.unwrap_or_else(|failure| failure.answer())
 }
 
-/// Who may enter. Health and figures are public, so that whoever watches needs no secret.
-fn admit(api: &Api, head: &Parts, path: &str) -> Result<(), Failure> {
-    let is_public = matches!(path, "/health" | "/livez" | "/readyz" | "/metrics");
+/// Lets a request in whose sender may do what it asks for.
+fn admit(api: &Api, head: &Parts, level: Level) -> Result<(), Failure> {
     let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     let presented = presented.and_then(bearer);
-    if is_public || token::matches(api.config.token.as_deref(), presented) {
+    let is_known = token::matches(api.config.token.as_deref(), presented);
+    if level.allows(is_known.then_some(Role::Admin)) {
         return Ok(());
     }
     Err(Failure::new(Code::Unauthenticated, "a bearer token is required"))
@@ -205,6 +282,24 @@ mod tests {
             assert_eq!(post(path), None, "{path}");
         }
         assert_eq!(get("/api/v1/pop/queue/a/partition/b/c"), None);
+    }
+
+    #[test]
+    fn every_row_of_the_message_path_is_found_and_every_route_has_its_row() {
+        let rows = rows();
+        for row in &rows {
+            let method = if row.label.verb == Verb::Get { Method::GET } else { Method::POST };
+            let path = row.label.path.replace(['{', '}'], "");
+            let hot = find(&method, &path).unwrap_or_else(|| panic!("{path} is not found"));
+            assert_eq!(hot.label(), &row.label);
+        }
+        let pop = |partition| Hot::Pop { queue: "q", partition };
+        let extend = Hot::Extend { lease_id: "x" };
+        for hot in
+            [Hot::Push, Hot::Discover, Hot::Ack, Hot::AckBatch, extend, pop(None), pop(Some("p"))]
+        {
+            assert!(rows.iter().any(|row| row.label == *hot.label()), "{hot:?} has no row");
+        }
     }
 
     #[test]
