@@ -41,7 +41,7 @@ use seeds::number;
 fn spawn(folder: &Path, url: &str) -> ServerProcess {
     let url = format!("database.url={url}");
     // Every commit that can be is parted in two, however small.
-    let halves = "database.halves_bytes_min=1";
+    let halves = "database.parts_bytes_min=1";
     ServerProcess::spawn_with(folder, &[&url, halves, "store.checkpoint_interval_ms=100"])
 }
 

@@ -41,7 +41,7 @@ fn cluster(is_newest: bool) -> Cluster {
 fn spawn(folder: &Path, number: usize, cluster: &Cluster) -> ServerProcess {
     let url = format!("database.url={}", cluster.url("postgres"));
     // Every commit that can be is parted in two, however small.
-    let halves = "database.halves_bytes_min=1";
+    let halves = "database.parts_bytes_min=1";
     let settings = [url.as_str(), halves, "store.checkpoint_interval_ms=100"];
     ServerProcess::spawn_with(&folder.join(number.to_string()), &settings)
 }

@@ -86,7 +86,7 @@ impl Bench {
             checkpoint_interval_ms: 10,
             sole_writer: false,
             follow_interval_ms: 5,
-            halves_bytes_min: 1,
+            parts_bytes_min: 1,
             ..Config::default()
         };
         let (engine, telemetry) = ground.start(replica, config);

@@ -181,6 +181,12 @@ impl Buffers {
         rings
     }
 
+    /// The bytes that wait in a shard.
+    #[must_use]
+    pub fn waiting_bytes(&self, shard: ShardId) -> u64 {
+        self.shelves.get(usize::from(shard)).map_or(0, |shelf| shelf.lock().bytes())
+    }
+
     /// When a shard wants its next commit, in the clock's microseconds: 0 = now.
     #[must_use]
     pub fn due_us(&self, shard: ShardId) -> Option<u64> {

@@ -11,6 +11,8 @@ use crate::buffer::ring::{Placed, Ring, RingLimits};
 #[derive(Debug, Default)]
 pub struct Shelf {
     rings: Vec<Ring>,
+    /// Of all rings together.
+    bytes: u64,
     by_name: HashTable<usize>,
 }
 
@@ -19,6 +21,12 @@ impl Shelf {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rings.is_empty()
+    }
+
+    /// The bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Takes a push; returns how many messages wait in its ring.
@@ -45,7 +53,9 @@ impl Shelf {
         let Some(ring) = self.rings.get_mut(at) else {
             return Err((push, Full::Ring { messages_max, bytes_max }));
         };
+        let bytes = push.bytes();
         ring.push(push, limits)?;
+        self.bytes += bytes;
         Ok(ring.messages())
     }
 
@@ -59,6 +69,7 @@ impl Shelf {
         let whole = whole.count();
         if whole == self.rings.len() {
             self.by_name.clear();
+            self.bytes = 0;
             return std::mem::take(&mut self.rings);
         }
         let mut taken: Vec<Ring> = self.rings.drain(..whole).collect();
@@ -68,6 +79,7 @@ impl Shelf {
             taken.push(first.split(bytes_max));
         }
         self.rings.retain(|ring| !ring.pending.is_empty());
+        self.bytes = self.rings.iter().map(Ring::bytes).sum();
         self.reindex();
         taken
     }

@@ -177,9 +177,9 @@ settings! {
         /// How often a server that has nothing else to do looks at what others did; where it hears of
         /// that from them, once a second is enough. At an hour it looks only when it must.
         follow_interval_ms: u64 = 50, Rule::Millis { min: 1, max: HOUR };
-        /// Pushes of at least so many bytes together are committed as two halves side by side, on two
+        /// Pushes of at least so many bytes together are committed in parts side by side, on as many
         /// connections: the database works on a commit in one process.
-        halves_bytes_min: u64 = 256 * 1024, Rule::Bytes { min: 1, max: 16 * 1024 * GIB };
+        parts_bytes_min: u64 = 256 * 1024, Rule::Bytes { min: 1, max: 16 * 1024 * GIB };
     }
 
     /// The log that takes pushes while the store is away, or while they are held back on purpose.

@@ -137,7 +137,7 @@ fn open_on_database(
     let config = shard::Config {
         sole_writer: false,
         follow_interval_ms: settings.database.follow_interval_ms,
-        halves_bytes_min: settings.database.halves_bytes_min,
+        parts_bytes_min: settings.database.parts_bytes_min,
         ..shard_config(settings)
     };
     let engine = Engine::start(replica, parts, config).doing("starting the engine's threads")?;

@@ -386,6 +386,12 @@ impl Inbox {
         }
     }
 
+    /// Whether no command waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().commands.is_empty()
+    }
+
     /// Takes all commands.
     #[must_use]
     pub fn take(&self) -> Vec<Command> {

@@ -204,6 +204,14 @@ impl Lane {
         self.replica.catalog.catalog().maintenance().push
     }
 
+    /// Whether every push goes to the store, and none waits in the failover log to go before.
+    pub(super) fn takes_all_pushes(&self) -> bool {
+        let has_backlog = |standby: &Standby| {
+            standby.probe_at_us.is_some() || !standby.gate.is_open() || self.holds_back_pushes()
+        };
+        !self.standby.as_ref().is_some_and(has_backlog)
+    }
+
     /// When the lane should look after the failover log, in the clock's microseconds.
     pub(super) fn next_failover_us(&self) -> Option<u64> {
         let standby = self.standby.as_ref()?;

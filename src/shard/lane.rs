@@ -39,7 +39,7 @@ use crate::telemetry::Telemetry;
 /// Pause of a retention that has more to let go of than one commit should.
 const RETENTION_PAUSE_US: u64 = 200_000;
 /// Bytes of one commit: bounds how long one producer's burst delays another's receipt.
-const COMMIT_BYTES_MAX: u64 = 16 << 20;
+pub(super) const COMMIT_BYTES_MAX: u64 = 16 << 20;
 /// How often an append whose answer was lost, or that lost a race, is taken up again.
 const TRIES_MAX: u32 = 1000;
 /// Commits that may fail in a row while the engine stops; then what waits is given up.
@@ -164,26 +164,38 @@ impl Lane {
         };
         // What is held counts: else an outage would pile up more than one append can take.
         let held = work.rings.iter().flat_map(|(_, rings)| rings).map(Ring::bytes).sum();
-        let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
-        let shards = self.replica.count().get();
-        for step in 0..shards {
-            // Another shard is first each time, so that a full commit starves nobody.
-            let shard = (self.rotation as u16).wrapping_add(step) % shards;
-            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= horizon_us);
-            if (is_due || self.stopping.is_some()) && room > 0 {
-                let rings = self.buffers.drain(shard, room);
-                room = room.saturating_sub(rings.iter().map(Ring::bytes).sum());
-                if !rings.is_empty() {
-                    work.rings.push((shard, rings));
-                }
-            }
-        }
-        self.rotation = self.rotation.wrapping_add(1);
+        let room = COMMIT_BYTES_MAX.saturating_sub(held);
+        work.rings.append(&mut self.drain_due(room, horizon_us, &|_| true));
         self.go_round_the_store(&mut work);
         if !self.is_down() {
             self.plan_upkeep(&mut work);
         }
         work
+    }
+
+    /// Takes the pushes that are due by then of shards that may be committed, up to about so many bytes.
+    pub(super) fn drain_due(
+        &mut self,
+        mut room: u64,
+        horizon_us: u64,
+        may: &dyn Fn(ShardId) -> bool,
+    ) -> Vec<(ShardId, Vec<Ring>)> {
+        let mut drained = Vec::new();
+        let shards = self.replica.count().get();
+        for step in 0..shards {
+            // Another shard is first each time, so that a full commit starves nobody.
+            let shard = (self.rotation as u16).wrapping_add(step) % shards;
+            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= horizon_us);
+            if (is_due || self.stopping.is_some()) && room > 0 && may(shard) {
+                let rings = self.buffers.drain(shard, room);
+                room = room.saturating_sub(rings.iter().map(Ring::bytes).sum());
+                if !rings.is_empty() {
+                    drained.push((shard, rings));
+                }
+            }
+        }
+        self.rotation = self.rotation.wrapping_add(1);
+        drained
     }
 
     /// For each pop that has just come, calls one that has waited longer for the same: what this
@@ -222,8 +234,8 @@ impl Lane {
     fn commit(&mut self, mut work: Work) {
         self.take_own_commands(&mut work);
         self.seen_own.clear();
-        match self.halves(work) {
-            Ok(halves) => self.commit_halves(halves),
+        match self.parts(work) {
+            Ok(parts) => self.commit_side_by_side(parts),
             Err(work) => self.commit_whole(*work, None),
         }
     }

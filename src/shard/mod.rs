@@ -14,8 +14,8 @@ pub mod command;
 pub mod failover;
 mod find;
 mod finish;
+mod flights;
 mod follow;
-mod halves;
 pub mod hot;
 pub mod labels;
 mod lane;
@@ -79,9 +79,9 @@ pub struct Config {
     /// Where others append too: how often to look at what they did, milliseconds. While the log hears
     /// of it from them, a second at least; from an hour on, only when it must.
     pub follow_interval_ms: u64,
-    /// Where the log works on two appends side by side: fewer bytes of pushes than this are not worth
-    /// two round trips.
-    pub halves_bytes_min: u64,
+    /// Where the log works on several appends side by side: fewer bytes of pushes than this are not
+    /// worth a round trip for each.
+    pub parts_bytes_min: u64,
 }
 
 impl Default for Config {
@@ -95,7 +95,7 @@ impl Default for Config {
             compaction_live_ratio: 0.25,
             sole_writer: true,
             follow_interval_ms: 50,
-            halves_bytes_min: 256 << 10,
+            parts_bytes_min: 256 << 10,
         }
     }
 }

@@ -76,7 +76,7 @@ fn station(
         checkpoint_interval_ms: 10,
         sole_writer: false,
         follow_interval_ms: 10,
-        halves_bytes_min: 1,
+        parts_bytes_min: 1,
         ..Config::default()
     };
     let replica = Replica::new(shards, StoreKey([5; 16]));

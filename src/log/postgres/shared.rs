@@ -4,7 +4,7 @@
 //! best one known. Called by `append`, `read`, `upkeep` and `checkpoints`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ use super::witness::Witness;
 use crate::base::place::ShardId;
 
 /// Connections for appending.
-pub(super) const WRITERS: usize = 2;
+pub(super) const WRITERS: usize = 4;
 
 /// The log but for its thread.
 pub(super) struct Shared {
@@ -34,8 +34,8 @@ pub(super) struct Shared {
     /// Two appends to different shards go side by side: each connection is served by a process of the
     /// database of its own.
     pub(super) writers: [Link; WRITERS],
-    /// Appends under way.
-    pub(super) appending: AtomicUsize,
+    /// Which of them an append uses.
+    pub(super) appending: [AtomicBool; WRITERS],
     pub(super) follower: Link,
     pub(super) bodies: Link,
     pub(super) upkeep: Link,
@@ -71,7 +71,7 @@ impl Shared {
         Self {
             runtime: tokio::runtime::Handle::current(),
             writers: std::array::from_fn(|_| link(Role::Writer)),
-            appending: AtomicUsize::new(0),
+            appending: Default::default(),
             follower: link(Role::Follower),
             bodies: link(Role::Bodies),
             upkeep: link(Role::Upkeep),
@@ -94,16 +94,16 @@ impl Shared {
 
     /// A session to append with: one that no other append uses, if there is one.
     pub(super) fn writer(&self) -> Result<(Arc<Session>, Appending<'_>), String> {
-        let others = self.appending.fetch_add(1, Ordering::AcqRel);
-        let appending = Appending(&self.appending);
+        let free = self.appending.iter().position(|is_used| !is_used.swap(true, Ordering::AcqRel));
+        let appending = Appending(free.and_then(|at| self.appending.get(at)));
         let [first, ..] = &self.writers;
-        let session = self.writers.get(others).unwrap_or(first).session()?;
+        let session = free.and_then(|at| self.writers.get(at)).unwrap_or(first).session()?;
         Ok((session, appending))
     }
 
     /// Whether another append is under way beside the caller's.
     pub(super) fn is_accompanied(&self) -> bool {
-        self.appending.load(Ordering::Acquire) > 1
+        self.appending.iter().filter(|is_used| is_used.load(Ordering::Acquire)).count() > 1
     }
 
     /// A future with a deadline, by the log's own timers: whoever polls it may have none.
@@ -162,11 +162,14 @@ impl Shared {
     }
 }
 
-/// An append under way, until it is dropped.
-pub(super) struct Appending<'a>(&'a AtomicUsize);
+/// An append under way, until it is dropped, and the mark of the session that is its own; an append
+/// that shares the session of another has none.
+pub(super) struct Appending<'a>(Option<&'a AtomicBool>);
 
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        if let Some(is_used) = self.0 {
+            is_used.store(false, Ordering::Release);
+        }
     }
 }

@@ -1,0 +1,209 @@
+//! Several appends at once: where the store works on two appends side by side, many pushes are
+//! committed by shards that have nothing to do with each other, and while one append is under way the
+//! next one is decided. A database spends most of an append in one process for each connection, while
+//! the lane waits; so its processes, the lane and the producers use the machine's cores together, and
+//! commits share their syncs.
+//!
+//! In: work that is nothing but pushes. Out: it and what came after it committed, until something
+//! else than pushes waits. Called by the lane.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use crate::base::place::ShardId;
+use crate::buffer::Buffers;
+use crate::buffer::ring::Ring;
+use crate::log::{Append, AppendError};
+use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, Offered};
+use crate::shard::round::{Plan, Work};
+
+/// How often to look whether enough pushes have come for a further append, while others are under way.
+/// Nobody rings for pushes while the lane is awake.
+const LOOK_INTERVAL: Duration = Duration::from_micros(200);
+/// Appends until the lane looks after everything else again, however many pushes come.
+const TAKE_OFFS_MAX: usize = 64;
+
+/// An append under way.
+struct Flight {
+    work: Work,
+    line: usize,
+    append: Pin<Box<dyn Future<Output = (Plan, Result<Append, AppendError>)>>>,
+}
+
+/// Rings the lane's bell when an append is answered.
+struct Bell(Arc<Buffers>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.bell().ring();
+    }
+}
+
+impl Lane {
+    /// Parts whose shards have nothing to do with each other. A shard always goes with the same others:
+    /// were it free to go with any, one append would gather most of them, and the rest wait for it.
+    ///
+    /// # Errors
+    /// The work itself, where it is more than pushes, or little, or would be committed one part after
+    /// the other all the same.
+    pub(super) fn parts(&self, work: Work) -> Result<Vec<Work>, Box<Work>> {
+        let all: u64 = work.rings.iter().map(|(_, rings)| bytes(rings)).sum();
+        let is_worth_it = self.log.width() > 1 && all >= self.config.parts_bytes_min;
+        // Whose lease ends is found in any shard.
+        if !is_worth_it || !work.is_only_pushes() || self.timer_due() {
+            return Err(Box::new(work));
+        }
+        let mut parts: Vec<Work> = (0..self.log.width()).map(|_| Work::default()).collect();
+        for (shard, rings) in work.rings {
+            if let Some(part) = parts.get_mut(self.line_of(shard)) {
+                part.rings.push((shard, rings));
+            }
+        }
+        parts.retain(|part| !part.rings.is_empty());
+        Ok(parts)
+    }
+
+    /// Which of the store's lines a shard's pushes go by.
+    fn line_of(&self, shard: ShardId) -> usize {
+        usize::from(shard) % self.log.width().max(1)
+    }
+
+    /// Commits parts side by side, and then what comes for shards that no append is under way for, as
+    /// long as nothing but pushes waits.
+    pub(super) fn commit_side_by_side(&mut self, parts: Vec<Work>) {
+        let waker = Waker::from(Arc::new(Bell(Arc::clone(&self.buffers))));
+        let (mut parts, mut flights) = (parts.into_iter(), Vec::new());
+        let mut further = 0..TAKE_OFFS_MAX;
+        loop {
+            self.buffers.bell().listen();
+            // Looking at an append is also what sends it: one is on its way while the next is decided.
+            if let Some((work, offered)) = landed(&mut flights, &waker) {
+                self.land(work, offered, &mut flights, &waker);
+            } else if let Some(work) = parts.next() {
+                self.take_off(work, &mut flights, &waker);
+            } else if !further.is_empty()
+                && let Some(work) = self.more_pushes(&flights)
+            {
+                further.next();
+                self.take_off(work, &mut flights, &waker);
+            } else if flights.is_empty() {
+                return;
+            } else {
+                self.buffers.bell().sleep(LOOK_INTERVAL);
+            }
+        }
+    }
+
+    /// Decides and offers work; where it wants a look at what others did, it is committed by itself,
+    /// after those that are under way.
+    fn take_off(&mut self, work: Work, flights: &mut Vec<Flight>, waker: &Waker) {
+        let plan = self.decide(&work);
+        let line = work.rings.first().map_or(0, |(shard, _)| self.line_of(*shard));
+        let is_apart = plan.entries.iter().all(|(shard, _)| self.line_of(*shard) == line);
+        if plan.proposals.is_empty() || plan.is_doubtful() || !is_apart {
+            self.land_all(flights, waker);
+            return self.commit_whole(work, None);
+        }
+        let (log, started) = (Arc::clone(&self.log), self.clock.monotonic_us());
+        let (clock, telemetry) = (Arc::clone(&self.clock), Arc::clone(&self.telemetry));
+        let append = Box::pin(async move {
+            let answer = log.append(&plan.proposals, plan.durability).await;
+            telemetry.commit_latency.record(clock.monotonic_us() - started, 1);
+            (plan, answer)
+        });
+        flights.push(Flight { work, line, append });
+    }
+
+    /// Ends an append that was answered.
+    fn land(&mut self, work: Work, offered: Offered, flights: &mut Vec<Flight>, waker: &Waker) {
+        // Those that stand are applied first: whatever else happened, following must not meet them.
+        if !matches!(offered.answer, Ok(Append::Appended(_))) {
+            self.land_all(flights, waker);
+        }
+        self.commit_whole(work, Some(offered));
+    }
+
+    /// Waits for everything under way; what stands is applied before the rest is looked at.
+    fn land_all(&mut self, flights: &mut Vec<Flight>, waker: &Waker) {
+        let mut others = Vec::new();
+        while !flights.is_empty() {
+            self.buffers.bell().listen();
+            match landed(flights, waker) {
+                Some((work, offered)) if matches!(offered.answer, Ok(Append::Appended(_))) => {
+                    self.commit_whole(work, Some(offered));
+                }
+                Some(other) => others.push(other),
+                None => self.buffers.bell().sleep(Duration::MAX),
+            }
+        }
+        for (work, offered) in others {
+            self.commit_whole(work, Some(offered));
+        }
+    }
+
+    /// Pushes for a line that no append is under way on, where they are worth one and nothing else
+    /// waits for the lane.
+    fn more_pushes(&mut self, flights: &[Flight]) -> Option<Work> {
+        if flights.len() >= self.log.width() || !self.has_nothing_but_pushes() {
+            return None;
+        }
+        let mut waiting = vec![0; self.log.width()];
+        for shard in 0..self.replica.count().get() {
+            let bytes = self.buffers.waiting_bytes(shard);
+            waiting.get_mut(self.line_of(shard)).into_iter().for_each(|it| *it += bytes);
+        }
+        let is_taken = |line: usize| flights.iter().any(|flight| flight.line == line);
+        let least = self.config.parts_bytes_min / self.log.width().max(1) as u64;
+        let (line, _) = waiting
+            .into_iter()
+            .enumerate()
+            .filter(|(line, bytes)| !is_taken(*line) && *bytes >= least.max(1))
+            .max_by_key(|(_, bytes)| *bytes)?;
+        let (width, now_us) = (self.log.width().max(1), self.clock.monotonic_us());
+        let is_of_line = |shard: ShardId| usize::from(shard) % width == line;
+        let rings = self.drain_due(COMMIT_BYTES_MAX, now_us, &is_of_line);
+        (!rings.is_empty()).then(|| Work { rings, ..Work::default() })
+    }
+
+    /// Whether nothing else than pushes waits for the lane: no command, no upkeep, no timer, nothing
+    /// that other engines did, and nothing that a failure left behind.
+    fn has_nothing_but_pushes(&self) -> bool {
+        let now_us = self.clock.monotonic_us();
+        let is_later = |due: Option<u64>| due.is_none_or(|due| due > now_us);
+        let has_orders = !self.again.is_empty()
+            || !self.inbox.is_empty()
+            || !self.replica.chores.is_empty()
+            || self.stopping.is_some();
+        let has_failed = self.poisoned || self.failed_in_a_row > 0 || !self.held.is_empty();
+        let follows = !self.config.sole_writer
+            && (self.news.load(Ordering::Acquire) || self.follow_at_us <= now_us);
+        !has_orders
+            && !has_failed
+            && !follows
+            && !self.timer_due()
+            && self.takes_all_pushes()
+            && is_later(self.parked.next_deadline_us())
+            && is_later(self.schedule.next_us(self.has_changes()))
+    }
+}
+
+/// The first append that was answered, if any was.
+fn landed(flights: &mut Vec<Flight>, waker: &Waker) -> Option<(Work, Offered)> {
+    let mut context = Context::from_waker(waker);
+    let (at, (plan, answer)) =
+        flights.iter_mut().enumerate().find_map(|(at, flight)| {
+            match flight.append.as_mut().poll(&mut context) {
+                Poll::Ready(answered) => Some((at, answered)),
+                Poll::Pending => None,
+            }
+        })?;
+    let Flight { work, .. } = flights.swap_remove(at);
+    Some((work, Offered { plan, answer }))
+}
+
+fn bytes(rings: &[Ring]) -> u64 {
+    rings.iter().map(Ring::bytes).sum()
+}
