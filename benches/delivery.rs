@@ -50,6 +50,7 @@ impl Shape {
             first_seq: at * self.messages,
             count: self.messages as u32,
             time_ms: 1,
+            sub: None,
             batch: bytes.clone(),
         };
         let parcel = |partition| Parcel {

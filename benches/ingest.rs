@@ -51,7 +51,7 @@ fn drain(rig: &Rig) -> u64 {
 fn pushes(criterion: &mut Criterion) {
     let rig = Rig::start();
     let ingest = ingest(&rig);
-    let terms = PushTerms { qos: Qos::Buffered, buffer_ms: 0, buffer_max: 0 };
+    let terms = PushTerms { qos: Qos::Buffered, buffer_ms: 0, buffer_max: 0, sub: None };
     let mut group = criterion.benchmark_group("push of 100 x 100 B into rings");
     group.throughput(Throughput::Elements((PUSHES * MESSAGES) as u64));
     let plain = batch(MESSAGES, false).bytes().clone();
@@ -72,7 +72,8 @@ fn pushes(criterion: &mut Criterion) {
             };
             let run = |names: Vec<PartitionName>| {
                 for name in names {
-                    let taken = ingest.try_push(&rig.queue, name, bytes.clone(), terms, None);
+                    let taken =
+                        ingest.try_push(&rig.queue, name, bytes.clone(), terms.clone(), None);
                     assert!(matches!(taken, Ok(Ok(_))), "there is room: {taken:?}");
                 }
             };

@@ -107,7 +107,7 @@ fn spills(criterion: &mut Criterion) {
         qos: Qos::AtLeastOnce,
         time_ms: 0,
         doubt: None,
-        push: PushBatch { batch, fingerprints: Vec::new() },
+        push: PushBatch { batch, fingerprints: Vec::new(), sub: None },
     };
     let mut group = criterion.benchmark_group("failover log");
     for count in [1, 64] {

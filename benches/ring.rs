@@ -38,7 +38,7 @@ fn pushes(partitions: usize, salt: usize) -> Vec<(u16, Placed)> {
     let push = |at: usize| {
         let name = format!("p{salt}-{}", at % partitions);
         let hash = KEY.place(0, &name);
-        let push = PushBatch { batch: batch.clone(), fingerprints: Vec::new() };
+        let push = PushBatch { batch: batch.clone(), fingerprints: Vec::new(), sub: None };
         let pending = Pending { push, qos: Qos::Buffered, signer: None };
         let partition: PartitionName = name.parse().expect("a name");
         let flush = FlushWish::Later { buffer_ms: 100, buffer_max: u32::MAX };

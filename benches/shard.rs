@@ -24,11 +24,11 @@ const MESSAGES: usize = 100;
 /// Pushes to each of the partitions and waits for all receipts.
 fn round_trip(rig: &Rig, ingest: &Ingest, names: &[PartitionName], bytes: &Bytes) {
     let mailbox = Arc::new(Mailbox::<Delivery>::default());
-    let terms = PushTerms { qos: Qos::AtLeastOnce, buffer_ms: 0, buffer_max: 0 };
+    let terms = PushTerms { qos: Qos::AtLeastOnce, buffer_ms: 0, buffer_max: 0, sub: None };
     for (request, name) in (0..).zip(names) {
         let signer = Signer { mailbox: Arc::clone(&mailbox), request, section: 0 };
         let (name, bytes) = (name.clone(), bytes.clone());
-        let taken = ingest.try_push(&rig.queue, name, bytes, terms, Some(signer));
+        let taken = ingest.try_push(&rig.queue, name, bytes, terms.clone(), Some(signer));
         assert!(matches!(taken, Ok(Ok(_))), "there is room: {taken:?}");
     }
     let (mut waiting, mut receipts) = (names.len(), Vec::new());

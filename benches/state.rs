@@ -95,7 +95,7 @@ fn batch(records: usize, first_id: Option<u64>) -> PushBatch {
         builder.push(&record).expect("a small record fits");
         fingerprints.extend(transaction_id.map(|id| KEY.fingerprint(id)));
     }
-    PushBatch { batch: builder.finish().expect("there are records"), fingerprints }
+    PushBatch { batch: builder.finish().expect("there are records"), fingerprints, sub: None }
 }
 
 /// Commits of `batches` batches of `records` each, over 16 partitions.
@@ -184,6 +184,7 @@ fn encoding(criterion: &mut Criterion) {
             first_seq: at as u64,
             count: 1,
             fingerprints: Vec::new(),
+            sub: None,
             batch: batch.clone(),
         };
         let effects = (0..256).map(append).collect();

@@ -31,9 +31,26 @@ pub enum Command {
     /// Show settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Look at the folder of a log while no server has it; nothing is changed
     #[command(subcommand)]
     Log(LogCommand),
+}
+
+/// What can be done about tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token: prints it, and the line that the server needs to know it. The token itself is
+    /// shown this once and kept nowhere
+    New {
+        /// Its name, which stands beside what its holder pushes
+        name: String,
+        /// What its holder may do: read-only, read-write or admin
+        #[arg(long, default_value = "read-write", value_parser = ["read-only", "read-write", "admin"])]
+        role: String,
+    },
 }
 
 /// What can be seen of a log.

@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use onrush::cli::{Cli, Command, ConfigCommand, LogArgs, LogCommand};
+use onrush::base::random::SystemRandom;
+use onrush::cli::{Cli, Command, ConfigCommand, LogArgs, LogCommand, TokenCommand};
 use onrush::offline::{self, OfflineError};
 use onrush::{config, run};
 
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
             print(config::load(&args.into_inputs()).map(|loaded| config::show(&loaded)))
         }
         Command::Log(command) => print(look(command)),
+        Command::Token(TokenCommand::New { name, role }) => {
+            print(run::new_token(&name, &role, &SystemRandom))
+        }
         Command::Serve(args) => match config::load(&args.into_inputs()) {
             Ok(loaded) => serve(&loaded.settings),
             Err(error) => refuse(&error),

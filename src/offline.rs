@@ -243,7 +243,8 @@ mod tests {
         let mut builder = BatchBuilder::new();
         let transaction_id = Some("t-1");
         builder.push(&NewRecord { payload, transaction_id, ..NewRecord::default() }).unwrap();
-        let push = PushBatch { batch: builder.finish().unwrap(), fingerprints: Vec::new() };
+        let push =
+            PushBatch { batch: builder.finish().unwrap(), fingerprints: Vec::new(), sub: None };
         let (partition, qos) = ("customer".parse().unwrap(), Qos::AtLeastOnce);
         Spilled { queue: 4, partition, qos, time_ms: 17, doubt: None, push }
     }

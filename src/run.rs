@@ -1,4 +1,5 @@
-//! `onrush serve`: the runtime, the log lines, the three lines of greeting, and the signals.
+//! What the binary does: `onrush token new`, and `onrush serve`, which is the runtime, the log lines,
+//! the three lines of greeting, and the signals.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,11 +8,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
+use crate::base::random::Random;
 use crate::config::{Durability, LogFormat, Settings};
 use crate::server::{Server, StartError, StoreKind};
+use crate::state::effect::ProducerSub;
+use crate::wire::auth::role::Role;
+use crate::wire::auth::tokens;
 
 /// How long connections may take to end when the server stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes a token: the token itself, and the line by which a server knows it.
+///
+/// # Errors
+/// In words: the name or the role is none.
+pub fn new_token(name: &str, role: &str, random: &dyn Random) -> Result<String, String> {
+    let parts = |char: char| char.is_control() || ":,#".contains(char);
+    let name = ProducerSub::new(name).filter(|_| !name.contains(parts));
+    let name = name.ok_or("a name has 1 to 255 bytes, and none of : , #")?;
+    let role = Role::named(role).ok_or("a role is read-only, read-write or admin")?;
+    let (token, line) = tokens::make(&name, role, random);
+    Ok(format!("token: {token}\nline:  {line}\n"))
+}
 
 /// Serves until SIGTERM or SIGINT, then stops in order. `greeting` gets where it listens and what it
 /// promises, once it does.

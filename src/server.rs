@@ -5,6 +5,7 @@
 //! listen. Stop: accept nothing new, answer what is under way, commit what waits in the rings, write a
 //! last checkpoint, sync the log.
 
+mod access;
 mod store;
 
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::projection::Projector;
 use crate::shard::Engine;
 use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
+use crate::wire::auth::Auth;
 use crate::wire::{Rooms, http, tcp};
 
 /// Why the server does not start.
@@ -86,6 +88,8 @@ pub struct Server {
     http_addr: SocketAddr,
     tcp_addr: SocketAddr,
     store_words: StoreWords,
+    /// Look at files that may change; end with the server.
+    _watchers: JoinSet<()>,
     /// Holds the folder's lock for as long as the server lives.
     _ground: Ground,
 }
@@ -116,9 +120,19 @@ impl Server {
         let projector = projection.map(|store| Projector::start(store, Arc::clone(&telemetry)));
         let http_addr = http_listener.local_addr().doing("reading the HTTP address")?;
         let tcp_addr = tcp_listener.local_addr().doing("reading the TCP address")?;
-        let rooms = Arc::new(rooms(settings, engine, telemetry, &ground, store_words.kind));
+        let auth = Arc::new(access::auth(settings, Arc::clone(&ground.clock))?);
+        let rooms = Arc::new(rooms(
+            settings,
+            engine,
+            telemetry,
+            &ground,
+            store_words.kind,
+            Arc::clone(&auth),
+        ));
         let (stop, stopped) = watch::channel(false);
         let mut doors = JoinSet::new();
+        let mut watchers = JoinSet::new();
+        watchers.spawn(access::watch_tokens(settings.clone(), auth));
         let tcp_config = Arc::new(tcp_config(settings, &store_words));
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
@@ -133,6 +147,7 @@ impl Server {
             tcp_addr,
             store_words,
             projector,
+            _watchers: watchers,
             _ground: ground,
         })
     }
@@ -184,6 +199,7 @@ fn rooms(
     telemetry: Arc<Telemetry>,
     ground: &Ground,
     kind: StoreKind,
+    auth: Arc<Auth>,
 ) -> Rooms {
     let auto_create =
         if settings.server.auto_create_queues { AutoCreate::Yes } else { AutoCreate::No };
@@ -214,12 +230,9 @@ fn rooms(
         telemetry,
         engine,
         clock: Arc::clone(&ground.clock),
+        auth,
         random: Arc::clone(&ground.random),
     }
-}
-
-fn token(settings: &Settings) -> Option<Arc<str>> {
-    settings.server.token.is_set().then(|| settings.server.token.expose().into())
 }
 
 fn start_new(settings: &Settings) -> bool {
@@ -237,7 +250,6 @@ fn tcp_config(settings: &Settings, store_words: &StoreWords) -> tcp::Config {
         push_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
         pop_bytes_max: settings.delivery.pop_bytes_max as u64,
         start_new: start_new(settings),
-        token: token(settings),
         store: store_words.kind.word(),
         // A database commits durably whatever is asked for.
         durability: match store_words.kind {
@@ -254,7 +266,6 @@ fn http_config(settings: &Settings, store_words: &StoreWords) -> http::Config {
             Dialect::Onrush => http::Dialect::Onrush,
             Dialect::Queen => http::Dialect::Queen,
         },
-        token: token(settings),
         body_bytes_max: settings.http.body_bytes_max,
         header_timeout: Duration::from_millis(settings.http.header_timeout_ms),
         idle_timeout: Duration::from_millis(settings.http.idle_timeout_ms),

@@ -65,7 +65,12 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     if server.http_addr == server.tcp_addr && server.http_addr.port() != 0 {
         problems.push(conflict(loaded, "server.http_addr", "different from", "server.tcp_addr"));
     }
-    if !server.token.is_set() && !server.allow_insecure_bind {
+    let auth = &loaded.settings.auth;
+    let asks = server.token.is_set()
+        || auth.jwt_enabled
+        || !auth.tokens.is_empty()
+        || !auth.tokens_file.is_empty();
+    if !asks && !server.allow_insecure_bind {
         for (key, address) in
             [("server.http_addr", server.http_addr), ("server.tcp_addr", server.tcp_addr)]
         {
@@ -73,6 +78,10 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
                 problems.push(Problem::InsecureBind { given: shown(loaded, key) });
             }
         }
+    }
+    let tls = &loaded.settings.tls;
+    if tls.cert_file.is_empty() != tls.key_file.is_empty() {
+        problems.push(conflict(loaded, "tls.cert_file", "given together with", "tls.key_file"));
     }
     problems
 }
@@ -171,6 +180,8 @@ mod tests {
         assert!(text.contains("server.allow_insecure_bind") && text.contains("0.0.0.0:6631"));
         assert!(load_with(&[open, ("server.token", "secret")]).is_ok());
         assert!(load_with(&[open, ("server.allow_insecure_bind", "true")]).is_ok());
+        assert!(load_with(&[open, ("auth.jwt_enabled", "true")]).is_ok());
+        assert!(load_with(&[open, ("auth.tokens_file", "tokens")]).is_ok());
         assert!(load_with(&[("server.tcp_addr", "[::ffff:127.0.0.1]:6631")]).is_ok());
         assert!(load_with(&[("server.tcp_addr", "[::]:6631")]).is_err());
     }

@@ -88,6 +88,18 @@ choices! {
         Os = "os",
     }
 
+    /// How JSON Web Tokens may be signed.
+    JwtAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// RSA with SHA-256.
+        Rs256 = "RS256",
+        /// Ed25519.
+        EdDsa = "EdDSA",
+        /// Any of them for which there is a key.
+        Auto = "auto",
+    }
+
     /// Where a group starts when it meets a partition for the first time.
     SubscriptionMode {
         /// Nothing asked for: as [`SubscriptionMode::All`].

@@ -151,9 +151,10 @@ impl fmt::Display for Problem {
             Self::Conflict { given, rule, other } => write!(out, "{given} must be {rule} {other}"),
             Self::InsecureBind { given } => write!(
                 out,
-                "{given} can be reached from other machines, but server.token is empty; set a token \
-                 (variable ONRUSH_TOKEN or ONRUSH_TOKEN_FILE), or, to serve everyone who can \
-                 connect, server.allow_insecure_bind = true"
+                "{given} can be reached from other machines, but nobody is asked for a token; set \
+                 auth.tokens or auth.tokens_file (\"onrush token new\" makes tokens), \
+                 auth.jwt_enabled, or server.token (variable ONRUSH_TOKEN or ONRUSH_TOKEN_FILE), \
+                 or, to serve everyone who can connect, server.allow_insecure_bind = true"
             ),
             Self::Unreadable { path, origin, reason } => {
                 write!(out, "cannot read {} ({origin}): {reason}", path.display())

@@ -29,9 +29,13 @@ mod table;
 mod template;
 mod value;
 
-pub use choice::{Dialect, Durability, LogFormat, LogLevel, Secret, SubscriptionMode};
+pub use choice::{
+    Dialect, Durability, JwtAlgorithm, LogFormat, LogLevel, Secret, SubscriptionMode,
+};
 pub use error::{ConfigError, Origin, Problem, Shown};
-pub use settings::{Buffer, Database, Delivery, Http, SETTINGS, Server, Settings, Store, Wire};
+pub use settings::{
+    Auth, Buffer, Database, Delivery, Http, SETTINGS, Server, Settings, Store, Tls, Wire,
+};
 pub use source::{FlagValue, Inputs};
 pub use table::Setting;
 pub use template::{show, template};

@@ -9,14 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Dialect, Durability, LogFormat, LogLevel, Secret, SubscriptionMode};
+use super::choice::{
+    Dialect, Durability, JwtAlgorithm, LogFormat, LogLevel, Secret, SubscriptionMode,
+};
 use super::table::settings;
 use super::value::{DAY, GIB, HOUR, KIB, MIB, MINUTE, Rule, SECOND};
 
 settings! {
     /// Where the server listens, where it keeps its data, who may enter, and what it tells.
     server: Server {
-        /// Address of the HTTP API and the dashboard. Loopback unless a token is set, since whoever
+        /// Address of the HTTP API and the dashboard. Loopback unless tokens are asked for, since whoever
         /// reaches it may read and write. The variables HOST and PORT each replace their half of it.
         http_addr: SocketAddr = loopback(6632), Rule::Address,
             names ["ONRUSH_HTTP_ADDR"], flag "http-addr";
@@ -26,11 +28,12 @@ settings! {
         /// Folder of the store; made when it is missing. One server at a time may own it.
         data_dir: PathBuf = PathBuf::from("./onrush-data"), Rule::Path,
             names ["ONRUSH_DATA_DIR"], flag "data-dir";
-        /// Allows an address that other machines reach although there is no token. Off, because
+        /// Allows an address that other machines reach although nobody is asked for a token. Off, because
         /// a queue that is open to a network should be a decision and not an accident.
         allow_insecure_bind: bool = false, Rule::Switch,
             names ["ONRUSH_ALLOW_INSECURE_BIND"];
-        /// What every client must present; empty asks nobody. Better given by the variable
+        /// A token whose holder may do everything; empty: none. Tokens with names and roles stand in
+        /// the section auth. Better given by the variable
         /// ONRUSH_TOKEN_FILE, the path of a file that holds it: a flag shows in the list of processes.
         token: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
             names ["ONRUSH_TOKEN"];
@@ -48,6 +51,74 @@ settings! {
             names ["ONRUSH_WORKER_THREADS"];
     }
 
+    /// Who may do what. With nothing set here, and no server.token, everybody may do everything.
+    auth: Auth {
+        /// Tokens, parted by commas, each name:role:hash as "onrush token new" prints them. Roles are
+        /// read-only, read-write and admin.
+        tokens: String = String::new(), Rule::Text { bytes_max: 64 * 1024 };
+        /// A file of such tokens, one a line; it is read again when it changes.
+        tokens_file: String = String::new(), Rule::Text { bytes_max: 4096 };
+        /// Whether JSON Web Tokens are taken.
+        jwt_enabled: bool = false, Rule::Switch, names ["JWT_ENABLED"];
+        /// How they must be signed; "auto" takes each algorithm for which there is a key.
+        jwt_algorithm: JwtAlgorithm = JwtAlgorithm::Hs256, Rule::Choice(JwtAlgorithm::WORDS),
+            names ["JWT_ALGORITHM"];
+        /// The secret of HS256.
+        jwt_secret: Secret = Secret::default(), Rule::Secret { bytes_max: 4096 },
+            names ["JWT_SECRET"];
+        /// A public key of RS256 or EdDSA: PEM, or the path of a file that holds it.
+        jwt_public_key: String = String::new(), Rule::Lines { bytes_max: 16 * 1024 },
+            names ["JWT_PUBLIC_KEY"];
+        /// Where public keys are published as a JSON Web Key Set, http or https.
+        jwt_jwks_url: String = String::new(), Rule::Text { bytes_max: 2048 },
+            names ["JWT_JWKS_URL"];
+        /// Age in seconds at which published keys are fetched again. A token with an unknown key lets
+        /// them be fetched at once.
+        jwt_jwks_refresh_s: u64 = 3600, Rule::Count { min: 1, max: 604_800 },
+            names ["JWT_JWKS_REFRESH_INTERVAL"];
+        /// How long fetching them may take.
+        jwt_jwks_timeout_ms: u64 = 5_000, Rule::Millis { min: 10, max: MINUTE },
+            names ["JWT_JWKS_TIMEOUT_MS"];
+        /// Who must have issued a token; empty takes any.
+        jwt_issuer: String = String::new(), Rule::Text { bytes_max: 1024 }, names ["JWT_ISSUER"];
+        /// Whom a token must be for; empty takes any.
+        jwt_audience: String = String::new(), Rule::Text { bytes_max: 1024 },
+            names ["JWT_AUDIENCE"];
+        /// How many seconds clocks may be apart.
+        jwt_clock_skew_s: u64 = 30, Rule::Count { min: 0, max: 3600 }, names ["JWT_CLOCK_SKEW"];
+        /// Paths for which nobody is asked, parted by commas: exact, or all below one that ends in /.
+        /// Figures that are left out here need the role read-only.
+        skip_paths: String = "/health,/metrics/prometheus,/metrics,/".to_owned(),
+            Rule::Text { bytes_max: 4096 }, names ["JWT_SKIP_PATHS"];
+        /// The claim that holds a token's role.
+        jwt_role_claim: String = "role".to_owned(), Rule::Text { bytes_max: 255 },
+            names ["JWT_ROLES_CLAIM"];
+        /// The claim that holds a list of roles.
+        jwt_roles_claim: String = "roles".to_owned(), Rule::Text { bytes_max: 255 },
+            names ["JWT_ROLES_ARRAY_CLAIM"];
+        /// What the role admin is called there.
+        jwt_role_admin: String = "admin".to_owned(), Rule::Text { bytes_max: 255 },
+            names ["JWT_ROLE_ADMIN"];
+        /// What the role read-write is called there.
+        jwt_role_read_write: String = "read-write".to_owned(), Rule::Text { bytes_max: 255 },
+            names ["JWT_ROLE_READ_WRITE"];
+        /// What the role read-only is called there.
+        jwt_role_read_only: String = "read-only".to_owned(), Rule::Text { bytes_max: 255 },
+            names ["JWT_ROLE_READ_ONLY"];
+    }
+
+    /// Encryption of both ports. With a certificate and a key they take nothing but TLS.
+    tls: Tls {
+        /// The certificate and those between it and an authority, in PEM. Read again when it changes.
+        cert_file: String = String::new(), Rule::Text { bytes_max: 4096 };
+        /// Its private key, in PEM. Read again when it changes.
+        key_file: String = String::new(), Rule::Text { bytes_max: 4096 };
+        /// How often it is looked whether the two, or the file of tokens, have changed.
+        reload_interval_ms: u64 = 5_000, Rule::Millis { min: 50, max: HOUR };
+        /// How long a client may take to agree on keys.
+        handshake_timeout_ms: u64 = 10_000, Rule::Millis { min: 100, max: MINUTE };
+    }
+
     /// The HTTP API.
     http: Http {
         /// How the API answers at the root: in its own way, or as clients of Queen expect it.
@@ -61,6 +132,9 @@ settings! {
         /// How long a connection may rest between two requests. Longer than the 60 s after which
         /// usual proxies give up, so that it is never us who closes under a request on its way.
         idle_timeout_ms: u64 = 75_000, Rule::Millis { min: SECOND, max: HOUR };
+        /// Origins whose pages may use the API in a browser, parted by commas, such as
+        /// https://ops.example.org; * stands for all. Empty allows none.
+        cors_origins: String = String::new(), Rule::Text { bytes_max: 4096 };
     }
 
     /// The binary protocol.
@@ -236,7 +310,7 @@ mod tests {
     #[test]
     fn there_is_a_row_per_field() {
         assert_eq!(SETTINGS.len(), Settings::default().values().len());
-        assert_eq!(SECTIONS.len(), 8);
+        assert_eq!(SECTIONS.len(), 10);
     }
 
     #[test]

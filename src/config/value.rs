@@ -45,6 +45,11 @@ pub enum Rule {
         /// The longest text, in bytes.
         bytes_max: usize,
     },
+    /// A text of several lines, at most this many bytes; empty means not given.
+    Lines {
+        /// The longest text, in bytes.
+        bytes_max: usize,
+    },
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -98,7 +103,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Rule::Ratio`].
     Ratio(f64),
-    /// Of [`Rule::Path`], [`Rule::Choice`], [`Rule::Secret`] and [`Rule::Text`].
+    /// Of [`Rule::Path`], [`Rule::Choice`], [`Rule::Secret`], [`Rule::Text`] and [`Rule::Lines`].
     Text(String),
 }
 
@@ -115,6 +120,9 @@ impl Rule {
             .then(|| Value::Text(text.to_owned())),
             Self::Text { bytes_max } => (text.len() <= bytes_max
                 && !text.chars().any(char::is_control))
+            .then(|| Value::Text(text.to_owned())),
+            Self::Lines { bytes_max } => (text.len() <= bytes_max
+                && !text.chars().any(|char| char.is_control() && !"\r\n\t".contains(char)))
             .then(|| Value::Text(text.to_owned())),
             Self::Switch => text.parse().ok().map(Value::Switch),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
@@ -139,6 +147,9 @@ impl Rule {
             }
             Self::Text { bytes_max } => {
                 format!("up to {bytes_max} bytes of text on one line; empty when it is not given")
+            }
+            Self::Lines { bytes_max } => {
+                format!("up to {bytes_max} bytes of text; empty when it is not given")
             }
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => {
@@ -191,7 +202,12 @@ impl Rule {
     pub(super) fn takes_bare(self) -> bool {
         !matches!(
             self,
-            Self::Address | Self::Path | Self::Secret { .. } | Self::Text { .. } | Self::Choice(_)
+            Self::Address
+                | Self::Path
+                | Self::Secret { .. }
+                | Self::Text { .. }
+                | Self::Lines { .. }
+                | Self::Choice(_)
         )
     }
 }

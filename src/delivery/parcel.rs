@@ -10,7 +10,7 @@ use crate::log::ReadError;
 use crate::shard::Engine;
 use crate::shard::command::{Parcel, Source};
 use crate::state::codec::Chunk;
-use crate::state::effect::Sequence;
+use crate::state::effect::{ProducerSub, Sequence};
 
 /// Messages of one partition for one consumer.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Delivered {
     pub first_seq: Sequence,
     /// When it was pushed, unix milliseconds.
     pub time_ms: u64,
+    /// Who pushed it, where that is known.
+    pub sub: Option<ProducerSub>,
     /// The batch.
     pub batch: RecordBatch,
 }
@@ -103,7 +105,8 @@ fn cut(
             position: from,
             reason: format!("batch of partition {} at sequence {start}", chunk.partition),
         })?;
-        out.push(Delivered { first_seq: from, time_ms: chunk.time_ms, batch });
+        let (time_ms, sub) = (chunk.time_ms, chunk.sub.clone());
+        out.push(Delivered { first_seq: from, time_ms, sub, batch });
     }
     Ok(())
 }
@@ -126,6 +129,7 @@ mod tests {
             first_seq,
             count: batch.count(),
             time_ms: 5,
+            sub: None,
             batch: batch.bytes().clone(),
         }
     }

@@ -195,7 +195,8 @@ mod tests {
     fn batch(payload: &[u8]) -> Spilled {
         let mut builder = BatchBuilder::new();
         builder.push(&NewRecord { payload, ..NewRecord::default() }).unwrap();
-        let push = PushBatch { batch: builder.finish().unwrap(), fingerprints: Vec::new() };
+        let push =
+            PushBatch { batch: builder.finish().unwrap(), fingerprints: Vec::new(), sub: None };
         let (partition, qos) = ("p".parse().unwrap(), Qos::AtLeastOnce);
         Spilled { queue: 1, partition, qos, time_ms: 5, doubt: None, push }
     }

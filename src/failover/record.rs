@@ -6,7 +6,7 @@
 //! ```text
 //! u8 version = 1 | u8 qos | u16 name_len | u32 queue | u64 time_ms
 //! u64 engine | u64 append | u64 head          the append that may have stored it; 0 0 0 = none
-//! u32 fingerprints | u32 0 | name | 16 × fingerprints | record batch
+//! u32 fingerprints | u32 sub_len | name | who pushed it | 16 × fingerprints | record batch
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -16,7 +16,7 @@ use onrush_protocol::qos::Qos;
 
 use crate::base::place::QueueId;
 use crate::state::draft::push::PushBatch;
-use crate::state::effect::Origin;
+use crate::state::effect::{Origin, ProducerSub};
 
 /// Bytes before the partition's name.
 const HEADER_BYTES: usize = 48;
@@ -68,7 +68,8 @@ impl Spilled {
     pub fn encode(&self) -> [Bytes; 2] {
         let name = self.partition.as_str();
         let fingerprints = &self.push.fingerprints;
-        let bytes = HEADER_BYTES + name.len() + 16 * fingerprints.len();
+        let sub = self.push.sub.as_ref().map_or("", ProducerSub::as_str);
+        let bytes = HEADER_BYTES + name.len() + sub.len() + 16 * fingerprints.len();
         let mut head = BytesMut::with_capacity(bytes);
         head.put_u8(VERSION);
         head.put_u8(self.qos as u8);
@@ -81,8 +82,9 @@ impl Spilled {
         head.put_u64_le(origin.append);
         head.put_u64_le(shard_head);
         head.put_u32_le(fingerprints.len() as u32);
-        head.put_u32_le(0);
+        head.put_u32_le(sub.len() as u32);
         head.put_slice(name.as_bytes());
+        head.put_slice(sub.as_bytes());
         for fingerprint in fingerprints {
             head.put_u128_le(*fingerprint);
         }
@@ -111,19 +113,22 @@ impl Spilled {
         let append = bytes.try_get_u64_le().map_err(short)?;
         let head = bytes.try_get_u64_le().map_err(short)?;
         let count = bytes.try_get_u32_le().map_err(short)? as usize;
-        bytes.try_get_u32_le().map_err(short)?;
-        if bytes.len() < name_len + 16 * count {
+        // Zero in what was written before producers were known.
+        let sub_len = bytes.try_get_u32_le().map_err(short)? as usize;
+        if sub_len > ProducerSub::BYTES_MAX || bytes.len() < name_len + sub_len + 16 * count {
             return Err(wrong("header", "past the record's end"));
         }
         let name = bytes.split_to(name_len);
         let name = std::str::from_utf8(&name).map_err(|_| wrong("partition", "not UTF-8"))?;
         let partition = name.parse().map_err(|_| wrong("partition", "not a name"))?;
+        let sub = bytes.split_to(sub_len);
+        let sub = std::str::from_utf8(&sub).ok().and_then(ProducerSub::new);
         let fingerprints =
             (0..count).map(|_| bytes.try_get_u128_le().map_err(short)).collect::<Result<_, _>>()?;
         let batch = RecordBatch::parse_trusted(bytes).map_err(|_| wrong("batch", "not a batch"))?;
         let origin = Origin { engine, append };
         let doubt = (origin != Origin::default()).then_some(Doubt { origin, head });
-        let push = PushBatch { batch, fingerprints };
+        let push = PushBatch { batch, fingerprints, sub };
         Ok(Self { queue, partition, qos, time_ms, doubt, push })
     }
 }
@@ -140,7 +145,8 @@ mod tests {
             let record = NewRecord { payload, transaction_id: Some("id"), ..NewRecord::default() };
             builder.push(&record).unwrap();
         }
-        let push = PushBatch { batch: builder.finish().unwrap(), fingerprints: vec![7, 0] };
+        let (batch, fingerprints) = (builder.finish().unwrap(), vec![7, 0]);
+        let push = PushBatch { batch, fingerprints, sub: ProducerSub::new("billing") };
         let partition = "customer".parse().unwrap();
         Spilled { queue: 3, partition, qos: Qos::ExactlyOnce, time_ms: 99, doubt, push }
     }
@@ -155,6 +161,7 @@ mod tests {
             assert_eq!((after.queue, after.qos, after.time_ms), (3, Qos::ExactlyOnce, 99));
             assert_eq!((after.partition.as_str(), after.doubt), ("customer", doubt));
             assert_eq!(after.push.fingerprints, vec![7, 0]);
+            assert_eq!(after.push.sub, ProducerSub::new("billing"));
             assert_eq!(after.push.batch.bytes(), before.push.batch.bytes());
         }
     }

@@ -21,6 +21,7 @@ use crate::buffer::ring::{Pending, Placed};
 use crate::catalog::{CatalogError, Catalogs};
 use crate::shard::Engine;
 use crate::state::draft::push::PushBatch;
+use crate::state::effect::ProducerSub;
 use crate::telemetry::Telemetry;
 
 /// What is admitted, and how it waits by default.
@@ -37,7 +38,7 @@ pub struct Config {
 }
 
 /// How a producer wants its batch to be treated.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PushTerms {
     /// When the receipt is signed.
     pub qos: Qos,
@@ -45,6 +46,8 @@ pub struct PushTerms {
     pub buffer_ms: u32,
     /// QoS 0: flush when this many messages wait; 0 = the server's default.
     pub buffer_max: u32,
+    /// Who pushes, where the door knows; stored beside the batch.
+    pub sub: Option<ProducerSub>,
 }
 
 /// Why a push was not admitted; nothing of it was taken.
@@ -186,7 +189,7 @@ impl Ingest {
         } else {
             Vec::new()
         };
-        let PushTerms { qos, buffer_ms, buffer_max } = terms;
+        let PushTerms { qos, buffer_ms, buffer_max, sub } = terms;
         let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
         let flush = match qos {
             Qos::Buffered => FlushWish::Later {
@@ -195,7 +198,7 @@ impl Ingest {
             },
             Qos::AtLeastOnce | Qos::ExactlyOnce => FlushWish::Now,
         };
-        let pending = Pending { push: PushBatch { batch, fingerprints }, qos, signer };
+        let pending = Pending { push: PushBatch { batch, fingerprints, sub }, qos, signer };
         Placed { queue, partition, hash, flush, pending }
     }
 

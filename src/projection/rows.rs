@@ -78,6 +78,7 @@ mod tests {
             first_seq,
             count: 2,
             fingerprints: Vec::new(),
+            sub: None,
             batch: batch(&[b"one", b"two"]),
         };
         let again = Effect::Relocate {
@@ -85,6 +86,7 @@ mod tests {
             first_seq: 0,
             count: 2,
             time_ms: 3,
+            sub: None,
             batch: batch(&[b"one", b"two"]),
         };
         // Partition 1 is of a queue that asks, 2 of one that does not, 3 of none that is known.

@@ -46,12 +46,13 @@ impl Lane {
     fn keep_hot(&mut self, shard: ShardId, entry: &Entry, position: u64) {
         let mut at = position + ENTRY_HEADER as u64;
         for effect in &entry.effects {
-            if let Effect::Append { partition, first_seq, count, batch, .. } = effect {
+            if let Effect::Append { partition, first_seq, count, sub, batch, .. } = effect {
                 let chunk = Chunk {
                     partition: *partition,
                     first_seq: *first_seq,
                     count: *count,
                     time_ms: entry.time_ms,
+                    sub: sub.clone(),
                     batch: batch.clone(),
                 };
                 self.hot.add(shard, at, chunk);

@@ -68,7 +68,7 @@ mod tests {
 
     fn chunk(first_seq: u64, bytes: usize) -> Chunk {
         let batch = Bytes::from(vec![0; bytes]);
-        Chunk { partition: 1, first_seq, count: 1, time_ms: 0, batch }
+        Chunk { partition: 1, first_seq, count: 1, time_ms: 0, sub: None, batch }
     }
 
     #[test]

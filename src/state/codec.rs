@@ -8,6 +8,7 @@
 //! effect  u8 tag | u8 flags | u16 0 | u32 body_len | body                      8 + body
 //! body of Append and Relocate
 //!         u32 partition | u32 count | u64 first_seq | u64 time_ms
+//!         [u8 length | who pushed it, if flags bit 1]
 //!         [16 × count fingerprints, if flags bit 0] | record batch
 //! ```
 //!
@@ -18,8 +19,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::base::place::PartitionNumber;
 use crate::state::effect::{
-    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin, Progress,
-    Sequence, SpillId,
+    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin,
+    ProducerSub, Progress, Sequence, SpillId,
 };
 use crate::state::rows;
 
@@ -50,6 +51,8 @@ const TAG_MAINTAIN: u8 = 15;
 const TAG_PROJECT: u8 = 16;
 
 const FLAG_FINGERPRINTS: u8 = 1;
+/// Who pushed it is known; of Append, Relocate and Bury.
+const FLAG_SUB: u8 = 2;
 
 /// Why bytes are no entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -72,6 +75,8 @@ pub struct Chunk {
     pub count: u32,
     /// When it was pushed, unix milliseconds.
     pub time_ms: u64,
+    /// Who pushed it, where that is known.
+    pub sub: Option<ProducerSub>,
     /// The batch.
     pub batch: Bytes,
 }
@@ -85,22 +90,33 @@ pub fn encoded_len(effect: &Effect) -> usize {
 fn body_len(effect: &Effect) -> usize {
     match effect {
         Effect::CreatePartition { name, .. } => 4 + 4 + name.len(),
-        Effect::Append { fingerprints, batch, .. } => {
-            CHUNK_HEADER + 16 * fingerprints.len() + batch.len()
+        Effect::Append { fingerprints, sub, batch, .. } => {
+            CHUNK_HEADER + sub_len(sub) + 16 * fingerprints.len() + batch.len()
         }
-        Effect::Relocate { batch, .. } => CHUNK_HEADER + batch.len(),
+        Effect::Relocate { sub, batch, .. } => CHUNK_HEADER + sub_len(sub) + batch.len(),
         Effect::RegisterGroup { name, .. } => 4 + 4 + 1 + name.len(),
         Effect::DefineGroup { name, .. } => 4 + 1 + name.len(),
         Effect::Lease { .. } => 4 + 4 + 16 + 8 + 8 + 8,
         Effect::Extend { .. } => 4 + 4 + 8,
         Effect::Settle { progress, .. } => 4 + 4 + 1 + rows::progress_len(progress),
-        Effect::Bury(dead) => 4 + 4 + 8 + 8 + 4 + 1 + 4 + dead.error.len() + dead.batch.len(),
+        Effect::Bury(dead) => {
+            let texts = dead.error.len() + sub_len(&dead.sub);
+            4 + 4 + 8 + 8 + 4 + 1 + 4 + texts + dead.batch.len()
+        }
         Effect::Trim { .. } => 4 + 8,
         Effect::Replayed { .. } => 16 + 8,
         Effect::DropQueue { .. } | Effect::ForgetQueue { .. } | Effect::Maintain(_) => 4,
         Effect::Project { .. } => 4 + 1,
         Effect::DefineQueue(definition) => rows::queue_len(definition),
     }
+}
+
+fn sub_len(sub: &Option<ProducerSub>) -> usize {
+    sub.as_ref().map_or(0, |sub| 1 + sub.as_str().len())
+}
+
+fn sub_flag(sub: &Option<ProducerSub>) -> u8 {
+    if sub.is_some() { FLAG_SUB } else { 0 }
 }
 
 /// Encodes an entry as a rope.
@@ -157,22 +173,24 @@ impl Rope {
 
     fn effect(&mut self, effect: &Effect, now_ms: u64) {
         match effect {
-            Effect::Append { partition, first_seq, count, fingerprints, batch } => {
+            Effect::Append { partition, first_seq, count, fingerprints, sub, batch } => {
                 let flags = if fingerprints.is_empty() { 0 } else { FLAG_FINGERPRINTS };
-                self.header(TAG_APPEND, flags, effect);
+                self.header(TAG_APPEND, flags | sub_flag(sub), effect);
                 self.chunk(*partition, *count, *first_seq, now_ms);
+                self.sub(sub);
                 for fingerprint in fingerprints {
                     self.head.put_u128_le(*fingerprint);
                 }
                 self.bytes(batch);
             }
-            Effect::Relocate { partition, first_seq, count, time_ms, batch } => {
-                self.header(TAG_RELOCATE, 0, effect);
+            Effect::Relocate { partition, first_seq, count, time_ms, sub, batch } => {
+                self.header(TAG_RELOCATE, sub_flag(sub), effect);
                 self.chunk(*partition, *count, *first_seq, *time_ms);
+                self.sub(sub);
                 self.bytes(batch);
             }
             Effect::Bury(dead) => {
-                self.header(TAG_BURY, 0, effect);
+                self.header(TAG_BURY, sub_flag(&dead.sub), effect);
                 self.dead(dead);
             }
             Effect::Replayed { spill, position } => {
@@ -181,6 +199,16 @@ impl Rope {
                 self.head.put_u64_le(*position);
             }
             _ => self.small(effect),
+        }
+    }
+
+    fn sub(&mut self, sub: &Option<ProducerSub>) {
+        if let Some(sub) = sub {
+            let name = sub.as_str();
+            self.head.reserve(1 + name.len());
+            // Its type holds 255 bytes at most.
+            self.head.put_u8(name.len() as u8);
+            self.head.put_slice(name.as_bytes());
         }
     }
 
@@ -193,6 +221,7 @@ impl Rope {
         self.head.put_u8(dead.reason as u8);
         self.head.put_u32_le(dead.error.len() as u32);
         self.head.put_slice(dead.error.as_bytes());
+        self.sub(&dead.sub);
         self.bytes(&dead.batch);
     }
 
@@ -314,11 +343,11 @@ pub fn decode_chunks(mut place: Bytes) -> Result<Vec<Chunk>, EntryError> {
 /// # Errors
 /// [`EntryError`] where there is no dead letter.
 pub fn decode_dead(mut place: Bytes) -> Result<DeadLetter, EntryError> {
-    let (tag, _, mut body) = effect_parts(&mut place)?;
+    let (tag, flags, mut body) = effect_parts(&mut place)?;
     if tag != TAG_BURY {
         return Err(EntryError { field: "dead letter", problem: "another effect" });
     }
-    read_dead(&mut body).map_err(|_| CUT_OFF)
+    read_dead(flags, &mut body).map_err(|_| CUT_OFF)
 }
 
 const CUT_OFF: EntryError = EntryError { field: "effect body", problem: "cut off" };
@@ -341,6 +370,7 @@ fn read_chunk(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryEr
     let count = body.try_get_u32_le().map_err(short)?;
     let first_seq = body.try_get_u64_le().map_err(short)?;
     let time_ms = body.try_get_u64_le().map_err(short)?;
+    let sub = read_sub(flags, body).map_err(short)?;
     let mut fingerprints = Vec::new();
     if flags & FLAG_FINGERPRINTS != 0 {
         if (body.len() / 16) < count as usize {
@@ -352,10 +382,20 @@ fn read_chunk(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryEr
         }
     }
     let batch = std::mem::take(body);
-    Ok((Chunk { partition, first_seq, count, time_ms, batch }, fingerprints))
+    Ok((Chunk { partition, first_seq, count, time_ms, sub, batch }, fingerprints))
 }
 
-fn read_dead(body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetError> {
+/// Who pushed it. One that is no text is as unknown as none: what was pushed counts for more.
+fn read_sub(flags: u8, body: &mut Bytes) -> Result<Option<ProducerSub>, bytes::TryGetError> {
+    if flags & FLAG_SUB == 0 {
+        return Ok(None);
+    }
+    let len = usize::from(body.try_get_u8()?).min(body.len());
+    let name = body.split_to(len);
+    Ok(std::str::from_utf8(&name).ok().and_then(ProducerSub::new))
+}
+
+fn read_dead(flags: u8, body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetError> {
     let partition = body.try_get_u32_le()?;
     let group = body.try_get_u32_le()?;
     let seq = body.try_get_u64_le()?;
@@ -368,8 +408,9 @@ fn read_dead(body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetError> {
     };
     let error_len = (body.try_get_u32_le()? as usize).min(body.len());
     let error = String::from_utf8_lossy(&body.split_to(error_len)).into();
+    let sub = read_sub(flags, body)?;
     let batch = std::mem::take(body);
-    Ok(DeadLetter { partition, group, seq, pushed_ms, attempts, reason, error, batch })
+    Ok(DeadLetter { partition, group, seq, pushed_ms, attempts, reason, error, sub, batch })
 }
 
 fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
@@ -377,15 +418,15 @@ fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
     let effect = match tag {
         TAG_APPEND => {
             let (chunk, fingerprints) = read_chunk(flags, &mut body)?;
-            let Chunk { partition, first_seq, count, batch, .. } = chunk;
-            Effect::Append { partition, first_seq, count, fingerprints, batch }
+            let Chunk { partition, first_seq, count, sub, batch, .. } = chunk;
+            Effect::Append { partition, first_seq, count, fingerprints, sub, batch }
         }
         TAG_RELOCATE => {
             let (chunk, _) = read_chunk(flags, &mut body)?;
-            let Chunk { partition, first_seq, count, time_ms, batch } = chunk;
-            Effect::Relocate { partition, first_seq, count, time_ms, batch }
+            let Chunk { partition, first_seq, count, time_ms, sub, batch } = chunk;
+            Effect::Relocate { partition, first_seq, count, time_ms, sub, batch }
         }
-        TAG_BURY => Effect::Bury(read_dead(&mut body).map_err(|_| CUT_OFF)?),
+        TAG_BURY => Effect::Bury(read_dead(flags, &mut body).map_err(|_| CUT_OFF)?),
         TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(&mut body)?)),
         TAG_REPLAYED => {
             let mut spill = SpillId::default();

@@ -3,6 +3,8 @@
 //! Effects say what is, never what to compute: applying them needs no clock, no settings and no
 //! look-up. The byte form is in [`super::codec`]. Made by `draft`, consumed by `apply`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::base::place::{PartitionNumber, QueueId};
@@ -19,6 +21,28 @@ pub type LeaseToken = [u8; 16];
 
 /// Id of an engine's failover log, random when it was begun.
 pub type SpillId = [u8; 16];
+
+/// Who pushed a batch, as the server knows it and not as the producer says: a checked token's subject
+/// or name, 1 to 255 bytes. Holding one is proof of its length.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProducerSub(Arc<str>);
+
+impl ProducerSub {
+    /// The longest, in bytes.
+    pub const BYTES_MAX: usize = 255;
+
+    /// Takes a name of 1 to 255 bytes; `None` for any other.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        (1..=Self::BYTES_MAX).contains(&name.len()).then(|| Self(name.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// What is held back on purpose while somebody works on the store or on consumers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -99,6 +123,8 @@ pub struct DeadLetter {
     pub reason: DeadReason,
     /// What the consumer said, possibly nothing.
     pub error: Box<str>,
+    /// Who pushed it, where that is known.
+    pub sub: Option<ProducerSub>,
     /// The message itself, as a record batch of one.
     pub batch: Bytes,
 }
@@ -125,6 +151,8 @@ pub enum Effect {
         count: u32,
         /// One fingerprint per record, 0 where it has no transaction id; empty when none has.
         fingerprints: Vec<u128>,
+        /// Who pushed it, where that is known.
+        sub: Option<ProducerSub>,
         /// The batch as the producer encoded it.
         batch: Bytes,
     },
@@ -138,6 +166,8 @@ pub enum Effect {
         count: u32,
         /// When it was pushed, unix milliseconds.
         time_ms: u64,
+        /// Who pushed it, where that is known.
+        sub: Option<ProducerSub>,
         /// The batch.
         batch: Bytes,
     },

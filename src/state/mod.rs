@@ -30,7 +30,7 @@ use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
 use crate::state::codec::Chunk;
-use crate::state::effect::{GroupIndex, LeaseToken, Sequence, SpillId};
+use crate::state::effect::{GroupIndex, LeaseToken, ProducerSub, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, Scan, Space};
 use crate::state::ledger::Ledger;
 use crate::state::model::{Cursor, Group, Partition, Run};
@@ -343,18 +343,29 @@ pub trait Bodies {
     }
 }
 
-/// The record batch of one message, and when it was pushed.
+/// One message read back from its place.
+pub(crate) struct Single {
+    /// The message, as a record batch of one.
+    pub(crate) batch: RecordBatch,
+    /// When it was pushed, unix milliseconds.
+    pub(crate) time_ms: u64,
+    /// Who pushed it, where that is known.
+    pub(crate) sub: Option<ProducerSub>,
+}
+
+/// One message, if its batch can be read.
 pub(crate) fn single(
     bodies: &dyn Bodies,
     shard: ShardId,
     run: &Run,
     seq: Sequence,
-) -> Option<(RecordBatch, u64)> {
+) -> Option<Single> {
     let chunks = bodies.chunks(shard, run)?;
     let holds =
         |chunk: &&Chunk| chunk.first_seq <= seq && seq < chunk.first_seq + u64::from(chunk.count);
     let chunk = chunks.iter().find(holds)?;
     let batch = RecordBatch::parse_trusted(chunk.batch.clone()).ok()?;
     let index = u32::try_from(seq - chunk.first_seq).ok()?;
-    Some((batch.slice(index, index + 1)?, chunk.time_ms))
+    let batch = batch.slice(index, index + 1)?;
+    Some(Single { batch, time_ms: chunk.time_ms, sub: chunk.sub.clone() })
 }

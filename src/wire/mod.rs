@@ -8,7 +8,6 @@ pub mod auth;
 pub mod codes;
 pub mod http;
 pub mod tcp;
-pub mod token;
 
 use std::sync::Arc;
 
@@ -34,6 +33,8 @@ pub struct Rooms {
     pub engine: Arc<Engine>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who may do what.
+    pub auth: Arc<auth::Auth>,
     /// Randomness, for ids.
     pub random: Arc<dyn Random>,
 }

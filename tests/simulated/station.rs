@@ -94,7 +94,7 @@ impl Station {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let signer = Signer { mailbox: Arc::clone(&mailbox), request, section: 0 };
         let signer = qos.is_durable().then_some(signer);
-        let terms = PushTerms { qos, buffer_ms: 0, buffer_max: 0 };
+        let terms = PushTerms { qos, buffer_ms: 0, buffer_max: 0, sub: None };
         let taken = match self.ingest.try_push(&queue, partition, batch, terms, signer) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(later)) => self.ingest.push_later(&queue, later).await.map(drop),

@@ -9,7 +9,7 @@ use crate::state::draft::{CursorDraft, DecideError, Draft};
 use crate::state::effect::{
     DeadLetter, DeadReason, Effect, GroupIndex, LeaseToken, Progress, Sequence,
 };
-use crate::state::single;
+use crate::state::{Single, single};
 
 /// What a consumer says of some messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -207,7 +207,7 @@ impl Draft<'_> {
         let runs = self.state.runs(self.context.kv, partition, seq, seq + 1)?;
         let run = runs.first().ok_or_else(|| missing.clone())?;
         let record = single(self.context.bodies, self.state.shard, run, seq);
-        let (batch, pushed_ms) = record.ok_or(missing)?;
+        let Single { batch, time_ms: pushed_ms, sub } = record.ok_or(missing)?;
         Ok(DeadLetter {
             partition,
             group,
@@ -216,6 +216,7 @@ impl Draft<'_> {
             attempts,
             reason: failure.reason,
             error: failure.error.into(),
+            sub,
             batch: batch.bytes().clone(),
         })
     }

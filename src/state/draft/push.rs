@@ -8,7 +8,7 @@ use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::{Effect, Sequence};
+use crate::state::effect::{Effect, ProducerSub, Sequence};
 use crate::state::ledger::{First, Key};
 use crate::state::model::Run;
 use crate::state::single;
@@ -20,6 +20,8 @@ pub struct PushBatch {
     pub batch: RecordBatch,
     /// One fingerprint per record, 0 where it has no id; empty when none has.
     pub fingerprints: Vec<u128>,
+    /// Who pushes it, where that is known.
+    pub sub: Option<ProducerSub>,
 }
 
 /// What became of a batch.
@@ -92,7 +94,7 @@ impl Draft<'_> {
             state.partition(partition).map_or(0, |partition| partition.next_seq)
         });
         if push.fingerprints.is_empty() {
-            return Ok(self.append(partition, head, push.batch.clone(), Vec::new()));
+            return Ok(self.append(partition, head, push, push.batch.clone(), Vec::new()));
         }
         let in_ledger = self.find_all(partition, push)?;
         let mut outcomes = Vec::with_capacity(in_ledger.len());
@@ -113,28 +115,30 @@ impl Draft<'_> {
         }
         if outcomes.iter().all(|outcome| !outcome.duplicate) {
             let fingerprints = push.fingerprints.clone();
-            return Ok(self.append(partition, head, push.batch.clone(), fingerprints));
+            return Ok(self.append(partition, head, push, push.batch.clone(), fingerprints));
         }
         let is_new = |index: usize| outcomes.get(index).is_some_and(|it| !it.duplicate);
         if let Some(batch) = push.batch.filter(is_new) {
             let kept = push.fingerprints.iter().enumerate().filter(|(index, _)| is_new(*index));
             let fingerprints = kept.map(|(_, fingerprint)| *fingerprint).collect();
-            self.append(partition, head, batch, fingerprints);
+            self.append(partition, head, push, batch, fingerprints);
         }
         Ok(Pushed::Mixed(outcomes))
     }
 
+    /// Appends `batch`, all of a push or what is new of it.
     fn append(
         &mut self,
         partition: PartitionNumber,
         first_seq: Sequence,
+        push: &PushBatch,
         batch: RecordBatch,
         fingerprints: Vec<u128>,
     ) -> Pushed {
         let (count, time_ms) = (batch.count(), self.now_ms);
         self.heads.insert(partition, first_seq + u64::from(count));
-        let batch = batch.bytes().clone();
-        self.effects.push(Effect::Append { partition, first_seq, count, fingerprints, batch });
+        let (batch, sub) = (batch.bytes().clone(), push.sub.clone());
+        self.effects.push(Effect::Append { partition, first_seq, count, fingerprints, sub, batch });
         Pushed::Stored { first_seq, count, time_ms }
     }
 
@@ -211,8 +215,7 @@ impl Draft<'_> {
         let is_near = |run: &&Run| bodies.is_near(self.state.shard, run);
         let Some(run) = runs.first().filter(is_near) else { return Ok(None) };
         let record = single(bodies, self.state.shard, run, seq);
-        let Some((batch, _)) = record else { return Ok(None) };
-        Ok(id_of(&batch, 0))
+        Ok(record.and_then(|it| id_of(&it.batch, 0)))
     }
 }
 

@@ -141,8 +141,9 @@ impl Draft<'_> {
 
     /// Writes a batch again, so that the segment that holds it now can go.
     pub fn relocate(&mut self, chunk: &Chunk) {
-        let Chunk { partition, first_seq, count, time_ms, batch } = chunk.clone();
-        self.effects.push(Effect::Relocate { partition, first_seq, count, time_ms, batch });
+        let Chunk { partition, first_seq, count, time_ms, sub, batch } = chunk.clone();
+        let moved = Effect::Relocate { partition, first_seq, count, time_ms, sub, batch };
+        self.effects.push(moved);
     }
 
     /// Writes a dead letter again, for the same reason.

@@ -42,12 +42,18 @@ pub(super) struct Audit {
     pub(super) seen: BTreeMap<&'static str, u64>,
 }
 
-fn records(batch: &bytes::Bytes, first: Sequence, time_ms: u64) -> Vec<Message> {
+fn records(
+    batch: &bytes::Bytes,
+    first: Sequence,
+    time_ms: u64,
+    sub: &Option<ProducerSub>,
+) -> Vec<Message> {
     let batch = RecordBatch::parse_trusted(batch.clone()).unwrap();
     let message = |(seq, record): (Sequence, onrush_protocol::batch::Record<'_>)| Message {
         seq,
         time_ms,
         id: record.transaction_id.map(str::to_owned),
+        sub: sub.clone(),
         payload: String::from_utf8(record.payload.to_vec()).unwrap(),
     };
     (first..).zip(batch.records()).map(message).collect()
@@ -66,13 +72,13 @@ impl Audit {
     fn effect(&mut self, effect: &Effect, now_ms: u64) {
         match effect {
             Effect::CreatePartition { number, queue, .. } => self.create(*number, *queue),
-            Effect::Append { partition, first_seq, count, batch, .. } => {
-                let messages = records(batch, *first_seq, now_ms);
+            Effect::Append { partition, first_seq, count, sub, batch, .. } => {
+                let messages = records(batch, *first_seq, now_ms, sub);
                 assert_eq!(messages.len(), *count as usize);
                 self.append(*partition, *first_seq, messages);
             }
-            Effect::Relocate { partition, first_seq, time_ms, batch, .. } => {
-                let moved = records(batch, *first_seq, *time_ms);
+            Effect::Relocate { partition, first_seq, time_ms, sub, batch, .. } => {
+                let moved = records(batch, *first_seq, *time_ms, sub);
                 let there = &self.partition(*partition).messages[*first_seq as usize..];
                 assert_eq!(&there[..moved.len()], moved, "moving changed messages");
             }
@@ -208,7 +214,7 @@ impl Audit {
     fn bury(&mut self, letter: &DeadLetter) {
         let message = &self.partition(letter.partition).messages[letter.seq as usize];
         assert_eq!(letter.pushed_ms, message.time_ms);
-        let own = records(&letter.batch, letter.seq, letter.pushed_ms);
+        let own = records(&letter.batch, letter.seq, letter.pushed_ms, &letter.sub);
         assert_eq!(own.as_slice(), std::slice::from_ref(message), "a dead letter lost its payload");
         self.dead.insert((letter.partition, letter.group, letter.seq));
         *self.seen.entry("bury").or_default() += 1;

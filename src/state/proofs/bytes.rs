@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{
-    DeadLetter, DeadReason, Effect, Entry, GroupStart, Maintenance, Origin, Progress,
+    DeadLetter, DeadReason, Effect, Entry, GroupStart, Maintenance, Origin, ProducerSub, Progress,
 };
 
 fn text() -> impl Strategy<Value = Box<str>> {
@@ -37,6 +37,10 @@ fn progress() -> impl Strategy<Value = Progress> {
     })
 }
 
+fn sub() -> impl Strategy<Value = Option<ProducerSub>> {
+    "[a-zäöü€ ]{0,12}".prop_map(|name| ProducerSub::new(&name))
+}
+
 fn dead() -> impl Strategy<Value = Effect> {
     let reason = prop_oneof![
         Just(DeadReason::RetriesExhausted),
@@ -44,7 +48,7 @@ fn dead() -> impl Strategy<Value = Effect> {
         Just(DeadReason::LeaseExpired),
     ];
     let numbers = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>());
-    (numbers, reason, text(), batch()).prop_map(|(numbers, reason, error, batch)| {
+    (numbers, reason, text(), sub(), batch()).prop_map(|(numbers, reason, error, sub, batch)| {
         let (partition, group, seq, pushed_ms, attempts) = numbers;
         Effect::Bury(DeadLetter {
             partition,
@@ -54,6 +58,7 @@ fn dead() -> impl Strategy<Value = Effect> {
             attempts,
             reason,
             error,
+            sub,
             batch,
         })
     })
@@ -78,18 +83,20 @@ fn queue() -> impl Strategy<Value = Effect> {
 }
 
 fn effect() -> impl Strategy<Value = Effect> {
-    let append = (any::<u32>(), any::<u64>(), batch(), prop::collection::vec(any::<u128>(), 0..4));
-    let append = append.prop_map(|(partition, first_seq, batch, fingerprints)| {
+    let fingerprints = prop::collection::vec(any::<u128>(), 0..4);
+    let append = (any::<u32>(), any::<u64>(), sub(), batch(), fingerprints);
+    let append = append.prop_map(|(partition, first_seq, sub, batch, fingerprints)| {
         // One fingerprint per record, or none at all.
         let count = if fingerprints.is_empty() { 3 } else { fingerprints.len() as u32 };
-        Effect::Append { partition, first_seq, count, fingerprints, batch }
+        Effect::Append { partition, first_seq, count, fingerprints, sub, batch }
     });
-    let relocate = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>(), batch()).prop_map(
-        |(partition, first_seq, count, time_ms, batch)| Effect::Relocate {
+    let relocate = (any::<(u32, u64, u32, u64)>(), sub(), batch()).prop_map(
+        |((partition, first_seq, count, time_ms), sub, batch)| Effect::Relocate {
             partition,
             first_seq,
             count,
             time_ms,
+            sub,
             batch,
         },
     );

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::PartitionNumber;
-use crate::state::effect::{DeadLetter, GroupIndex, GroupStart, Progress, Sequence, SpillId};
+use crate::state::effect::{
+    DeadLetter, GroupIndex, GroupStart, ProducerSub, Progress, Sequence, SpillId,
+};
 use crate::state::ledger::First;
 use crate::state::model::Lease;
 use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
@@ -18,6 +20,7 @@ pub(super) struct Message {
     pub(super) seq: Sequence,
     pub(super) time_ms: u64,
     pub(super) id: Option<String>,
+    pub(super) sub: Option<ProducerSub>,
     pub(super) payload: String,
 }
 
@@ -68,7 +71,8 @@ pub(super) fn messages(desk: &Desk, tape: &Tape, number: PartitionNumber) -> Vec
         for (seq, record) in (chunk.first_seq..).zip(batch.records()) {
             let id = record.transaction_id.map(str::to_owned);
             let payload = String::from_utf8(record.payload.to_vec()).unwrap();
-            messages.push(Message { seq, time_ms: chunk.time_ms, id, payload });
+            let (time_ms, sub) = (chunk.time_ms, chunk.sub.clone());
+            messages.push(Message { seq, time_ms, id, sub, payload });
         }
     }
     messages.retain(|message| message.seq >= base);

@@ -1,6 +1,282 @@
-//! Who may do what: roles, and what each request needs.
+//! Who may do what: roles, tokens, and what each request needs.
 //!
-//! [`role`] is the vocabulary: three roles, each holding the one before it, and the level that a
-//! route or an opcode asks for. Called by both doors.
+//! In: what a client presents. Out: a [`Caller`], or why not. Nothing configured: everybody may do
+//! everything, which is for loopback. Decisions are pure; only keys of a key server are fetched. Called
+//! by both doors.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`role`] | the three roles, and whether one is enough |
+//! | [`tokens`] | whose static token it is |
+//! | [`claims`] | what a JSON Web Token says of its holder, and whether that is good now |
+//! | [`jwt`], [`jwks`], `fetch` | whether it is signed, with whose key, and where that comes from |
 
+pub mod claims;
+mod fetch;
+pub mod jwks;
+pub mod jwt;
 pub mod role;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use onrush_protocol::code::Code;
+
+use crate::base::clock::Clock;
+use crate::state::effect::ProducerSub;
+use crate::wire::auth::jwt::{Jwt, JwtConfig, JwtError, Trouble};
+use crate::wire::auth::role::{Level, Role};
+use crate::wire::auth::tokens::Tokens;
+
+/// Somebody known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Caller {
+    /// What they may do; `None`: nothing that is not public.
+    pub role: Option<Role>,
+    /// As whom they push.
+    pub sub: Option<ProducerSub>,
+    /// Until when that holds, unix milliseconds; `None`: until the settings change.
+    pub until_ms: Option<u64>,
+}
+
+/// Why somebody may not. The texts are those of the contract.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Denied {
+    /// Nothing was presented.
+    #[error("Authentication required")]
+    Missing,
+    /// What was presented is no token that is known.
+    #[error("Invalid token")]
+    Unknown,
+    /// It is no JSON Web Token, or its claims are of the wrong kind.
+    #[error("Invalid token format")]
+    Malformed,
+    /// Its algorithm is not taken.
+    #[error("Invalid token algorithm")]
+    Algorithm,
+    /// Nobody knows its key.
+    #[error("Unknown signing key")]
+    Key,
+    /// It was signed with another key, or changed.
+    #[error("Invalid token signature")]
+    Signature,
+    /// Its time is over, or it has none.
+    #[error("Token has expired")]
+    Expired,
+    /// Its time is not yet.
+    #[error("Token is not valid yet")]
+    NotYet,
+    /// Somebody else issued it.
+    #[error("Invalid token issuer")]
+    Issuer,
+    /// It is for somebody else.
+    #[error("Invalid token audience")]
+    Audience,
+    /// They are known, and may not.
+    #[error("Insufficient permissions")]
+    Role,
+}
+
+impl Denied {
+    /// Its code.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::Role => Code::Forbidden,
+            Self::Missing
+            | Self::Unknown
+            | Self::Malformed
+            | Self::Algorithm
+            | Self::Key
+            | Self::Signature
+            | Self::Expired
+            | Self::NotYet
+            | Self::Issuer
+            | Self::Audience => Code::Unauthenticated,
+        }
+    }
+}
+
+/// How callers are known.
+#[derive(Clone, Debug, Default)]
+pub struct AuthConfig {
+    /// Static tokens.
+    pub tokens: Tokens,
+    /// JSON Web Tokens.
+    pub jwt: Option<JwtConfig>,
+    /// Paths of HTTP that nobody needs a token for: exact, or all below one that ends in `/`.
+    pub skip_paths: Vec<String>,
+    /// Whether a server without tokens asks for some all the same, as one does whose tokens come
+    /// from a file that is empty now.
+    pub is_closed: bool,
+}
+
+/// Knows callers.
+pub struct Auth {
+    tokens: ArcSwap<Tokens>,
+    jwt: Option<Jwt>,
+    skip_paths: Vec<String>,
+    is_open: bool,
+    clock: Arc<dyn Clock>,
+}
+
+/// Figures that may be closed by leaving them out of the skipped paths; probes may not.
+const CLOSABLE: [&str; 4] = ["/health", "/metrics", "/metrics/prometheus", "/"];
+
+impl Auth {
+    /// # Errors
+    /// [`JwtError`] when no JSON Web Token could ever be checked.
+    pub fn new(config: AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, JwtError> {
+        let AuthConfig { tokens, jwt, skip_paths, is_closed } = config;
+        let jwt = jwt.map(Jwt::new).transpose()?;
+        let is_open = tokens.is_empty() && jwt.is_none() && !is_closed;
+        Ok(Self { tokens: ArcSwap::from_pointee(tokens), jwt, skip_paths, is_open, clock })
+    }
+
+    /// One that lets everybody in.
+    #[must_use]
+    pub fn open(clock: Arc<dyn Clock>) -> Self {
+        let tokens = ArcSwap::default();
+        Self { tokens, jwt: None, skip_paths: Vec::new(), is_open: true, clock }
+    }
+
+    /// Replaces the static tokens.
+    pub fn set_tokens(&self, tokens: Tokens) {
+        self.tokens.store(Arc::new(tokens));
+    }
+
+    /// Whether everybody may do everything.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// What a request for `path` needs, of a route of this level.
+    #[must_use]
+    pub fn level(&self, level: Level, path: &str) -> Level {
+        let is_skipped = |skip: &String| {
+            *skip == path || skip.len() > 1 && skip.ends_with('/') && path.starts_with(&**skip)
+        };
+        if self.is_open || self.skip_paths.iter().any(is_skipped) {
+            return Level::Public;
+        }
+        match level {
+            Level::Public if CLOSABLE.contains(&path) => Level::AtLeast(Role::ReadOnly),
+            level => level,
+        }
+    }
+
+    /// Who presents this, if they may do what asks for `level`. `None`: somebody unknown, who may.
+    /// Waits only where a key has to be fetched, for as long as a fetch may take; dropping the future
+    /// is harmless.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn admit(
+        self: &Arc<Self>,
+        presented: Option<&[u8]>,
+        level: Level,
+    ) -> Result<Option<Caller>, Denied> {
+        if level == Level::Public {
+            return Ok(None);
+        }
+        let caller = self.identify(presented).await?;
+        if level.allows(caller.role) { Ok(Some(caller)) } else { Err(Denied::Role) }
+    }
+
+    /// Who presents this.
+    ///
+    /// # Errors
+    /// [`Denied`]; never [`Denied::Role`].
+    pub async fn identify(self: &Arc<Self>, presented: Option<&[u8]>) -> Result<Caller, Denied> {
+        if self.is_open {
+            return Ok(Caller { role: Some(Role::Admin), sub: None, until_ms: None });
+        }
+        let presented = presented.filter(|it| !it.is_empty()).ok_or(Denied::Missing)?;
+        if let Some(token) = self.tokens.load().find(presented) {
+            let (role, sub) = (Some(token.role), token.name.clone());
+            return Ok(Caller { role, sub, until_ms: None });
+        }
+        let Some(jwt) = &self.jwt else { return Err(Denied::Unknown) };
+        let now_s = || self.clock.now_ms() / 1000;
+        let settled = |trouble| match trouble {
+            Trouble::Denied(denied) => denied,
+            Trouble::UnknownKey => Denied::Key,
+        };
+        match (jwt.check(presented, now_s()), &jwt.jwks) {
+            (Err(Trouble::UnknownKey), Some(jwks)) => {
+                jwks.refresh(self.clock.monotonic_us()).await;
+                jwt.check(presented, now_s()).map_err(settled)
+            }
+            (checked, jwks) => {
+                if jwks.as_ref().is_some_and(|jwks| jwks.is_old(self.clock.monotonic_us())) {
+                    self.refresh_aside();
+                }
+                checked.map_err(settled)
+            }
+        }
+    }
+
+    /// Fetches keys while those that are known are still used.
+    fn refresh_aside(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(jwks) = this.jwt.as_ref().and_then(|jwt| jwt.jwks.as_ref()) {
+                jwks.refresh(this.clock.monotonic_us()).await;
+            }
+        });
+    }
+
+    /// Whether a caller is still who they were: a connection may outlive its token.
+    #[must_use]
+    pub fn is_current(&self, caller: &Caller) -> bool {
+        caller.until_ms.is_none_or(|until_ms| self.clock.now_ms() < until_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::SystemClock;
+
+    fn auth(skip: &[&str]) -> Arc<Auth> {
+        let mut tokens = Tokens::default();
+        tokens.add_secret("s3cret");
+        let skip_paths = skip.iter().map(|path| (*path).to_owned()).collect();
+        let config = AuthConfig { tokens, skip_paths, ..AuthConfig::default() };
+        Arc::new(Auth::new(config, Arc::new(SystemClock::new())).unwrap())
+    }
+
+    #[tokio::test]
+    async fn with_nothing_configured_everybody_is_an_admin() {
+        let auth = Arc::new(Auth::open(Arc::new(SystemClock::new())));
+        assert_eq!(auth.identify(None).await.unwrap().role, Some(Role::Admin));
+        assert_eq!(auth.level(Level::AtLeast(Role::Admin), "/x"), Level::Public);
+        let config = AuthConfig { is_closed: true, ..AuthConfig::default() };
+        let closed = Auth::new(config, Arc::new(SystemClock::new())).unwrap();
+        assert_eq!(Arc::new(closed).identify(None).await, Err(Denied::Missing));
+    }
+
+    #[tokio::test]
+    async fn with_a_token_nobody_else_enters() {
+        let auth = auth(&[]);
+        assert_eq!(auth.identify(Some(b"s3cret")).await.unwrap().role, Some(Role::Admin));
+        assert_eq!(auth.identify(None).await, Err(Denied::Missing));
+        assert_eq!(auth.identify(Some(b"")).await, Err(Denied::Missing));
+        assert_eq!(auth.identify(Some(b"other")).await, Err(Denied::Unknown));
+        assert_eq!(auth.admit(None, Level::Public).await, Ok(None));
+    }
+
+    #[test]
+    fn skipped_paths_are_exact_or_a_folder_and_figures_left_out_are_closed() {
+        let auth = auth(&["/health", "/open/", "/"]);
+        let admin = Level::AtLeast(Role::Admin);
+        assert_eq!(auth.level(admin, "/health"), Level::Public);
+        assert_eq!(auth.level(admin, "/open/x"), Level::Public);
+        assert_eq!(auth.level(admin, "/open"), admin);
+        assert_eq!(auth.level(admin, "/healthy"), admin, "the root stands for itself only");
+        assert_eq!(auth.level(Level::Public, "/metrics"), Level::AtLeast(Role::ReadOnly));
+        assert_eq!(auth.level(Level::Public, "/livez"), Level::Public);
+    }
+}

@@ -11,7 +11,7 @@ use onrush_protocol::name::{GroupName, QueueName};
 use serde::Serialize;
 
 use crate::shard::command::ListedDead;
-use crate::state::effect::DeadReason;
+use crate::state::effect::{DeadReason, ProducerSub};
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::ids::{TransactionId, Uuid, millis_text};
@@ -120,7 +120,7 @@ fn render<'a>(
         retry_count: letter.attempts,
         encoding: data.as_ref().and_then(Data::encoding),
         data,
-        producer_sub: None,
+        producer_sub: letter.sub.as_ref().map(ProducerSub::as_str),
         created_at: millis_text(letter.pushed_ms),
     }
 }

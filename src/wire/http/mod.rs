@@ -65,8 +65,6 @@ use crate::wire::Rooms;
 pub struct Config {
     /// How the API answers at the root; under `/queen` it always answers as [`Dialect::Queen`].
     pub dialect: Dialect,
-    /// What a client must present as a bearer token; `None` asks nobody.
-    pub token: Option<Arc<str>>,
     /// Largest body, bytes.
     pub body_bytes_max: usize,
     /// How long a body may take whatever its size; a large one that keeps coming may take longer.
@@ -102,7 +100,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dialect: Dialect::Onrush,
-            token: None,
             body_bytes_max: 64 << 20,
             body_timeout: Duration::from_secs(30),
             header_bytes_max: 32 << 10,

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::delivery::Handout;
 use crate::delivery::parcel::Package;
+use crate::state::effect::ProducerSub;
 use crate::wire::http::base64;
 use crate::wire::http::ids::{TransactionId, Uuid, micros_text};
 use crate::wire::http::shape::{DEPTH_MAX, is_deeper_than};
@@ -126,7 +127,7 @@ pub(super) fn answer(
                     trace_id: record.trace_id.map(Uuid),
                     encoding: data.encoding(),
                     data,
-                    producer_sub: None,
+                    producer_sub: batch.sub.as_ref().map(ProducerSub::as_str),
                     created_at,
                     queue: queue.as_str(),
                     partition_id: Uuid::of_partition(package.partition),

@@ -15,6 +15,7 @@ use crate::base::random::Random;
 use crate::buffer::receipt::{Accepted, Delivery, Receipt, Signer, Stored};
 use crate::ingest::{PushError, PushTerms};
 use crate::state::draft::push::Pushed;
+use crate::state::effect::ProducerSub;
 use crate::state::ledger::First;
 use crate::wire::codes;
 use crate::wire::http::Api;
@@ -23,9 +24,13 @@ use crate::wire::http::push_pack::{self, Packed, Section};
 use crate::wire::http::push_parse::{self, PushItem, PushRequest};
 use crate::wire::http::status::{Answer, Failure};
 
-/// Pushes a body. Waits until every item is answered for, the configured time at most; then what
+/// Pushes a body on behalf of `sub`. Waits until every item is answered for, the configured time at most; then what
 /// became of the rest is not known.
-pub(super) async fn push(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
+pub(super) async fn push(
+    api: &Api,
+    body: &[u8],
+    sub: Option<ProducerSub>,
+) -> Result<Answer, Failure> {
     let rooms = &api.rooms;
     let started_us = rooms.clock.monotonic_us();
     let mut request = push_parse::parse(body, api.dialect)?;
@@ -34,7 +39,7 @@ pub(super) async fn push(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
     }
     let target = api.config.batch_target_bytes;
     let packed = push_pack::pack(&request.items, *rooms.ingest.limits(), target)?;
-    let outcomes = take_in(api, &request, packed).await;
+    let outcomes = take_in(api, &request, packed, sub).await;
     rooms.telemetry.push_latency.record(rooms.clock.monotonic_us() - started_us, 1);
     Ok(push_answer::answer(api.dialect, &request.items, &outcomes))
 }
@@ -57,10 +62,15 @@ fn name_messages(items: &mut [PushItem<'_>], random: &dyn Random) {
 
 /// Takes all sections in, one after the other so that a partition keeps its order, and waits for
 /// their receipts.
-async fn take_in(api: &Api, request: &PushRequest<'_>, packed: Packed) -> Outcomes {
+async fn take_in(
+    api: &Api,
+    request: &PushRequest<'_>,
+    packed: Packed,
+    sub: Option<ProducerSub>,
+) -> Outcomes {
     let Packed { sections, refused } = packed;
     let PushRequest { qos, buffer_ms, buffer_max, .. } = *request;
-    let terms = PushTerms { qos, buffer_ms, buffer_max };
+    let terms = PushTerms { qos, buffer_ms, buffer_max, sub };
     let mut results = Results::new(request.items.len());
     for (index, error) in refused {
         results.set(index, Outcome::Failed(Failure::batch(&error)));
@@ -71,7 +81,7 @@ async fn take_in(api: &Api, request: &PushRequest<'_>, packed: Packed) -> Outcom
         let first = section.items.first().and_then(|index| request.items.get(*index as usize));
         let signer = Signer { mailbox: Arc::clone(&mailbox), request: 0, section: number as u32 };
         let signer = qos.is_durable().then_some(signer);
-        match admit(api, section, first, terms, signer).await {
+        match admit(api, section, first, terms.clone(), signer).await {
             Ok(_) if qos.is_durable() => waiting += 1,
             Ok(_) => section.items.iter().for_each(|index| results.set(*index, Outcome::Buffered)),
             Err(error) => {

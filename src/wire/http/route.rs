@@ -12,15 +12,15 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, EXPECT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use onrush_protocol::code::Code;
 use tower::ServiceExt;
 
-use crate::wire::auth::role::{Level, Role};
+use crate::state::effect::ProducerSub;
+use crate::wire::auth::role::Level;
+use crate::wire::auth::{Caller, Denied};
 use crate::wire::http::body::{self, BodyLimits};
 use crate::wire::http::status::{Answer, Failure};
 use crate::wire::http::table::{Label, READ_WRITE, Row, Rules, Verb, hot};
 use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
-use crate::wire::token;
 
 /// The two ways in, the router behind them, and who may.
 pub(super) struct Doors {
@@ -134,30 +134,41 @@ pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer 
         Some(hot) => hot.label().level,
         None => doors.rules.level(&head.method, path),
     };
-    let refused = admit(api, &head, level);
-    let answered = match (refused, hot) {
-        (Err(refused), _) => Err(refused),
-        (Ok(()), Some(hot)) => take(api, &head, hot, incoming).await,
-        (Ok(()), None) => forward(doors, api, &head, incoming).await,
+    let answered = match (admit(api, &head, path, level).await, hot) {
+        (Err(denied), _) => Err(Failure::new(denied.code(), denied.to_string())),
+        (Ok(caller), Some(hot)) => {
+            take(api, &head, hot, incoming, caller.and_then(|it| it.sub)).await
+        }
+        (Ok(_), None) => forward(doors, api, &head, incoming).await,
     };
     answered.unwrap_or_else(|failure| failure.answer())
 }
 
 /// Lets a request in whose sender may do what it asks for.
-fn admit(api: &Api, head: &Parts, level: Level) -> Result<(), Failure> {
-    let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-    let presented = presented.and_then(bearer);
-    let is_known = token::matches(api.config.token.as_deref(), presented);
-    if level.allows(is_known.then_some(Role::Admin)) {
-        return Ok(());
+async fn admit(
+    api: &Api,
+    head: &Parts,
+    path: &str,
+    level: Level,
+) -> Result<Option<Caller>, Denied> {
+    let auth = &api.rooms.auth;
+    let level = auth.level(level, path);
+    if level == Level::Public {
+        return Ok(None);
     }
-    Err(Failure::new(Code::Unauthenticated, "a bearer token is required"))
+    let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    auth.admit(presented.and_then(bearer), level).await
 }
 
-/// The token of a header; the scheme's name may be written in any case.
+/// The token of a header. The scheme's name may be written in any case, or left out.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+    match value.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => {
+            Some(token.trim_ascii())
+        }
+        // Another scheme has a blank behind its name, which no token has.
+        _ => Some(value).filter(|value| !value.iter().any(u8::is_ascii_whitespace)),
+    }
 }
 
 /// The route of the message path that this is.
@@ -195,6 +206,7 @@ async fn take(
     head: &Parts,
     hot: Hot<'_>,
     incoming: Incoming,
+    sub: Option<ProducerSub>,
 ) -> Result<Answer, Failure> {
     match hot {
         Hot::Pop { queue, partition } => {
@@ -204,7 +216,7 @@ async fn take(
             pop::pop(api, queue, partition, head.uri.query().unwrap_or_default()).await
         }
         Hot::Discover => discover::pop(api, head.uri.query().unwrap_or_default()).await,
-        Hot::Push => push::push(api, &read(api, head, incoming).await?).await,
+        Hot::Push => push::push(api, &read(api, head, incoming).await?, sub).await,
         Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,
         Hot::AckBatch => ack::ack_batch(api, &read(api, head, incoming).await?).await,
         Hot::Extend { lease_id } => {
@@ -313,7 +325,8 @@ mod tests {
     fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
         assert_eq!(bearer(b"Bearer secret"), Some(&b"secret"[..]));
         assert_eq!(bearer(b"bearer  secret "), Some(&b"secret"[..]));
-        for value in [&b"secret"[..], b"Basic secret", b"Bearer", b""] {
+        assert_eq!(bearer(b"a.bare.token"), Some(&b"a.bare.token"[..]));
+        for value in [&b"Basic secret"[..], b"Digest a, b", b"Token secret"] {
             assert_eq!(bearer(value), None);
         }
     }

@@ -18,11 +18,8 @@ use onrush_protocol::code::Code;
 use onrush_protocol::frame::{self, Frame};
 use onrush_protocol::opcode::Opcode;
 use onrush_protocol::qos::Qos;
-use onrush_protocol::request::Token;
-use onrush_protocol::request::{Hello, Push, PushSection, Request};
-use onrush_protocol::response::{Failure, Response, SectionReceipt, Welcome};
-use onrush_protocol::text::ShortText;
-use onrush_protocol::version;
+use onrush_protocol::request::{Push, PushSection, Request};
+use onrush_protocol::response::{Failure, Response, SectionReceipt};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -31,13 +28,15 @@ use tokio::task::JoinSet;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Delivery, Signer};
 use crate::ingest::{Later, PushError, PushTerms};
+use crate::wire::Rooms;
+use crate::wire::auth::Caller;
 use crate::wire::tcp::blocks::Blocks;
 use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
 use crate::wire::tcp::dispatch::dispatch;
+use crate::wire::tcp::greeting::{self, Greeting};
 use crate::wire::tcp::outbox::Outbox;
 use crate::wire::tcp::pushes::{Answered, Pushes};
-use crate::wire::tcp::{Config, failure};
-use crate::wire::{Rooms, token};
+use crate::wire::tcp::{Config, failure, levels};
 
 /// Bytes read at a time: large enough that a system call carries many frames.
 const READ_BYTES: usize = 256 * 1024;
@@ -85,7 +84,12 @@ pub(super) struct Connection {
     tasks: JoinSet<()>,
     stalled: Option<Stalled>,
     rest: VecDeque<(u64, u32, PushTerms, PushSection)>,
-    greeted: bool,
+    /// Who the other side is, being found out.
+    greeting: Option<Greeting>,
+    /// Who the other side is, once it has said hello.
+    caller: Option<Caller>,
+    /// It is nobody who may come in.
+    is_refused: bool,
     /// Since when an incomplete frame waits for its rest, or the hello is missing.
     waiting_since_us: Option<u64>,
     /// Nothing was read for a while although there may be something: no time counts meanwhile.
@@ -115,7 +119,9 @@ impl Connection {
             tasks: JoinSet::new(),
             stalled: None,
             rest: VecDeque::new(),
-            greeted: false,
+            greeting: None,
+            caller: None,
+            is_refused: false,
             waiting_since_us: Some(now_us),
             is_paused: false,
             now_us,
@@ -134,7 +140,7 @@ impl Connection {
         let mut closing = false;
         loop {
             self.now_us = self.rooms.clock.monotonic_us();
-            if !closing && matches!(self.parse(), Step::Close) {
+            if !closing && (self.is_refused || matches!(self.parse(), Step::Close)) {
                 closing = true;
                 // Whoever does not take the reason in time is let go without it.
                 self.waiting_since_us = Some(self.now_us);
@@ -154,12 +160,13 @@ impl Connection {
     }
 
     fn in_flight(&self) -> usize {
-        let stalled = usize::from(self.stalled.is_some());
+        let stalled = usize::from(self.stalled.is_some() || self.greeting.is_some());
         self.pushes.len() + self.consumption.len() + self.tasks.len() + stalled
     }
 
     fn may_read(&self) -> bool {
         self.stalled.is_none()
+            && self.greeting.is_none()
             && self.in_flight() < self.config.in_flight_max as usize
             && self.output_bytes < UNREAD_BYTES_MAX
     }
@@ -168,7 +175,8 @@ impl Connection {
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>, closing: bool) -> Result<(), ()> {
         let is_open = !closing && !*stop.borrow();
         let may_parse = is_open && self.may_read();
-        let may_read = may_parse || is_open && self.greeted && self.input.len() < AHEAD_BYTES;
+        let may_read =
+            may_parse || is_open && self.caller.is_some() && self.input.len() < AHEAD_BYTES;
         let holds_memory = self.holds_memory();
         let interest = match (may_read, self.output.is_empty()) {
             (true, true) => Some(Interest::READABLE),
@@ -189,6 +197,12 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
+        let greeting = async {
+            match &mut self.greeting {
+                Some(greeting) => greeting.await,
+                None => std::future::pending().await,
+            }
+        };
         let has_pushes = self.pushes.len() > 0;
         tokio::select! {
             biased;
@@ -202,6 +216,7 @@ impl Connection {
                 self.stalled = None;
                 self.settle_stalled(done);
             }
+            known = greeting => self.greet(known),
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             () = sleep(deadline) => self.late()?,
             () = tokio::time::sleep(QUIET), if holds_memory => self.let_go(),
@@ -239,19 +254,22 @@ impl Connection {
             self.waiting_since_us = Some(since_us);
         }
         let Config { frame_timeout, hello_timeout, .. } = &*self.config;
-        let most = if self.greeted { *frame_timeout } else { *hello_timeout };
+        let most = if self.caller.is_some() { *frame_timeout } else { *hello_timeout };
         Some(most.saturating_sub(Duration::from_micros(self.now_us.saturating_sub(since_us))))
     }
 
     /// The hello or the rest of a frame did not come in time.
     fn late(&mut self) -> Result<(), ()> {
-        tracing::debug!(greeted = self.greeted, "a client was too slow to finish what it began");
+        tracing::debug!(
+            greeted = self.caller.is_some(),
+            "a client was too slow to finish what it began"
+        );
         Err(())
     }
 
     fn read(&mut self) -> Result<(), ()> {
         if self.input.capacity() - self.input.len() < READ_BYTES / 16 {
-            let bytes = if self.greeted { READ_BYTES } else { FIRST_READ_BYTES };
+            let bytes = if self.caller.is_some() { READ_BYTES } else { FIRST_READ_BYTES };
             self.blocks.renew(&mut self.input, bytes);
         }
         match self.stream.try_read_buf(&mut self.input) {
@@ -267,7 +285,7 @@ impl Connection {
         while self.may_read() {
             match frame::decode(&mut self.input, self.config.frame_bytes_max) {
                 Ok(Some(frame)) => {
-                    if self.greeted {
+                    if self.caller.is_some() {
                         self.waiting_since_us = None;
                     }
                     if matches!(self.accept(frame), Step::Close) {
@@ -275,7 +293,7 @@ impl Connection {
                     }
                 }
                 Ok(None) => {
-                    if self.input.is_empty() && self.greeted {
+                    if self.input.is_empty() && self.caller.is_some() {
                         self.waiting_since_us = None;
                     } else if self.waiting_since_us.is_none() {
                         self.waiting_since_us = Some(self.now_us);
@@ -303,7 +321,13 @@ impl Connection {
 
     fn accept(&mut self, frame: Frame) -> Step {
         let Frame { opcode, request_id, body, .. } = frame;
-        if opcode == Opcode::Push.number() && self.greeted {
+        if let Some(caller) = &self.caller
+            && let Err(denied) = levels::check(&self.rooms.auth, caller, opcode)
+        {
+            self.fail(request_id, failure::plain(denied.code(), &denied));
+            return Step::Continue;
+        }
+        if opcode == Opcode::Push.number() && self.caller.is_some() {
             match Push::decode(body) {
                 Ok(push) => self.push(request_id, &push),
                 Err(error) => self.fail(request_id, failure::decode(&error)),
@@ -314,12 +338,21 @@ impl Connection {
             Ok(request) => request,
             Err(error) => {
                 self.fail(request_id, failure::decode(&error));
-                return if self.greeted { Step::Continue } else { Step::Close };
+                return if self.caller.is_some() { Step::Continue } else { Step::Close };
             }
         };
         match request {
-            Request::Hello(hello) if !self.greeted => self.hello(request_id, &hello),
-            _ if !self.greeted => {
+            Request::Hello(hello) if self.caller.is_none() => {
+                match greeting::hear(&self.rooms.auth, request_id, hello) {
+                    Ok(greeting) => self.greeting = Some(greeting),
+                    Err(failure) => {
+                        self.fail(request_id, failure);
+                        return Step::Close;
+                    }
+                }
+                Step::Continue
+            }
+            _ if self.caller.is_none() => {
                 let failure =
                     Failure::new(Code::HelloRequired, "the first request must be a hello");
                 self.fail(request_id, failure);
@@ -347,36 +380,21 @@ impl Connection {
         }
     }
 
-    fn hello(&mut self, request_id: u64, hello: &Hello) -> Step {
-        let version = match version::negotiate(hello.version_min, hello.version_max) {
-            Ok(version) => version,
-            Err(error) => {
-                let failure = failure::plain(Code::UnsupportedVersion, &error);
-                let limit = u64::from(version::PROTOCOL_VERSION);
-                self.fail(request_id, failure.blaming("version", limit));
-                return Step::Close;
+    /// Says welcome to somebody known. Whoever is not is told so, and the connection ends.
+    fn greet(&mut self, known: greeting::Known) {
+        self.greeting = None;
+        match known.who {
+            Ok(caller) => {
+                let welcome = greeting::welcome(&self.rooms, &self.config, known.version);
+                (self.caller, self.waiting_since_us) = (Some(caller), None);
+                Response::Welcome(welcome).encode_frame(known.request_id, &mut self.answers);
             }
-        };
-        if !token::matches(self.config.token.as_deref(), hello.token.as_ref().map(Token::as_bytes))
-        {
-            let failure = Failure::new(Code::Unauthenticated, "the token is missing or wrong");
-            self.fail(request_id, failure.blaming("token", 0));
-            return Step::Close;
+            Err(denied) => {
+                let failure = failure::plain(denied.code(), &denied);
+                self.fail(known.request_id, failure.blaming("token", 0));
+                self.is_refused = true;
+            }
         }
-        let limits = self.rooms.ingest.limits();
-        let welcome = Welcome {
-            version,
-            server: ShortText::lossy(concat!("onrush ", env!("CARGO_PKG_VERSION"))),
-            frame_bytes_max: self.config.frame_bytes_max as u32,
-            batch_bytes_max: limits.batch_bytes_max as u32,
-            message_bytes_max: limits.message_bytes_max as u32,
-            in_flight_max: self.config.in_flight_max,
-            store: ShortText::lossy(self.config.store),
-            durability: ShortText::lossy(self.config.durability),
-        };
-        (self.greeted, self.waiting_since_us) = (true, None);
-        Response::Welcome(welcome).encode_frame(request_id, &mut self.answers);
-        Step::Continue
     }
 
     fn push(&mut self, request_id: u64, push: &Push) {
@@ -390,12 +408,13 @@ impl Connection {
             qos: push.terms.qos,
             buffer_ms: push.terms.buffer_ms,
             buffer_max: push.terms.buffer_max,
+            sub: self.caller.as_ref().and_then(|caller| caller.sub.clone()),
         };
         let mut room = self.config.frame_bytes_max.saturating_sub(2 * RECEIPT_BYTES);
         for (at, section) in (0..).zip(push.sections.iter()) {
             match section {
                 Ok(section) => match answer_fits(&section.batch, &mut room) {
-                    Ok(()) => self.push_section(request, at, terms, section),
+                    Ok(()) => self.push_section(request, at, terms.clone(), section),
                     Err(error) => self.pushed(request, at, terms.qos, Err(error.into())),
                 },
                 Err(error) => {
@@ -416,10 +435,11 @@ impl Connection {
             request,
             section: at,
         });
+        let qos = terms.qos;
         match self.rooms.ingest.try_push(&queue, partition, batch, terms, signer) {
-            Ok(Ok(count)) => self.pushed(request, at, terms.qos, Ok(count)),
-            Ok(Err(later)) => self.stall(request, at, terms.qos, queue, later),
-            Err(error) => self.pushed(request, at, terms.qos, Err(error)),
+            Ok(Ok(count)) => self.pushed(request, at, qos, Ok(count)),
+            Ok(Err(later)) => self.stall(request, at, qos, queue, later),
+            Err(error) => self.pushed(request, at, qos, Err(error)),
         }
     }
 

@@ -2,13 +2,15 @@
 //!
 //! [`listen`] accepts, `blocks` is the memory that is read into, `connection` reads and writes,
 //! `pushes` keeps the pushes that wait for receipts, `consumption` pops and acks, `dispatch` takes
-//! everything else to its room, and `outbox` collects what tasks of their own answer.
+//! everything else to its room, `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their own answer.
 
 mod blocks;
 mod connection;
 mod consumption;
 mod dispatch;
 mod failure;
+mod greeting;
+mod levels;
 pub mod listen;
 mod outbox;
 mod pushes;
@@ -34,8 +36,6 @@ pub struct Config {
     pub pop_bytes_max: u64,
     /// Whether groups begin with new messages where neither they nor the consumer say.
     pub start_new: bool,
-    /// What a client must present; `None` asks nobody.
-    pub token: Option<std::sync::Arc<str>>,
     /// What the welcome says of the store.
     pub store: &'static str,
     /// What the welcome says of durability.
