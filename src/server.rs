@@ -6,6 +6,7 @@
 //! last checkpoint, sync the log.
 
 mod access;
+mod certificates;
 mod store;
 
 use std::net::SocketAddr;
@@ -133,10 +134,16 @@ impl Server {
         let mut doors = JoinSet::new();
         let mut watchers = JoinSet::new();
         watchers.spawn(access::watch_tokens(settings.clone(), auth));
-        let tcp_config = Arc::new(tcp_config(settings, &store_words));
+        let tls = certificates::tls(settings)?;
+        if let Some(tls) = &tls {
+            watchers.spawn(certificates::watch(settings.clone(), Arc::clone(tls)));
+        }
+        let tcp_config = tcp::Config { tls: tls.clone(), ..tcp_config(settings, &store_words) };
+        let tcp_config = Arc::new(tcp_config);
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        let http_config = Arc::new(http_config(settings, &store_words));
+        let http_config = http::Config { tls, ..http_config(settings, &store_words) };
+        let http_config = Arc::new(http_config);
         let http_rooms = Arc::clone(&rooms);
         doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
         Ok(Self {
@@ -250,6 +257,7 @@ fn tcp_config(settings: &Settings, store_words: &StoreWords) -> tcp::Config {
         push_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
         pop_bytes_max: settings.delivery.pop_bytes_max as u64,
         start_new: start_new(settings),
+        tls: None,
         store: store_words.kind.word(),
         // A database commits durably whatever is asked for.
         durability: match store_words.kind {
@@ -266,6 +274,7 @@ fn http_config(settings: &Settings, store_words: &StoreWords) -> http::Config {
             Dialect::Onrush => http::Dialect::Onrush,
             Dialect::Queen => http::Dialect::Queen,
         },
+        cors: http::Cors::parse(&settings.http.cors_origins),
         body_bytes_max: settings.http.body_bytes_max,
         header_timeout: Duration::from_millis(settings.http.header_timeout_ms),
         idle_timeout: Duration::from_millis(settings.http.idle_timeout_ms),

@@ -2,12 +2,13 @@
 //!
 //! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
 //! same rooms and answers into bytes. [`codes`] is the one place where errors become codes, and
-//! [`auth`] says who may do what.
+//! [`auth`] says who may do what, and [`tls`] encrypts.
 
 pub mod auth;
 pub mod codes;
 pub mod http;
 pub mod tcp;
+pub mod tls;
 
 use std::sync::Arc;
 

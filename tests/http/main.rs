@@ -12,7 +12,10 @@
 mod ack;
 mod client;
 mod control;
+mod cors;
 mod doors;
+mod jwt;
 mod pop;
 mod push;
 mod roles;
+mod tls;

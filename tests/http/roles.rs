@@ -1,12 +1,17 @@
-//! Who may use which route, asked of every route that the description names.
+//! Who may use which route, asked of every route that the description names, and of every opcode.
 
-use onrush::config::Secret;
+use onrush::base::random::SystemRandom;
+use onrush::config::{Secret, Settings};
+use onrush::state::effect::ProducerSub;
+use onrush::wire::auth::role::Role;
+use onrush::wire::auth::tokens;
+use onrush_client::{Client, Code, Message};
 use serde_json::Value;
 
 use crate::client::World;
 
 /// One operation of the description: method, path with its parameters filled in, and level.
-pub(crate) async fn operations(world: &World, base: &str) -> Vec<(String, String, String)> {
+async fn operations(world: &World, base: &str) -> Vec<(String, String, String)> {
     let description = world.get(&format!("{base}/openapi.json")).await;
     assert_eq!(description.status, 200);
     let description = description.json();
@@ -22,21 +27,51 @@ pub(crate) async fn operations(world: &World, base: &str) -> Vec<(String, String
     found
 }
 
+/// A token for each role, named after it, and the setting that lets a server know them.
+pub(crate) fn tokens() -> ([(Role, String); 3], String) {
+    let mut lines = Vec::new();
+    let tokens = Role::ALL.map(|role| {
+        let name = ProducerSub::new(&format!("the {}", role.name())).unwrap();
+        let (token, line) = tokens::make(&name, role, &SystemRandom);
+        lines.push(line);
+        (role, token)
+    });
+    (tokens, lines.join(","))
+}
+
+pub(crate) fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
 #[tokio::test]
-async fn every_route_of_the_description_exists_and_asks_for_a_token_unless_it_is_public() {
-    let world = World::with(|settings| settings.server.token = Secret::new("s3cret")).await;
+async fn every_route_takes_exactly_the_roles_that_its_level_names() {
+    let (tokens, setting) = tokens();
+    let world = World::with(|settings| settings.auth.tokens = setting).await;
     for base in ["", "/queen"] {
         let operations = operations(&world, base).await;
         assert!(operations.len() > 20, "{operations:?}");
         for (method, path, level) in operations {
-            let answer = world.ask(&method, &path, "").await;
-            assert_eq!(answer.status == 401, level != "public", "{method} {path}: {answer:?}");
+            let least = Role::named(&level);
+            assert_eq!(least.is_none(), level == "public", "{method} {path}: {level}");
             let mut wire = world.connect().await;
-            let token = "Authorization: Bearer s3cret\r\n";
-            let answer = wire.ask_with(&method, &path, token, "").await;
-            assert!(!matches!(answer.status, 401 | 403 | 405), "{method} {path}: {answer:?}");
-            if answer.status == 404 {
-                assert_ne!(answer.error().2, "route_not_found", "{method} {path}");
+            let answer = wire.ask(&method, &path, "").await;
+            assert_eq!(answer.status == 401, least.is_some(), "{method} {path}: {answer:?}");
+            if least.is_some() {
+                assert_eq!(answer.error().1, "Authentication required");
+            }
+            let wrong = wire.ask_with(&method, &path, &bearer("onrush_wrong"), "").await;
+            assert_eq!(wrong.status == 401, least.is_some(), "{method} {path}: {wrong:?}");
+            for (role, token) in &tokens {
+                let answer = wire.ask_with(&method, &path, &bearer(token), "").await;
+                let may = least.is_none_or(|least| *role >= least);
+                assert_eq!(answer.status != 403, may, "{method} {path} as {role:?}: {answer:?}");
+                assert!(!matches!(answer.status, 401 | 405), "{method} {path}: {answer:?}");
+                if answer.status == 403 {
+                    assert_eq!(answer.error().1, "Insufficient permissions");
+                }
+                if answer.status == 404 {
+                    assert_ne!(answer.error().2, "route_not_found", "{method} {path}");
+                }
             }
         }
     }
@@ -56,4 +91,88 @@ async fn the_description_is_openapi_3_1_and_public() {
     assert_eq!(queue["parameters"][0]["name"], Value::from("queue"));
     let queen = world.get("/queen/openapi.json").await.json();
     assert_eq!(queen["servers"][0]["url"], "/queen");
+}
+
+#[tokio::test]
+async fn figures_that_are_left_out_of_the_skipped_paths_need_a_token() {
+    let (tokens, setting) = tokens();
+    let world = World::with(|settings| {
+        settings.auth.tokens = setting;
+        settings.auth.skip_paths = "/health,/api/v1/resources/".to_owned();
+    })
+    .await;
+    for (path, status) in [
+        ("/health", 200),
+        ("/livez", 200),
+        ("/metrics", 401),
+        ("/api/v1/resources/queues", 200),
+        ("/api/v1/dlq", 401),
+    ] {
+        assert_eq!(world.get(path).await.status, status, "{path}");
+    }
+    let mut wire = world.connect().await;
+    let figures = wire.ask_with("GET", "/metrics", &bearer(&tokens[0].1), "").await;
+    assert_eq!(figures.status, 200);
+}
+
+/// A client of the binary port with this token.
+async fn client(world: &World, token: &str) -> Result<Client, onrush_client::Error> {
+    let addr = world.server.tcp_addr().to_string();
+    Client::builder().addr(&addr).token(token).retries(0).connect().await
+}
+
+#[tokio::test]
+async fn the_binary_protocol_asks_for_the_same_tokens_and_roles() {
+    let (tokens, setting) = tokens();
+    let world = World::with(|settings| settings.auth.tokens = setting).await;
+    let refused = client(&world, "wrong").await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::Unauthenticated), "{refused:?}");
+    for (role, token) in tokens {
+        let client = client(&world, &token).await.unwrap();
+        let outcome = |result: Result<(), onrush_client::Error>| match result {
+            Ok(()) => true,
+            Err(error) => {
+                assert_eq!(error.code(), Some(Code::Forbidden), "{error:?}");
+                false
+            }
+        };
+        let stats = client.stats().await.map(|_| ());
+        assert!(outcome(stats), "{role:?}");
+        let push = client.queue("q").push([Message::json(&Value::from(1))]).await.map(|_| ());
+        assert_eq!(outcome(push), role >= Role::ReadWrite, "{role:?}");
+        let delete = client.queue("q").delete().await.map(|_| ());
+        assert_eq!(outcome(delete), role == Role::Admin, "{role:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_tokens_is_read_again_when_it_changes() {
+    let (tokens, setting) = tokens();
+    let lines: Vec<String> = setting.split(',').map(str::to_owned).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    std::fs::write(&file, "# nobody yet\n").unwrap();
+    let world = World::with(|settings: &mut Settings| {
+        settings.auth.tokens_file = file.to_str().unwrap().to_owned();
+        settings.tls.reload_interval_ms = 50;
+    })
+    .await;
+    let headers = bearer(&tokens[2].1);
+    let path = "/api/v1/resources/queues";
+    let ask = async |status: u16| {
+        for _ in 0..600 {
+            let answer = world.connect().await.ask_with("GET", path, &headers, "").await;
+            if answer.status == status {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("never {status}");
+    };
+    ask(401).await;
+    std::fs::write(&file, format!("{}\n", lines[2])).unwrap();
+    ask(200).await;
+    std::fs::write(&file, "no token\n").unwrap();
+    std::fs::write(&file, format!("{}\n", lines[0])).unwrap();
+    ask(401).await;
 }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::state::effect::{DeadLetter, Effect, Entry, GroupIndex, Progress, Sequence};
+use crate::state::effect::{
+    DeadLetter, Effect, Entry, GroupIndex, ProducerSub, Progress, Sequence,
+};
 use crate::state::model::Lease;
 use crate::state::proofs::picture::Message;
 use crate::state::proofs::world::{POLICY, SHARD, shards};

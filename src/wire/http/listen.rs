@@ -11,7 +11,8 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -21,6 +22,7 @@ use crate::wire::http::pace::{Pace, PaceLimits, Paced};
 use crate::wire::http::route::{self, Doors};
 use crate::wire::http::table::{self, Rules};
 use crate::wire::http::{Api, Config, admin};
+use crate::wire::tls::Port;
 
 /// How often the meter takes a sample.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -68,7 +70,17 @@ pub async fn serve(
         };
         let (doors, config, stop) = (Arc::clone(&doors), Arc::clone(&config), stop.clone());
         connections.spawn(async move {
-            connection(stream, doors, &config, stop).await;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+            match &config.tls {
+                None => connection(stream, doors, &config, stop).await,
+                Some(tls) => {
+                    if let Some(stream) = tls.accept(Port::Http, stream).await {
+                        connection(stream, doors, &config, stop).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
@@ -76,15 +88,12 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(
-    stream: TcpStream,
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: S,
     doors: Arc<Doors>,
     config: &Config,
     mut stop: watch::Receiver<bool>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
     let pace = Arc::new(Pace::new(Arc::clone(&doors.root.rooms.clock)));
     let io = TokioIo::new(Paced::new(stream, Arc::clone(&pace)));
     let served = Arc::clone(&pace);

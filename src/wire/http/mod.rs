@@ -10,6 +10,7 @@
 //! | [`listen`] | which connections are served, and until when; `pace` how slow they may be |
 //! | `table` | which routes there are and who may use each; `openapi` writes it down |
 //! | `route` | which function answers; `admin` the routes beside the message path |
+//! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
 //! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
@@ -23,6 +24,7 @@ mod ack_parse;
 mod admin;
 mod base64;
 mod body;
+mod cors;
 mod dead;
 mod dialect;
 mod discover;
@@ -56,15 +58,21 @@ use bytes::Bytes;
 use onrush_protocol::batch::BatchLimits;
 use tokio::sync::watch;
 
+pub use cors::Cors;
 pub use dialect::Dialect;
 
 use crate::wire::Rooms;
+use crate::wire::tls::Tls;
 
 /// How HTTP is served.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How the API answers at the root; under `/queen` it always answers as [`Dialect::Queen`].
     pub dialect: Dialect,
+    /// What connections are encrypted with; `None`: nothing.
+    pub tls: Option<Arc<Tls>>,
+    /// Which pages of other origins may use the API.
+    pub cors: Cors,
     /// Largest body, bytes.
     pub body_bytes_max: usize,
     /// How long a body may take whatever its size; a large one that keeps coming may take longer.
@@ -100,6 +108,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dialect: Dialect::Onrush,
+            tls: None,
+            cors: Cors::default(),
             body_bytes_max: 64 << 20,
             body_timeout: Duration::from_secs(30),
             header_bytes_max: 32 << 10,

@@ -34,7 +34,9 @@ pub(super) async fn push(
     let rooms = &api.rooms;
     let started_us = rooms.clock.monotonic_us();
     let mut request = push_parse::parse(body, api.dialect)?;
-    if api.config.names_messages && request.qos.is_durable() {
+    // What waits in the failover log is tried again, and is asked for by its id until it is stored.
+    let may_wait = api.config.names_messages || rooms.catalogs.maintenance().push;
+    if may_wait && request.qos.is_durable() {
         name_messages(&mut request.items, &*rooms.random);
     }
     let target = api.config.batch_target_bytes;

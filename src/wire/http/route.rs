@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, EXPECT};
+use hyper::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use tower::ServiceExt;
@@ -128,18 +128,28 @@ impl Doors {
 /// Answers one request. Dropping the future takes nothing back that was done.
 pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer {
     let (head, incoming) = request.into_parts();
+    let cors = &doors.root.config.cors;
+    if let Some(answer) = cors.preflight(&head) {
+        return answer;
+    }
+    let mut answer = answer(doors, &head, incoming).await;
+    cors.mark(head.headers.get(ORIGIN), &mut answer);
+    answer
+}
+
+async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
     let (api, path) = doors.enter(head.uri.path());
     let hot = find(&head.method, path);
     let level = match &hot {
         Some(hot) => hot.label().level,
         None => doors.rules.level(&head.method, path),
     };
-    let answered = match (admit(api, &head, path, level).await, hot) {
+    let answered = match (admit(api, head, path, level).await, hot) {
         (Err(denied), _) => Err(Failure::new(denied.code(), denied.to_string())),
         (Ok(caller), Some(hot)) => {
-            take(api, &head, hot, incoming, caller.and_then(|it| it.sub)).await
+            take(api, head, hot, incoming, caller.and_then(|it| it.sub)).await
         }
-        (Ok(_), None) => forward(doors, api, &head, incoming).await,
+        (Ok(_), None) => forward(doors, api, head, incoming).await,
     };
     answered.unwrap_or_else(|failure| failure.answer())
 }

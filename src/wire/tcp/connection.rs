@@ -20,8 +20,6 @@ use onrush_protocol::opcode::Opcode;
 use onrush_protocol::qos::Qos;
 use onrush_protocol::request::{Push, PushSection, Request};
 use onrush_protocol::response::{Failure, Response, SectionReceipt};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -36,6 +34,7 @@ use crate::wire::tcp::dispatch::dispatch;
 use crate::wire::tcp::greeting::{self, Greeting};
 use crate::wire::tcp::outbox::Outbox;
 use crate::wire::tcp::pushes::{Answered, Pushes};
+use crate::wire::tcp::stream::Stream;
 use crate::wire::tcp::{Config, failure, levels};
 
 /// Bytes read at a time: large enough that a system call carries many frames.
@@ -66,13 +65,15 @@ enum Step {
 
 /// One connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     rooms: Arc<Rooms>,
     config: Arc<Config>,
     input: BytesMut,
     blocks: Blocks,
     output: VecDeque<Bytes>,
     output_bytes: usize,
+    /// Whether all that was written is on its way.
+    has_left: bool,
     answers: BytesMut,
     /// Rings when there is an answer, wherever.
     bell: Arc<Notify>,
@@ -98,7 +99,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, rooms: Arc<Rooms>, config: Arc<Config>) -> Self {
+    pub(super) fn new(stream: Stream, rooms: Arc<Rooms>, config: Arc<Config>) -> Self {
         let now_us = rooms.clock.monotonic_us();
         let bell = Arc::new(Notify::new());
         Self {
@@ -109,6 +110,7 @@ impl Connection {
             blocks: Blocks::default(),
             output: VecDeque::new(),
             output_bytes: 0,
+            has_left: true,
             answers: BytesMut::new(),
             mailbox: Arc::new(Mailbox::new(Arc::clone(&bell))),
             deliveries: Vec::new(),
@@ -132,6 +134,7 @@ impl Connection {
     /// turns true and everything under way is answered.
     pub(super) async fn run(mut self, stop: watch::Receiver<bool>) {
         self.serve(stop).await;
+        self.stream.close();
         // When this returns nobody waits for messages on its behalf: none would be read by anybody.
         self.tasks.shutdown().await;
     }
@@ -149,8 +152,8 @@ impl Connection {
             if self.write().is_err() {
                 return;
             }
-            let idle = self.output.is_empty() && self.in_flight() == 0;
-            if closing && self.output.is_empty() || *stop.borrow() && idle {
+            let is_written = self.output.is_empty() && self.has_left;
+            if closing && is_written || *stop.borrow() && is_written && self.in_flight() == 0 {
                 return;
             }
             if self.wait(&mut stop, closing).await.is_err() {
@@ -178,19 +181,9 @@ impl Connection {
         let may_read =
             may_parse || is_open && self.caller.is_some() && self.input.len() < AHEAD_BYTES;
         let holds_memory = self.holds_memory();
-        let interest = match (may_read, self.output.is_empty()) {
-            (true, true) => Some(Interest::READABLE),
-            (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
-            (false, false) => Some(Interest::WRITABLE),
-            (false, true) => None,
-        };
+        let has_output = !self.output.is_empty();
         let deadline = self.deadline(may_parse || closing);
-        let ready = async {
-            match interest {
-                Some(interest) => self.stream.ready(interest).await,
-                None => std::future::pending().await,
-            }
-        };
+        let ready = self.stream.ready(may_read, has_output);
         let stalled = async {
             match &mut self.stalled {
                 Some(stalled) => stalled.await,
@@ -207,7 +200,7 @@ impl Connection {
         tokio::select! {
             biased;
             ready = ready => {
-                if ready.map_err(|_| ())?.is_readable() && may_read {
+                if ready.map_err(|_| ())? {
                     self.read()?;
                 }
             }
@@ -272,7 +265,7 @@ impl Connection {
             let bytes = if self.caller.is_some() { READ_BYTES } else { FIRST_READ_BYTES };
             self.blocks.renew(&mut self.input, bytes);
         }
-        match self.stream.try_read_buf(&mut self.input) {
+        match self.stream.try_read(&mut self.input) {
             Ok(0) => Err(()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -538,7 +531,7 @@ impl Connection {
         while !self.output.is_empty() {
             let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
                 self.output.iter().take(WRITE_PARTS_MAX).map(|part| IoSlice::new(part)).collect();
-            let result = self.stream.try_write_vectored(&parts);
+            let result = self.stream.try_write(&parts);
             drop(parts);
             match result {
                 Ok(written) => self.advance(written),
@@ -546,6 +539,7 @@ impl Connection {
                 Err(_) => return Err(()),
             }
         }
+        self.has_left = self.stream.try_flush().map_err(|_| ())?;
         Ok(())
     }
 

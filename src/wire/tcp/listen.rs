@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::wire::Rooms;
 use crate::wire::tcp::Config;
 use crate::wire::tcp::connection::Connection;
+use crate::wire::tcp::stream::Stream;
+use crate::wire::tls::Port;
 
 /// Serves connections until `stop` turns true; then answers what is under way and returns when all
 /// connections are closed. A connection over the limit is closed at once.
@@ -49,11 +51,21 @@ pub async fn serve(
         connections.spawn(async move {
             rooms.telemetry.connections.add(1);
             let telemetry = Arc::clone(&rooms.telemetry);
-            Connection::new(stream, rooms, config).run(stop).await;
+            if let Some(stream) = open(stream, &config).await {
+                Connection::new(stream, rooms, config).run(stop).await;
+            }
             telemetry.connections.sub(1);
             drop(place);
         });
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// A connection's bytes, once both sides have agreed on keys where there are any.
+async fn open(stream: TcpStream, config: &Config) -> Option<Stream> {
+    match &config.tls {
+        None => Some(Stream::Plain(stream)),
+        Some(tls) => Stream::encrypted(tls.accept(Port::Tcp, stream).await?).ok(),
+    }
 }

@@ -1,6 +1,6 @@
 //! The binary protocol: one task per connection.
 //!
-//! [`listen`] accepts, `blocks` is the memory that is read into, `connection` reads and writes,
+//! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into, `connection` reads and writes,
 //! `pushes` keeps the pushes that wait for receipts, `consumption` pops and acks, `dispatch` takes
 //! everything else to its room, `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their own answer.
 
@@ -14,8 +14,12 @@ mod levels;
 pub mod listen;
 mod outbox;
 mod pushes;
+mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::wire::tls::Tls;
 
 /// How connections are treated.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct Config {
     pub pop_bytes_max: u64,
     /// Whether groups begin with new messages where neither they nor the consumer say.
     pub start_new: bool,
+    /// What connections are encrypted with; `None`: nothing.
+    pub tls: Option<Arc<Tls>>,
     /// What the welcome says of the store.
     pub store: &'static str,
     /// What the welcome says of durability.

@@ -12,6 +12,8 @@ use crate::backoff::Backoff;
 use crate::breaker::Breaker;
 use crate::client::Client;
 use crate::connection::ConnectOptions;
+#[cfg(feature = "tls")]
+use crate::connection::tls::Roots;
 use crate::error::Error;
 use crate::session::Session;
 
@@ -53,6 +55,15 @@ impl ClientBuilder {
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.token = Token::parse(Bytes::copy_from_slice(token.as_bytes())).map(Some);
+        self
+    }
+
+    /// Encrypts the connection, to a server whose certificate is signed by one of these for the host
+    /// in the address. Default: not encrypted.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, roots: Roots) -> Self {
+        self.options.tls = Some(roots);
         self
     }
 

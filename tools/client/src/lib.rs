@@ -78,6 +78,8 @@ pub use breaker::{Breaker, BreakerState};
 pub use buffer::{Buffer, FlushReport};
 pub use builder::ClientBuilder;
 pub use client::Client;
+#[cfg(feature = "tls")]
+pub use connection::tls::Roots;
 pub use connection::{ConnectOptions, Connection};
 pub use consume::{Consume, ConsumeReport, Consumer, Each, Handler, InBatches, StopHandle};
 pub use error::{Error, Refusal};

@@ -8,6 +8,8 @@
 mod outbox;
 mod pending;
 mod tasks;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -35,6 +37,9 @@ pub struct ConnectOptions {
     pub token: Option<Token>,
     /// Name and version of this program, for the server's logs; 0 to 255 bytes, more is cut.
     pub client_name: String,
+    /// Whether the connection is encrypted, and whom it trusts then.
+    #[cfg(feature = "tls")]
+    pub tls: Option<tls::Roots>,
     /// How long connecting and the handshake may take together.
     pub connect_timeout: Duration,
     /// How long a request may take from the call to its answer, waiting for a place in the
@@ -46,6 +51,8 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             token: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             client_name: concat!("onrush-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -112,6 +119,12 @@ impl Connection {
                 TcpStream::connect(addr).await.map_err(|error| failed(error.to_string()))?;
             // Frames are packed here already; holding them back would only add to their latency.
             stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+            #[cfg(feature = "tls")]
+            if let Some(roots) = &options.tls {
+                let stream = tls::encrypt(stream, addr, roots).await.map_err(failed)?;
+                let (read, write) = tokio::io::split(stream);
+                return Self::shake_hands(read, write, options).await;
+            }
             let (read, write) = stream.into_split();
             Self::shake_hands(read, write, options).await
         });

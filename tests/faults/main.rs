@@ -1,0 +1,15 @@
+//! What the system that Onrush replaces is known to get wrong, row by row: each test is named after its
+//! row of the list of faults and holds what Onrush does instead.
+//!
+//! Each test starts a server of its own; `ONRUSH_TEST_STORE` says on which store.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
+)]
+
+mod api;
+#[path = "../http/client.rs"]
+#[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
+mod client;

@@ -1,0 +1,65 @@
+//! Pages of other origins: which may ask, and what their browsers are told.
+
+use onrush::config::Secret;
+
+use crate::client::{Answer, World};
+
+const ASKS: &str = "Access-Control-Request-Method: POST\r\n";
+
+fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
+    lines.into_iter().find(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+async fn world(origins: &str) -> World {
+    World::with(|settings| {
+        settings.http.cors_origins = origins.to_owned();
+        settings.server.token = Secret::new("s3cret");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_preflight_of_an_allowed_origin_is_answered_without_a_token() {
+    let world = world("https://ops.example").await;
+    let mut wire = world.connect().await;
+    for path in ["/api/v1/push", "/queen/api/v1/pop/queue/q", "/nowhere"] {
+        let headers = format!("Origin: https://ops.example\r\n{ASKS}");
+        let answer = wire.ask_with("OPTIONS", path, &headers, "").await;
+        assert_eq!(answer.status, 204);
+        let allowed = header(&answer, "access-control-allow-origin");
+        assert_eq!(allowed, Some("https://ops.example"));
+        assert!(header(&answer, "access-control-allow-methods").unwrap().contains("POST"));
+        assert!(header(&answer, "access-control-allow-headers").unwrap().contains("Authorization"));
+        assert_eq!(header(&answer, "access-control-max-age"), Some("86400"));
+        assert_eq!(header(&answer, "vary"), Some("Origin"));
+    }
+    let other = format!("Origin: https://evil.example\r\n{ASKS}");
+    let answer = wire.ask_with("OPTIONS", "/api/v1/push", &other, "").await;
+    assert_eq!(header(&answer, "access-control-allow-origin"), None);
+    assert_eq!(header(&answer, "access-control-allow-methods"), None);
+}
+
+#[tokio::test]
+async fn answers_and_refusals_can_be_read_by_allowed_origins_only() {
+    let world = world("https://ops.example").await;
+    let mut wire = world.connect().await;
+    let origin = "Origin: https://ops.example\r\n";
+    let refused = wire.ask_with("GET", "/api/v1/resources/queues", origin, "").await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(header(&refused, "access-control-allow-origin"), Some("https://ops.example"));
+    let answered = wire.ask_with("GET", "/livez", "Origin: https://evil.example\r\n", "").await;
+    assert_eq!(answered.status, 200);
+    assert_eq!(header(&answered, "access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn a_star_allows_every_origin_and_nothing_configured_allows_none() {
+    let (open, closed) = (world("*").await, world("").await);
+    let headers = format!("Origin: https://any.example\r\n{ASKS}");
+    let answer = open.connect().await.ask_with("OPTIONS", "/api/v1/push", &headers, "").await;
+    assert_eq!(header(&answer, "access-control-allow-origin"), Some("*"));
+    let answer = closed.connect().await.ask_with("OPTIONS", "/api/v1/push", &headers, "").await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(header(&answer, "access-control-allow-origin"), None);
+}

@@ -1,0 +1,296 @@
+//! JSON Web Tokens: each algorithm, each way of being wrong, and keys that a server publishes.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use onrush::config::{JwtAlgorithm, Secret, Settings};
+use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::client::{Answer, World};
+use crate::roles::bearer;
+
+const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
+const READ: &str = "/api/v1/resources/queues";
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The claims of somebody who may do everything for a minute, with these instead.
+fn claims(other: Value) -> Value {
+    let mut claims = json!({ "sub": "ada", "role": "admin", "exp": now_s() + 60 });
+    for (name, value) in other.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey, claims: &Value) -> String {
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+    encode(&header, claims, key).unwrap()
+}
+
+fn hs256(claims: &Value) -> String {
+    sign(Algorithm::HS256, None, &EncodingKey::from_secret(SECRET.as_bytes()), claims)
+}
+
+fn ed(pair: &KeyPair) -> EncodingKey {
+    EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap()
+}
+
+async fn world(change: impl FnOnce(&mut Settings)) -> World {
+    World::with(|settings| {
+        settings.auth.jwt_enabled = true;
+        settings.auth.jwt_secret = Secret::new(SECRET);
+        change(settings);
+    })
+    .await
+}
+
+async fn get(world: &World, token: &str) -> Answer {
+    world.connect().await.ask_with("GET", READ, &bearer(token), "").await
+}
+
+async fn refusal(world: &World, token: &str) -> (u16, String) {
+    let (status, text, _) = get(world, token).await.error();
+    (status, text)
+}
+
+#[tokio::test]
+async fn a_signed_token_is_taken_with_or_without_its_scheme() {
+    let world = world(|_| {}).await;
+    let token = hs256(&claims(json!({})));
+    assert_eq!(get(&world, &token).await.status, 200);
+    let mut wire = world.connect().await;
+    let bare = format!("Authorization: {token}\r\n");
+    assert_eq!(wire.ask_with("GET", READ, &bare, "").await.status, 200);
+    assert_eq!(world.get(READ).await.error().1, "Authentication required");
+}
+
+#[tokio::test]
+async fn each_way_of_being_wrong_is_told_apart() {
+    let world = world(|settings| {
+        settings.auth.jwt_issuer = "issuer".to_owned();
+        settings.auth.jwt_audience = "onrush".to_owned();
+    })
+    .await;
+    let good = json!({ "iss": "issuer", "aud": ["onrush", "other"] });
+    let with = |name: &str, value: Value| {
+        let mut claims = claims(good.clone());
+        claims[name] = value;
+        hs256(&claims)
+    };
+    assert_eq!(get(&world, &with("x", json!(1))).await.status, 200);
+    let unauthorised = |text: &str| (401, text.to_owned());
+    let expired = refusal(&world, &with("exp", json!(now_s() - 60))).await;
+    assert_eq!(expired, unauthorised("Token has expired"));
+    assert_eq!(get(&world, &with("exp", json!(now_s() - 10))).await.status, 200, "clocks differ");
+    let early = refusal(&world, &with("nbf", json!(now_s() + 300))).await;
+    assert_eq!(early, unauthorised("Token is not valid yet"));
+    let issuer = refusal(&world, &with("iss", json!("other"))).await;
+    assert_eq!(issuer, unauthorised("Invalid token issuer"));
+    let audience = refusal(&world, &with("aud", json!("other"))).await;
+    assert_eq!(audience, unauthorised("Invalid token audience"));
+    let other = EncodingKey::from_secret(b"another secret of thirty-two bytes");
+    let forged = sign(Algorithm::HS256, None, &other, &claims(good.clone()));
+    assert_eq!(refusal(&world, &forged).await, unauthorised("Invalid token signature"));
+    assert_eq!(refusal(&world, "no.token.this").await, unauthorised("Invalid token format"));
+    let role = refusal(&world, &with("role", json!("stranger"))).await;
+    assert_eq!(role, (403, "Insufficient permissions".to_owned()));
+}
+
+#[tokio::test]
+async fn each_algorithm_is_taken_with_its_own_key_and_no_other() {
+    let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let rsa_key = EncodingKey::from_rsa_pem(rsa.serialize_pem().as_bytes()).unwrap();
+    let rs256 = sign(Algorithm::RS256, None, &rsa_key, &claims(json!({})));
+    let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let eddsa = sign(Algorithm::EdDSA, None, &ed(&pair), &claims(json!({})));
+    // A public key is no secret: whoever signs with it as if it were one is nobody.
+    let as_secret = EncodingKey::from_secret(rsa.public_key_pem().as_bytes());
+    let confused = sign(Algorithm::HS256, None, &as_secret, &claims(json!({})));
+    for (algorithm, key, good) in [
+        (JwtAlgorithm::Rs256, rsa.public_key_pem(), &rs256),
+        (JwtAlgorithm::Auto, rsa.public_key_pem(), &rs256),
+        (JwtAlgorithm::EdDsa, pair.public_key_pem().replace('\n', "\\n"), &eddsa),
+        (JwtAlgorithm::Auto, pair.public_key_pem(), &eddsa),
+    ] {
+        let world = world(|settings| {
+            settings.auth.jwt_algorithm = algorithm;
+            settings.auth.jwt_public_key = key;
+        })
+        .await;
+        assert_eq!(get(&world, good).await.status, 200, "{algorithm:?}");
+        assert_eq!(get(&world, &confused).await.status, 401, "{algorithm:?}");
+        let by_secret = get(&world, &hs256(&claims(json!({})))).await.status;
+        assert_eq!(by_secret == 200, algorithm == JwtAlgorithm::Auto, "{algorithm:?}");
+        for other in [&rs256, &eddsa] {
+            assert_eq!(get(&world, other).await.status == 200, other == good, "{algorithm:?}");
+        }
+    }
+}
+
+/// A key server that publishes what it is told, and counts how often it is asked.
+#[derive(Clone, Default)]
+struct KeyServer {
+    set: Arc<Mutex<String>>,
+    asked: Arc<Mutex<u64>>,
+}
+
+impl KeyServer {
+    async fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let this = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).await.unwrap();
+                assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
+                *this.asked.lock().unwrap() += 1;
+                let set = this.set.lock().unwrap().clone();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{set}",
+                    set.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    fn publish(&self, keys: &[(&str, &KeyPair)]) {
+        let keys = keys.iter().map(|(kid, pair)| {
+            json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": base64_url(pair.public_key_raw()) })
+        });
+        *self.set.lock().unwrap() = json!({ "keys": keys.collect::<Vec<_>>() }).to_string();
+    }
+
+    fn asked(&self) -> u64 {
+        *self.asked.lock().unwrap()
+    }
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let mut whole = [0; 3];
+        whole[..part.len()].copy_from_slice(part);
+        let bits = u32::from(whole[0]) << 16 | u32::from(whole[1]) << 8 | u32::from(whole[2]);
+        for at in 0..=part.len() {
+            text.push(DIGITS[(bits >> (18 - 6 * at) & 63) as usize] as char);
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_taken_once_its_server_publishes_it() {
+    let keys = KeyServer::default();
+    let (old, new) = (
+        KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+        KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+    );
+    keys.publish(&[("old", &old)]);
+    let url = keys.start().await;
+    let world = world(|settings| {
+        settings.auth.jwt_algorithm = JwtAlgorithm::EdDsa;
+        settings.auth.jwt_jwks_url = url;
+    })
+    .await;
+    let by_old = sign(Algorithm::EdDSA, Some("old"), &ed(&old), &claims(json!({})));
+    let by_new = sign(Algorithm::EdDSA, Some("new"), &ed(&new), &claims(json!({})));
+    assert_eq!(get(&world, &by_old).await.status, 200);
+    assert_eq!(get(&world, &by_old).await.status, 200);
+    assert_eq!(keys.asked(), 1, "known keys are kept");
+    assert_eq!(refusal(&world, &by_new).await, (401, "Unknown signing key".to_owned()));
+    keys.publish(&[("new", &new)]);
+    for _ in 0..600 {
+        if get(&world, &by_new).await.status == 200 {
+            assert_eq!(get(&world, &by_old).await.status, 401, "a withdrawn key is none");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the new key was never found");
+}
+
+#[tokio::test]
+async fn keys_are_fetched_again_when_they_are_old_and_kept_while_their_server_is_away() {
+    let keys = KeyServer::default();
+    let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    keys.publish(&[("a", &pair)]);
+    let url = keys.start().await;
+    let world = world(|settings| {
+        settings.auth.jwt_algorithm = JwtAlgorithm::Auto;
+        settings.auth.jwt_jwks_url = url;
+        settings.auth.jwt_jwks_refresh_s = 1;
+    })
+    .await;
+    let token = sign(Algorithm::EdDSA, Some("a"), &ed(&pair), &claims(json!({})));
+    assert_eq!(get(&world, &token).await.status, 200);
+    *keys.set.lock().unwrap() = "no keys at all".to_owned();
+    for _ in 0..600 {
+        assert_eq!(get(&world, &token).await.status, 200, "what was fetched stays good");
+        if keys.asked() > 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the keys were never fetched again");
+}
+
+#[tokio::test]
+async fn a_server_that_could_check_no_token_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.server.http_addr = "127.0.0.1:0".parse().unwrap();
+    settings.server.tcp_addr = "127.0.0.1:0".parse().unwrap();
+    settings.server.data_dir = folder.path().to_owned();
+    settings.auth.jwt_enabled = true;
+    let error = onrush::server::Server::start(&settings).await.err().unwrap().to_string();
+    assert!(error.contains("auth.jwt_secret"), "{error}");
+}
+
+#[tokio::test]
+async fn who_pushed_is_what_the_token_says_and_survives_restart_and_burial() {
+    let world = world(|settings| settings.auth.jwt_algorithm = JwtAlgorithm::Hs256).await;
+    let (ada, bob, nobody) = (
+        hs256(&claims(json!({}))),
+        hs256(&claims(json!({ "sub": "bob" }))),
+        hs256(&claims(json!({ "sub": null }))),
+    );
+    let body = json!({ "items": [{ "queue": "q", "payload": 1, "producerSub": "eve" }] });
+    for token in [&ada, &bob, &nobody] {
+        let mut wire = world.connect().await;
+        let pushed = wire.ask_with("POST", "/api/v1/push", &bearer(token), &body.to_string()).await;
+        assert_eq!(pushed.status, 201);
+    }
+    let world = world.restart().await;
+    let path = "/api/v1/pop/queue/q?batch=10&consumerGroup=g";
+    let popped = world.connect().await.ask_with("GET", path, &bearer(&ada), "").await.json();
+    let messages = popped["messages"].as_array().unwrap();
+    let subs: Vec<&Value> = messages.iter().map(|message| &message["producerSub"]).collect();
+    assert_eq!(subs, [&json!("ada"), &json!("bob"), &Value::Null]);
+    let bury = json!({
+        "transactionId": messages[1]["transactionId"],
+        "partitionId": messages[1]["partitionId"],
+        "leaseId": messages[1]["leaseId"],
+        "status": "dlq",
+        "consumerGroup": "g",
+    });
+    let mut wire = world.connect().await;
+    let acked = wire.ask_with("POST", "/api/v1/ack", &bearer(&ada), &bury.to_string()).await;
+    assert_eq!(acked.status, 200, "{acked:?}");
+    let world = world.restart().await;
+    let dead =
+        world.connect().await.ask_with("GET", "/api/v1/dlq?queue=q", &bearer(&ada), "").await;
+    let dead = dead.json();
+    assert_eq!(dead["messages"][0]["producerSub"], "bob", "{dead}");
+}
