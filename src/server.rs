@@ -25,7 +25,7 @@ use crate::base::files::Files;
 use crate::base::random::Random;
 use crate::catalog::{AutoCreate, Catalogs};
 use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, jobs};
 use crate::ingest::{self, Ingest};
 use crate::log::local::StoreLock;
 use crate::projection::Projector;
@@ -145,6 +145,8 @@ impl Server {
         let http_config = http::Config { tls, ..http_config(settings, &store_words) };
         let http_config = Arc::new(http_config);
         let http_rooms = Arc::clone(&rooms);
+        let is_alone = store_words.kind == StoreKind::Embedded;
+        doors.spawn(jobs::run(Arc::clone(&rooms.engine), is_alone, stopped.clone()));
         doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
         Ok(Self {
             rooms,

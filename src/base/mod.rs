@@ -8,5 +8,6 @@ pub mod clock;
 pub mod files;
 pub mod place;
 pub mod post;
+pub mod process;
 pub mod random;
 pub mod sim;

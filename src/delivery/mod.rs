@@ -4,6 +4,7 @@
 //! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
 //! are no longer in memory. Knows no producer and no ring.
 
+pub mod jobs;
 pub mod parcel;
 
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use crate::delivery::parcel::Package;
 use crate::log::ReadError;
 use crate::shard::Engine;
 use crate::shard::command::{
-    Ack, Command, CommandError, Empty, Extend, Find, Found, ListDead, ListedDead, Pop, Popped,
-    ReplyTo, Verdicts, Wanted,
+    Ack, Command, CommandError, Empty, Extend, Find, Found, Pop, Popped, ReplyTo, Verdicts, Wanted,
 };
+use crate::shard::look::letters::{LetterFilter, LetterPage, ShownLetter};
+use crate::shard::look::messages::Body;
 use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::{GroupStart, LeaseToken};
+use crate::state::effect::{GroupStart, LeaseToken, Sequence};
+use crate::state::model::Run;
 
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
@@ -209,21 +212,47 @@ impl Delivery {
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
-    /// Dead letters of a queue; none when there is no such queue.
+    /// A page of dead letters, of one queue or of all, newest failure first; none when there is no such
+    /// queue. Waits for disks or networks.
     ///
     /// # Errors
     /// [`CommandError`] when they could not be read.
     pub async fn dead_letters(
         &self,
-        queue: &QueueName,
-        group: Option<GroupName>,
+        queue: Option<&QueueName>,
+        filter: LetterFilter,
         offset: usize,
         limit: usize,
-    ) -> Result<Vec<ListedDead>, CommandError> {
-        let Some(found) = self.catalogs.find(queue) else { return Ok(Vec::new()) };
-        let (reply, answer) = oneshot::channel();
-        let list = ListDead { queue: found.id, group, limit, offset, reply };
-        self.engine.submit(Command::ListDead(list));
-        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    ) -> Result<LetterPage, CommandError> {
+        let queue = match queue.map(|name| self.catalogs.find(name)) {
+            None => None,
+            Some(Some(found)) => Some(found.id),
+            Some(None) => return Ok(LetterPage { total: Some(0), ..LetterPage::default() }),
+        };
+        self.engine.dead_letters(LetterFilter { queue, ..filter }, offset, limit).await
+    }
+
+    /// The dead letters of one message, one for each group that could not settle it.
+    ///
+    /// # Errors
+    /// As [`Self::dead_letters`].
+    pub async fn letters_of(
+        &self,
+        partition: PartitionNumber,
+        seq: Sequence,
+    ) -> Result<Vec<ShownLetter>, CommandError> {
+        self.engine.letters_of(partition, seq).await
+    }
+
+    /// The bodies of messages as they were pushed; `None` where it cannot be
+    /// read any more. Waits for disks or networks.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn bodies(
+        &self,
+        wanted: Vec<(PartitionNumber, Sequence, Run)>,
+    ) -> Result<Vec<Option<Body>>, CommandError> {
+        self.engine.bodies(wanted).await
     }
 }

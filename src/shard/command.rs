@@ -13,12 +13,14 @@ use tokio::sync::oneshot;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::base::post::Mailbox;
 use crate::log::AppendError;
+use crate::shard::look::Question;
+use crate::shard::tend::Tend;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::Chunk;
 use crate::state::draft::DecideError;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::{DeadLetter, GroupStart, LeaseToken, Maintenance, Sequence};
+use crate::state::effect::{GroupStart, LeaseToken, Maintenance, Sequence};
 use crate::state::model::Run;
 
 /// Where an answer goes.
@@ -108,8 +110,10 @@ pub enum Command {
     Maintain(Maintain),
     /// Which messages some transaction ids name, and what their partitions are called.
     Find(Box<Find>),
-    /// Dead letters, oldest sequence first within a partition.
-    ListDead(ListDead),
+    /// What operators ask.
+    Tend(Box<Tend>),
+    /// Something that is only looked at.
+    Look(Question),
     /// A picture of a queue's groups and partitions.
     Describe(Describe),
     /// The checkpoint under way is written, or failed.
@@ -304,32 +308,6 @@ pub struct Found {
     pub partition: Box<str>,
     /// The message; `None` when the id names none that is known.
     pub seq: Option<Sequence>,
-}
-
-/// See [`Command::ListDead`].
-#[derive(Debug)]
-pub struct ListDead {
-    /// The queue.
-    pub queue: QueueId,
-    /// Only this group's.
-    pub group: Option<GroupName>,
-    /// At most this many.
-    pub limit: usize,
-    /// Leaving out this many.
-    pub offset: usize,
-    /// The answer.
-    pub reply: Reply<Result<Vec<ListedDead>, CommandError>>,
-}
-
-/// A dead letter with its names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListedDead {
-    /// Its partition's name.
-    pub partition_name: Box<str>,
-    /// Its group's name.
-    pub group_name: Box<str>,
-    /// The letter.
-    pub letter: DeadLetter,
 }
 
 /// See [`Command::Describe`].

@@ -6,17 +6,17 @@ use onrush_protocol::qos::Qos;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{
-    Ack, Command, CommandError, Describe, Description, Empty, ListDead, ListedDead, Parcel, Pop,
-    Popped, ReplyTo, Source,
+    Ack, Command, CommandError, Describe, Description, Empty, Parcel, Pop, Popped, ReplyTo, Source,
 };
 use crate::shard::lane::{Lane, fail_command};
+use crate::shard::look::View;
 use crate::shard::round::{self, Outcome, Plan, Work};
+use crate::state::ShardState;
+use crate::state::care::Care;
 use crate::state::codec::{self, Chunk, ENTRY_HEADER};
 use crate::state::draft::ack::{AckItem, Verdict};
 use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::effect::{Effect, Entry, LeaseToken};
-use crate::state::kv::KvError;
-use crate::state::{DeadPlace, ShardState};
 
 impl Lane {
     /// Applies a plan that the log took and answers everybody. `positions` is empty where the
@@ -107,6 +107,9 @@ impl Lane {
                 let (acked, dead) = done.fold((0, 0), |(acked, dead), it| {
                     (acked + u64::from(it.settled), dead + u64::from(it.buried))
                 });
+                self.telemetry.ack_requests.add(1);
+                let refused = results.iter().filter(|it| it.is_err()).count();
+                self.telemetry.ack_failed.add(refused as u64);
                 self.telemetry.acked.add(acked);
                 self.telemetry.dead.add(dead);
                 // Whoever hung up does not want to know; the ack stands.
@@ -120,6 +123,9 @@ impl Lane {
             }
             (Command::Maintain(maintain), Outcome::Maintained(now)) => {
                 let _ = maintain.reply.send(Ok(now));
+            }
+            (Command::Tend(tend), Outcome::Tended(tended)) => {
+                let _ = tend.reply.send(Ok(tended));
             }
             (Command::Delete(delete), Outcome::Deleted(existed)) => {
                 let _ = delete.reply.send(Ok(existed));
@@ -141,6 +147,8 @@ impl Lane {
                 Some(PopStep::LeaseHeld) => Empty::LeaseHeld,
                 _ => Empty::NoWork,
             };
+            self.telemetry.pop_requests.add(1);
+            self.telemetry.pop_empty.add(1);
             return answer_empty(*pop, empty);
         }
         let until_ms = claims.iter().map(|(_, claim)| claim.until_ms).min().unwrap_or(0);
@@ -148,6 +156,7 @@ impl Lane {
             claims.iter().flat_map(|(_, claim)| &claim.ranges).map(|(from, to)| to - from).sum();
         let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
         let parcels = parcels.collect();
+        self.telemetry.pop_requests.add(1);
         self.telemetry.popped.add(messages);
         let Pop { reply, queue, group, token, auto_ack, .. } = *pop;
         let popped = Popped { queue, token, empty: None, until_ms, parcels };
@@ -194,6 +203,7 @@ impl Lane {
                 let queue = match effect {
                     Effect::Append { partition, .. }
                     | Effect::Settle { partition, .. }
+                    | Effect::Care(Care::Reopen { partition, .. })
                     | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
                     Effect::RegisterGroup { queue, .. } => Some(*queue),
                     Effect::DefineQueue(definition) => Some(definition.id),
@@ -269,7 +279,7 @@ impl Lane {
         let is_own = |command: &mut Command| {
             matches!(
                 command,
-                Command::ListDead(_)
+                Command::Look(_)
                     | Command::Find(_)
                     | Command::Describe(_)
                     | Command::CheckpointDone { .. }
@@ -279,10 +289,9 @@ impl Lane {
         };
         for command in work.commands.extract_if(.., is_own).collect::<Vec<_>>() {
             match command {
-                Command::ListDead(list) => {
-                    let letters = self.list_dead(&list);
-                    let letters = letters.map_err(|error| CommandError::Decide(error.into()));
-                    let _ = list.reply.send(letters);
+                Command::Look(question) => {
+                    let (replica, kv, now_ms) = (&self.replica, &*self.kv, self.now_ms());
+                    question.answer(&View { replica, kv, now_ms });
                 }
                 Command::Find(find) => {
                     let found =
@@ -326,42 +335,6 @@ impl Lane {
         let groups = groups.into_iter().map(|(name, (open, leased))| (name, open, leased));
         description.groups = groups.collect();
         description
-    }
-
-    fn list_dead(&self, list: &ListDead) -> Result<Vec<ListedDead>, KvError> {
-        let mut listed = Vec::new();
-        let mut skip = list.offset;
-        for shard in &self.replica.shards {
-            for (number, partition) in shard.partitions_of(list.queue) {
-                for ((_, group, _), place) in shard.dead_of(&*self.kv, number)? {
-                    let Some(group) = shard.group_at(group) else { continue };
-                    if list.group.as_ref().is_some_and(|wanted| *wanted.as_str() != *group.name) {
-                        continue;
-                    }
-                    if skip > 0 {
-                        skip -= 1;
-                        continue;
-                    }
-                    let (partition_name, group_name) = (partition.name.clone(), group.name.clone());
-                    if let Some(letter) = self.dead_letter(shard.shard(), place) {
-                        listed.push(ListedDead { partition_name, group_name, letter });
-                    }
-                    if listed.len() >= list.limit {
-                        return Ok(listed);
-                    }
-                }
-            }
-        }
-        Ok(listed)
-    }
-
-    fn dead_letter(
-        &self,
-        shard: ShardId,
-        place: DeadPlace,
-    ) -> Option<crate::state::effect::DeadLetter> {
-        let extent = crate::log::Extent { position: place.position, len: place.len };
-        codec::decode_dead(self.log.body(shard, extent).ok()?).ok()
     }
 }
 

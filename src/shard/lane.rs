@@ -518,6 +518,8 @@ impl Lane {
 
     fn expire_parked(&mut self) {
         for pop in self.parked.expire(self.clock.monotonic_us()) {
+            self.telemetry.pop_requests.add(1);
+            self.telemetry.pop_empty.add(1);
             super::finish::answer_empty(*pop, crate::shard::command::Empty::NoWork);
         }
     }
@@ -557,8 +559,9 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
         Command::Maintain(maintain) => drop(maintain.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
-        Command::ListDead(list) => drop(list.reply.send(Err(error.clone()))),
+        Command::Tend(tend) => drop(tend.reply.send(Err(error.clone()))),
         Command::Describe(_)
+        | Command::Look(_)
         | Command::CheckpointDone { .. }
         | Command::Release
         | Command::Stop(_) => {}

@@ -7,7 +7,8 @@
 //! the loop that will bring their messages, rather than in the room that speaks to them: so the
 //! commit that makes a message visible hands it on in the very next one, without a race. The newest
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
-//! gives space back. [`restore`] builds the state at start where the log is shared with others.
+//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at. [`restore`] builds
+//! the state at start where the log is shared with others.
 
 mod checkpointer;
 pub mod command;
@@ -19,6 +20,7 @@ mod follow;
 pub mod hot;
 pub mod labels;
 mod lane;
+pub mod look;
 pub mod parked;
 mod reclaim;
 pub mod replica;
@@ -26,6 +28,7 @@ pub mod restore;
 pub mod round;
 pub mod schedule;
 mod steady;
+pub mod tend;
 mod upkeep;
 
 use std::sync::Arc;
@@ -121,12 +124,14 @@ pub struct Parts {
 /// A running engine. Shared; dropping the last handle does not stop it, [`Engine::stop`] does.
 pub struct Engine {
     log: Arc<dyn Log>,
+    kv: Arc<dyn Kv>,
     buffers: Arc<Buffers>,
     inbox: Arc<Inbox>,
     view: Arc<ArcSwap<Catalog>>,
     clock: Arc<dyn Clock>,
     count: ShardCount,
     key: StoreKey,
+    number: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -150,11 +155,11 @@ impl Engine {
             Arc::clone(&buffers),
             count,
         )?;
-        let now_us = clock.monotonic_us();
+        let (now_us, number) = (clock.monotonic_us(), random.next_u64());
         let last_ms = replica.shards.iter().map(ShardState::last_ms).max().unwrap_or(0);
         let lane = Lane {
             log: Arc::clone(&log),
-            kv,
+            kv: Arc::clone(&kv),
             clock: Arc::clone(&clock),
             buffers: Arc::clone(&buffers),
             inbox: Arc::clone(&inbox),
@@ -171,7 +176,7 @@ impl Engine {
             ),
             checkpointer,
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
-            origin: Origin { engine: random.next_u64(), append: 0 },
+            origin: Origin { engine: number, append: 0 },
             rotation: 0,
             turn: 0,
             moving: reclaim::Moving::default(),
@@ -196,7 +201,7 @@ impl Engine {
             lane.run();
         })?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { log, buffers, inbox, view, clock, count, key, thread })
+        Ok(Self { log, kv, buffers, inbox, view, clock, count, key, number, thread })
     }
 
     /// Hands a command to the lane. Its answer comes through the command's own sender; if the
@@ -228,6 +233,12 @@ impl Engine {
     #[must_use]
     pub fn key(&self) -> StoreKey {
         self.key
+    }
+
+    /// Its number among the engines of its store: random at every start.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The engine's clock.

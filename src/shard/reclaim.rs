@@ -11,9 +11,10 @@ use crate::base::place::{PartitionNumber, ShardId};
 use crate::log::{Extent, Front};
 use crate::shard::lane::Lane;
 use crate::shard::round::Work;
+use crate::state::care::graves::DeadPlace;
 use crate::state::kv::{KvError, Scan, Space};
 use crate::state::model::Run;
-use crate::state::{DeadPlace, ShardState, codec, rows};
+use crate::state::{ShardState, codec, rows};
 
 /// Bytes written again in one commit: compaction goes on beside traffic, not in front of it.
 const MOVED_BYTES_PER_COMMIT: u64 = 1 << 20;
@@ -164,7 +165,8 @@ impl Lane {
             for (number, run) in state.recent_runs_before(end_in(&front.old_ends, shard)) {
                 survey.note(shard, Living::Run(number, run));
             }
-            let dead = state.recent_dead().values().filter(|it| is_old(shard, it.position));
+            let dead = state.recent_dead().values().flatten();
+            let dead = dead.filter(|it| is_old(shard, it.position));
             dead.for_each(|place| survey.note(shard, Living::Dead(shard, *place)));
         }
         let count = self.replica.count();

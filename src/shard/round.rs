@@ -5,6 +5,7 @@
 
 mod pops;
 mod replays;
+mod tend;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
+use crate::shard::tend::Tended;
 use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
@@ -116,6 +118,8 @@ pub enum Outcome {
     Deleted(bool),
     /// What is held back now.
     Maintained(Maintenance),
+    /// What became of what an operator asked.
+    Tended(Tended),
     /// It could not be decided.
     Failed(DecideError),
 }
@@ -155,7 +159,7 @@ impl Plan {
             Outcome::Acked(results) => results.iter().any(Result::is_err),
             Outcome::Extended(until) => until.is_none(),
             Outcome::Deleted(existed) => !existed,
-            Outcome::Defined(_) | Outcome::Failed(_) => true,
+            Outcome::Defined(_) | Outcome::Failed(_) | Outcome::Tended(_) => true,
             Outcome::None | Outcome::Again | Outcome::Maintained(_) => false,
         };
         let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
@@ -174,7 +178,7 @@ pub fn decide<'a>(
     turn: usize,
     work: &'a Work,
 ) -> Plan {
-    let mut round = Round::new(replica, context, turn);
+    let mut round = Round::new(replica, context, turn, origin.engine);
     let lapsed = round.lapse();
     let outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
@@ -226,14 +230,16 @@ struct Round<'a> {
     durability: Durability,
     turn: usize,
     outlooks: Outlooks<'a>,
+    /// The number of the engine that decides.
+    engine: u64,
 }
 
 impl<'a> Round<'a> {
-    fn new(replica: &'a Replica, context: Context<'a>, turn: usize) -> Self {
+    fn new(replica: &'a Replica, context: Context<'a>, turn: usize, engine: u64) -> Self {
         let drafts = replica.shards.iter().map(|_| None).collect();
         let durability = Durability::Written;
         let (catalog, outlooks) = (Vec::new(), Outlooks::default());
-        Self { replica, context, drafts, catalog, durability, turn, outlooks }
+        Self { replica, context, drafts, catalog, durability, turn, outlooks, engine }
     }
 
     fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
@@ -349,9 +355,10 @@ impl<'a> Round<'a> {
                 }
                 Outcome::Maintained(asked)
             }
+            Command::Tend(tend) => self.tend(&tend.ask),
             Command::Pop(_)
             | Command::Find(_)
-            | Command::ListDead(_)
+            | Command::Look(_)
             | Command::Describe(_)
             | Command::CheckpointDone { .. }
             | Command::Release

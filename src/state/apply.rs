@@ -4,11 +4,13 @@
 //! the same on every engine. Called by `shard` after an append, when following, and at start.
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::ShardState;
+use crate::state::care::Care;
+use crate::state::care::graves::DeadPlace;
 use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{Effect, Entry, GroupIndex, GroupStart, Progress, Sequence};
 use crate::state::ledger::First;
 use crate::state::model::{Cursor, Group, Lease, Partition, Run};
-use crate::state::{DeadPlace, ShardState};
 
 /// Stale entries that a ready list may hold beyond the number of its partitions.
 const READY_SLACK: usize = 64;
@@ -57,8 +59,10 @@ impl ShardState {
             }
             Effect::Bury(dead) => {
                 let key = (dead.partition, dead.group, dead.seq);
-                self.dead.insert(key, DeadPlace { position, len });
+                let place = DeadPlace { position, len, failed_ms: dead.failed_ms };
+                self.graves.bury(key, place, !dead.is_again);
             }
+            Effect::Care(care) => self.care(care),
             Effect::Trim { partition, base_seq } => self.trim(*partition, *base_seq),
             Effect::Relocate { partition, first_seq, count, time_ms, .. } => {
                 let run =
@@ -200,7 +204,13 @@ impl ShardState {
                     GroupStart::New => partition.next_seq,
                 };
                 let (ready, lease, beyond) = (false, None, None);
-                partition.cursors.push(Cursor { next, group, ready, lease, beyond });
+                let mut cursor = Cursor { next, group, ready, lease, beyond };
+                let number = self.shards.number(self.shard, local);
+                let mut progress = cursor.progress();
+                if number.is_some_and(|number| self.erased.lay_over(number, &mut progress)) {
+                    cursor.set_progress(progress);
+                }
+                partition.cursors.push(cursor);
             }
             self.touch(local);
             self.refresh_ready(local);
@@ -292,9 +302,52 @@ impl ShardState {
             }
         }
         partition.runs.retain(|run| run.end_seq() > base_seq);
+        if self.erased.trim(number, base_seq) {
+            self.changes.touch_erased(number);
+        }
         self.changes.trim(number, from, base_seq);
         self.touch(local);
         self.refresh_ready(local);
+    }
+
+    fn care(&mut self, care: &Care) {
+        match care {
+            Care::Reopen { partition, group, letters } => {
+                let local = self.shards.local(*partition);
+                if let Some(cursor) = self.cursor_mut(local, *group) {
+                    let mut progress = cursor.progress();
+                    letters.iter().for_each(|(seq, _)| progress.reopen(*seq));
+                    cursor.set_progress(progress);
+                }
+                for (seq, failed_ms) in letters {
+                    self.graves.exhume((*partition, *group, *seq), *failed_ms);
+                }
+                self.touch(local);
+                self.refresh_ready(local);
+            }
+            Care::Exhume { partition, group, letters } => {
+                for (seq, failed_ms) in letters {
+                    self.graves.exhume((*partition, *group, *seq), *failed_ms);
+                }
+            }
+            Care::Erase { partition, seq } => {
+                let local = self.shards.local(*partition);
+                let Some(held) = self.partitions.get_mut(local as usize).filter(|it| it.live)
+                else {
+                    return;
+                };
+                self.erased.add(*partition, *seq);
+                self.changes.touch_erased(*partition);
+                for cursor in &mut held.cursors {
+                    let mut progress = cursor.progress();
+                    progress.settle(*seq, *seq);
+                    cursor.set_progress(progress);
+                }
+                self.touch(local);
+                self.refresh_ready(local);
+            }
+            Care::SetJob(_) | Care::Trace(_) => {}
+        }
     }
 
     fn relocate(&mut self, number: PartitionNumber, run: Run) {
@@ -330,7 +383,10 @@ impl ShardState {
             if let Some(number) = self.shards.number(self.shard, local) {
                 self.changes.trim(number, partition.base_seq, partition.next_seq);
                 self.changes.bury_partition(number);
-                self.dead.retain(|(dead, ..), _| *dead != number);
+                self.graves.drop_partition(number);
+                if self.erased.forget(number) {
+                    self.changes.touch_erased(number);
+                }
                 self.moved.retain(|(moved, _), _| *moved != number);
             }
             partition.live = false;

@@ -10,6 +10,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use onrush_protocol::options::QueueOptions;
 
 use crate::base::place::{QueueId, ShardId};
+use crate::state::care::Care;
+use crate::state::care::job::{Job, JobId, Jobs};
+use crate::state::care::rows::{self as care_rows, Kind};
+use crate::state::care::trace::{EventNumber, TraceEvent, Traces};
 use crate::state::checkpoint::{Checkpoint, LoadError};
 use crate::state::codec::EntryError;
 use crate::state::effect::{Effect, Entry, GroupStart, Maintenance};
@@ -44,6 +48,7 @@ pub struct Catalog {
     projected: BTreeSet<QueueId>,
     next_id: QueueId,
     maintenance: Maintenance,
+    jobs: Jobs,
 }
 
 impl Catalog {
@@ -51,6 +56,12 @@ impl Catalog {
     #[must_use]
     pub fn maintenance(&self) -> Maintenance {
         self.maintenance
+    }
+
+    /// Jobs over dead letters.
+    #[must_use]
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// A queue by its number.
@@ -136,6 +147,9 @@ pub struct CatalogShard {
     position: u64,
     last_ms: u64,
     changed: BTreeSet<QueueId>,
+    traces: Traces,
+    changed_jobs: BTreeSet<JobId>,
+    changed_traces: BTreeSet<EventNumber>,
     /// Something that only the meta row says changed.
     is_meta_changed: bool,
     stored_position: u64,
@@ -158,6 +172,12 @@ impl CatalogShard {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What was told of messages.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Entries applied.
@@ -197,7 +217,8 @@ impl CatalogShard {
     /// Whether a checkpoint would write anything.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        self.is_meta_changed || !self.changed.is_empty()
+        let is_care_changed = !self.changed_jobs.is_empty() || !self.changed_traces.is_empty();
+        self.is_meta_changed || !self.changed.is_empty() || is_care_changed
     }
 
     /// Applies the next entry; tells what the other shards have to do about it.
@@ -227,6 +248,14 @@ impl CatalogShard {
                     self.is_meta_changed = true;
                     continue;
                 }
+                Effect::Care(Care::SetJob(job)) => {
+                    self.set_job((**job).clone());
+                    continue;
+                }
+                Effect::Care(Care::Trace(event)) => {
+                    self.add_trace((**event).clone(), entry.time_ms);
+                    continue;
+                }
                 _ => continue,
             };
             self.changed.insert(queue);
@@ -236,6 +265,63 @@ impl CatalogShard {
         self.position = position + len;
         self.last_ms = self.last_ms.max(entry.time_ms);
         changes
+    }
+
+    fn set_job(&mut self, job: Job) {
+        self.changed_jobs.insert(job.id);
+        self.changed_jobs.extend(self.catalog.jobs.set(job));
+    }
+
+    fn add_trace(&mut self, event: TraceEvent, now_ms: u64) {
+        let (number, gone) = self.traces.add(event);
+        self.changed_traces.insert(number);
+        self.changed_traces.extend(gone);
+        let old = self.traces.expire(now_ms.saturating_sub(TRACES_KEPT_MS));
+        self.changed_traces.extend(old);
+    }
+
+    fn care_rows(&mut self, shard: ShardId, rows: &mut Vec<RowChange>) {
+        let mut put = |kind, number, value: Option<BytesMut>| {
+            let (key, value) = (care_rows::key(shard, kind, number), value.map(|it| it.to_vec()));
+            rows.push(RowChange { space: Space::Care, key, value });
+        };
+        for id in std::mem::take(&mut self.changed_jobs) {
+            let value = self.catalog.jobs.get(id).map(|job| {
+                let mut value = BytesMut::new();
+                care_rows::put_job(&mut value, job);
+                value
+            });
+            put(Kind::Job, u64::from(id), value);
+        }
+        for number in std::mem::take(&mut self.changed_traces) {
+            let value = self.traces.get(number).map(|event| {
+                let mut value = BytesMut::new();
+                care_rows::put_trace(&mut value, event);
+                value
+            });
+            put(Kind::Trace, number, value);
+        }
+    }
+
+    fn load_care(&mut self, shard: ShardId, kv: &dyn Kv) -> Result<(), LoadError> {
+        let mut failed = None;
+        for kind in [Kind::Job, Kind::Trace] {
+            let (from, to) = care_rows::range(shard, kind);
+            kv.scan(Space::Care, &from, &to, &mut |key, value| {
+                let mut value = Bytes::copy_from_slice(value);
+                let number = care_rows::number_of(key).unwrap_or(0);
+                let read = match kind {
+                    Kind::Job => care_rows::read_job(&mut value).map(|job| {
+                        self.catalog.jobs.set(job);
+                    }),
+                    _ => care_rows::read_trace(&mut value)
+                        .map(|event| self.traces.put(number, event)),
+                };
+                failed = read.err();
+                if failed.is_none() { Scan::Continue } else { Scan::Stop }
+            })?;
+        }
+        failed.map_or(Ok(()), |error| Err(LoadError::Row { shard, error }))
     }
 
     /// Rows that bring the store up to this state.
@@ -273,6 +359,7 @@ impl CatalogShard {
                 value,
             });
         }
+        self.care_rows(shard, &mut rows);
         let (trims, graves) = (Vec::new(), Vec::new());
         let ids = Flushed::default();
         Checkpoint { shard, head: self.head, rows, ids, trims, graves, position: self.position }
@@ -297,7 +384,11 @@ impl CatalogShard {
                 Scan::Stop
             }
         })?;
-        failed.map_or(Ok(state), |error| Err(wrong(error)))
+        if let Some(error) = failed {
+            return Err(wrong(error));
+        }
+        state.load_care(shard, kv)?;
+        Ok(state)
     }
 
     fn read_meta(&mut self, mut value: Bytes) -> Result<(), bytes::TryGetError> {
@@ -334,6 +425,9 @@ impl CatalogShard {
         Ok(())
     }
 }
+
+/// How long trace events are kept, milliseconds.
+const TRACES_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Stands in a queue's row where a group's start would: its messages are rows for people too.
 const PROJECTED: u8 = 2;

@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::base::place::{PartitionNumber, ShardCount, ShardId, StoreKey};
+use crate::state::care::graves;
+use crate::state::care::rows::{Kind, key as care_key, range as care_range};
 use crate::state::codec::EntryError;
 use crate::state::effect::{GroupIndex, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
 use crate::state::ledger::{DedupPolicy, Flushed};
 use crate::state::model::{Partition, Run};
-use crate::state::{DeadPlace, ShardState, rows};
+use crate::state::{ShardState, care, rows};
 
 /// What changed since the last checkpoint.
 #[derive(Debug, Default)]
@@ -23,10 +25,11 @@ pub(super) struct Changes {
     groups: BTreeSet<GroupIndex>,
     trims: Vec<Trim>,
     graves: Vec<PartitionNumber>,
+    /// Partitions in which messages were deleted, or such are forgotten.
+    erased: BTreeSet<PartitionNumber>,
     /// Partitions of the checkpoint under way, with the sequence that their rows reach.
     writing: Vec<(u32, Sequence)>,
     writing_moved: Vec<(PartitionNumber, Run)>,
-    writing_dead: Vec<((PartitionNumber, GroupIndex, Sequence), DeadPlace)>,
     writing_position: u64,
 }
 
@@ -78,13 +81,7 @@ impl Checkpoint {
             })?;
         }
         for partition in std::mem::take(&mut self.graves) {
-            let from = rows::dead_key(partition, 0, 0);
-            let to = rows::dead_key(partition, u32::MAX, u64::MAX);
-            let rows = &mut self.rows;
-            kv.scan(Space::Dead, &from, &to, &mut |key, _| {
-                rows.push(RowChange { space: Space::Dead, key: key.to_vec(), value: None });
-                Scan::Continue
-            })?;
+            graves::removals(kv, self.shard, partition, &mut self.rows)?;
         }
         Ok(())
     }
@@ -117,6 +114,10 @@ impl Changes {
 
     pub(super) fn trim(&mut self, partition: PartitionNumber, from: Sequence, to: Sequence) {
         self.trims.push(Trim { partition, from, to });
+    }
+
+    pub(super) fn touch_erased(&mut self, partition: PartitionNumber) {
+        self.erased.insert(partition);
     }
 
     pub(super) fn bury_partition(&mut self, partition: PartitionNumber) {
@@ -166,7 +167,8 @@ impl ShardState {
     /// How many rows a checkpoint would write, about.
     #[must_use]
     pub fn change_count(&self) -> usize {
-        self.changes.partitions.len() + self.ledger.recent_len() + self.dead.len()
+        let care = self.graves.change_count() + self.changes.erased.len();
+        self.changes.partitions.len() + self.ledger.recent_len() + care
     }
 
     /// Begins a checkpoint; exactly one may be under way.
@@ -191,11 +193,12 @@ impl ShardState {
             out.push(RowChange { value, ..row });
             self.changes.writing_moved.push((*partition, *run));
         }
-        for ((partition, group, seq), place) in &self.dead {
-            let key = rows::dead_key(*partition, *group, *seq);
-            let value = Some(rows::pair_value(place.position, u64::from(place.len)));
-            out.push(RowChange { space: Space::Dead, key, value });
-            self.changes.writing_dead.push(((*partition, *group, *seq), *place));
+        self.graves.begin(self.shard, &mut out);
+        for partition in std::mem::take(&mut self.changes.erased) {
+            let ranges = self.erased.of(partition);
+            let value = (!ranges.is_empty()).then(|| care::rows::ranges_value(ranges));
+            let key = care_key(self.shard, Kind::Erased, u64::from(partition));
+            out.push(RowChange { space: Space::Care, key, value });
         }
         let ids = self.ledger.begin_flush(policy);
         let trims = std::mem::take(&mut self.changes.trims);
@@ -222,11 +225,7 @@ impl ShardState {
                 self.moved.remove(&key);
             }
         }
-        for (key, place) in std::mem::take(&mut self.changes.writing_dead) {
-            if self.dead.get(&key) == Some(&place) {
-                self.dead.remove(&key);
-            }
-        }
+        self.graves.end();
         self.stored_position = self.changes.writing_position;
         self.ledger.end_flush();
     }
@@ -288,7 +287,28 @@ impl ShardState {
         for local in 0..state.partitions.len() as u32 {
             state.index_loaded(local);
         }
+        state.load_care(kv)?;
         Ok(state)
+    }
+
+    fn load_care(&mut self, kv: &dyn Kv) -> Result<(), LoadError> {
+        let (shards, shard) = (self.shards, self.shard);
+        self.graves.load(shard, kv, &|number| shards.of_partition(number) == shard)?;
+        let ((from, to), mut failed) = (care_range(shard, Kind::Erased), None);
+        kv.scan(Space::Care, &from, &to, &mut |key, value| {
+            let ranges = care::rows::read_ranges(Bytes::copy_from_slice(value));
+            match (care::rows::number_of(key), ranges) {
+                (Some(number), Ok(ranges)) => {
+                    self.erased.put(number as PartitionNumber, ranges);
+                    Scan::Continue
+                }
+                (_, ranges) => {
+                    failed = ranges.err();
+                    Scan::Stop
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), |error| Err(LoadError::Row { shard, error }))
     }
 
     fn read_meta(&mut self, mut value: Bytes) -> Result<(), bytes::TryGetError> {

@@ -22,7 +22,7 @@ use crate::state::effect::{
     DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin,
     ProducerSub, Progress, Sequence, SpillId,
 };
-use crate::state::rows;
+use crate::state::{care, rows};
 
 /// Bytes before an entry's first effect.
 pub const ENTRY_HEADER: usize = 32;
@@ -53,6 +53,9 @@ const TAG_PROJECT: u8 = 16;
 const FLAG_FINGERPRINTS: u8 = 1;
 /// Who pushed it is known; of Append, Relocate and Bury.
 const FLAG_SUB: u8 = 2;
+/// Of a dead letter: it says when it failed; it was written again.
+const FLAG_FAILED_AT: u8 = 1 << 6;
+const FLAG_AGAIN: u8 = 1 << 7;
 
 /// Why bytes are no entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -101,8 +104,10 @@ fn body_len(effect: &Effect) -> usize {
         Effect::Settle { progress, .. } => 4 + 4 + 1 + rows::progress_len(progress),
         Effect::Bury(dead) => {
             let texts = dead.error.len() + sub_len(&dead.sub);
-            4 + 4 + 8 + 8 + 4 + 1 + 4 + texts + dead.batch.len()
+            let failed = if dead.failed_ms > 0 { 8 } else { 0 };
+            4 + 4 + 8 + 8 + 4 + 1 + 4 + failed + texts + dead.batch.len()
         }
+        Effect::Care(it) => care::codec::body_len(it),
         Effect::Trim { .. } => 4 + 8,
         Effect::Replayed { .. } => 16 + 8,
         Effect::DropQueue { .. } | Effect::ForgetQueue { .. } | Effect::Maintain(_) => 4,
@@ -190,8 +195,14 @@ impl Rope {
                 self.bytes(batch);
             }
             Effect::Bury(dead) => {
-                self.header(TAG_BURY, sub_flag(&dead.sub), effect);
+                let failed = if dead.failed_ms > 0 { FLAG_FAILED_AT } else { 0 };
+                let again = if dead.is_again { FLAG_AGAIN } else { 0 };
+                self.header(TAG_BURY, sub_flag(&dead.sub) | failed | again, effect);
                 self.dead(dead);
+            }
+            Effect::Care(it) => {
+                self.header(care::codec::tag(it), 0, effect);
+                care::codec::put(&mut self.head, it);
             }
             Effect::Replayed { spill, position } => {
                 self.header(TAG_REPLAYED, 0, effect);
@@ -217,6 +228,9 @@ impl Rope {
         self.head.put_u32_le(dead.group);
         self.head.put_u64_le(dead.seq);
         self.head.put_u64_le(dead.pushed_ms);
+        if dead.failed_ms > 0 {
+            self.head.put_u64_le(dead.failed_ms);
+        }
         self.head.put_u32_le(dead.attempts);
         self.head.put_u8(dead.reason as u8);
         self.head.put_u32_le(dead.error.len() as u32);
@@ -295,6 +309,7 @@ impl Rope {
             Effect::Append { .. }
             | Effect::Relocate { .. }
             | Effect::Bury(_)
+            | Effect::Care(_)
             | Effect::Replayed { .. } => {}
         }
     }
@@ -400,6 +415,8 @@ fn read_dead(flags: u8, body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetErr
     let group = body.try_get_u32_le()?;
     let seq = body.try_get_u64_le()?;
     let pushed_ms = body.try_get_u64_le()?;
+    let failed_ms = if flags & FLAG_FAILED_AT != 0 { body.try_get_u64_le()? } else { 0 };
+    let is_again = flags & FLAG_AGAIN != 0;
     let attempts = body.try_get_u32_le()?;
     let reason = match body.try_get_u8()? {
         1 => DeadReason::Asked,
@@ -410,7 +427,20 @@ fn read_dead(flags: u8, body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetErr
     let error = String::from_utf8_lossy(&body.split_to(error_len)).into();
     let sub = read_sub(flags, body)?;
     let batch = std::mem::take(body);
-    Ok(DeadLetter { partition, group, seq, pushed_ms, attempts, reason, error, sub, batch })
+    let letter = DeadLetter {
+        partition,
+        group,
+        seq,
+        pushed_ms,
+        failed_ms,
+        is_again,
+        attempts,
+        reason,
+        error,
+        sub,
+        batch,
+    };
+    Ok(letter)
 }
 
 fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
@@ -427,6 +457,7 @@ fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
             Effect::Relocate { partition, first_seq, count, time_ms, sub, batch }
         }
         TAG_BURY => Effect::Bury(read_dead(flags, &mut body).map_err(|_| CUT_OFF)?),
+        tag if care::codec::is_ours(tag) => Effect::Care(care::codec::read(tag, &mut body)?),
         TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(&mut body)?)),
         TAG_REPLAYED => {
             let mut spill = SpillId::default();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::care::Care;
 use crate::state::catalog::QueueDefinition;
 
 /// Index of a consumer group inside its shard.
@@ -117,6 +118,10 @@ pub struct DeadLetter {
     pub seq: Sequence,
     /// When it was pushed, unix milliseconds.
     pub pushed_ms: u64,
+    /// When it failed for the last time, unix milliseconds; 0 where that was not noted.
+    pub failed_ms: u64,
+    /// Whether this is not its first place in the log: it was written again so that the old one can go.
+    pub is_again: bool,
     /// Failed attempts.
     pub attempts: u32,
     /// Why.
@@ -264,4 +269,6 @@ pub enum Effect {
     },
     /// Catalog: what is held back on purpose, by all engines.
     Maintain(Maintenance),
+    /// What operators do to single messages, and what is told of them.
+    Care(Care),
 }

@@ -5,10 +5,11 @@
 //! bodies that earlier entries put there. So two engines that applied the same entries are equal.
 //!
 //! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
-//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
+//! changes, [`care`] dead letters and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
 //! machine, [`ledger`] transaction ids, [`catalog`] queues.
 
 pub mod apply;
+pub mod care;
 pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
@@ -29,26 +30,16 @@ use hashbrown::{Equivalent, HashMap, HashTable};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardCount, ShardId, StoreKey};
+use crate::state::care::erased::Erased;
+use crate::state::care::graves::{DeadKey, DeadLetters, DeadPlace, Graves, IndexKey};
 use crate::state::codec::Chunk;
 use crate::state::effect::{GroupIndex, LeaseToken, ProducerSub, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, Scan, Space};
 use crate::state::ledger::Ledger;
 use crate::state::model::{Cursor, Group, Partition, Run};
 
-/// Where a dead letter lies in the log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct DeadPlace {
-    /// Log position of its effect.
-    pub position: u64,
-    /// Bytes of the effect.
-    pub len: u32,
-}
-
 /// Runs that moved, by partition and first sequence.
 type Moved = BTreeMap<(PartitionNumber, Sequence), Run>;
-
-/// Where dead letters lie, by partition, group and sequence.
-pub type DeadLetters = BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadPlace>;
 
 /// Partitions (local indexes) and groups that one token holds here.
 type Holders = smallvec::SmallVec<[(u32, GroupIndex); 2]>;
@@ -92,8 +83,8 @@ pub struct ShardState {
     holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
     /// Runs that moved and whose rows may still name the old place, which may be gone by now.
     moved: Moved,
-    /// Dead letters that are not rows yet.
-    dead: DeadLetters,
+    graves: Graves,
+    erased: Erased,
     ledger: Ledger,
     /// How far failover logs were replayed here.
     replayed: BTreeMap<SpillId, u64>,
@@ -122,7 +113,8 @@ impl ShardState {
             timers: BTreeSet::new(),
             holders: HashMap::default(),
             moved: BTreeMap::new(),
-            dead: BTreeMap::new(),
+            graves: Graves::default(),
+            erased: Erased::default(),
             ledger: Ledger::default(),
             replayed: BTreeMap::new(),
             changes: checkpoint::Changes::default(),
@@ -186,7 +178,7 @@ impl ShardState {
     pub fn partitions_of(
         &self,
         queue: QueueId,
-    ) -> impl Iterator<Item = (PartitionNumber, &Partition)> {
+    ) -> impl Iterator<Item = (PartitionNumber, &Partition)> + Clone {
         let locals = self.by_queue.get(&queue).map_or(&[][..], Vec::as_slice);
         locals.iter().filter_map(|local| {
             Some((self.shards.number(self.shard, *local)?, self.local(*local)?))
@@ -299,15 +291,86 @@ impl ShardState {
             found.extend(rows::parse_dead(key, value));
             Scan::Continue
         })?;
-        let recent = self.dead.range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
-        found.extend(recent.map(|(key, place)| (*key, *place)));
+        let recent = self.graves.recent().range((number, 0, 0)..=(number, u32::MAX, u64::MAX));
+        for (key, place) in recent {
+            match place {
+                Some(place) => found.insert(*key, *place),
+                None => found.remove(key),
+            };
+        }
         Ok(found)
     }
 
-    /// Dead letters whose rows are not written, or say less than memory.
+    /// Where one dead letter lies; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn dead_at(&self, kv: &dyn Kv, key: DeadKey) -> Result<Option<DeadPlace>, KvError> {
+        if let Some(place) = self.graves.recent().get(&key) {
+            return Ok(*place);
+        }
+        let (partition, group, seq) = key;
+        if !self.graves.counts().contains_key(&(partition, group)) {
+            return Ok(None);
+        }
+        let key = rows::dead_key(partition, group, seq);
+        let row = kv.get(Space::Dead, &key)?;
+        Ok(row.and_then(|value| rows::parse_dead(&key, &value)).map(|(_, place)| place))
+    }
+
+    /// Up to `most` dead letters of one partition and group from a sequence on, ascending.
+    ///
+    /// # Errors
+    /// [`KvError`] when rows cannot be read.
+    pub fn dead_from(
+        &self,
+        kv: &dyn Kv,
+        (partition, group, seq): DeadKey,
+        most: usize,
+    ) -> Result<Vec<(DeadKey, DeadPlace)>, KvError> {
+        let recent = self.graves.recent();
+        let mut found = DeadLetters::new();
+        let from = rows::dead_key(partition, group, seq);
+        let to = rows::dead_key(partition, group, u64::MAX);
+        kv.scan(Space::Dead, &from, &to, &mut |key, value| {
+            let letter = rows::parse_dead(key, value);
+            found.extend(letter.filter(|(key, _)| !recent.contains_key(key)));
+            if found.len() < most { Scan::Continue } else { Scan::Stop }
+        })?;
+        let newer = recent.range((partition, group, seq)..=(partition, group, u64::MAX));
+        found.extend(newer.filter_map(|(key, place)| Some((*key, (*place)?))));
+        Ok(found.into_iter().take(most).collect())
+    }
+
+    /// Dead letters whose rows are not written, or say something else than memory: where they lie, or
+    /// `None` where they are gone.
     #[must_use]
-    pub fn recent_dead(&self) -> &DeadLetters {
-        &self.dead
+    pub fn recent_dead(&self) -> &BTreeMap<DeadKey, Option<DeadPlace>> {
+        self.graves.recent()
+    }
+
+    /// Rows of the index of dead letters that are not true any more.
+    #[must_use]
+    pub fn stale_dead(&self) -> &BTreeSet<IndexKey> {
+        self.graves.stale()
+    }
+
+    /// How many dead letters there are, by partition and group; only those that have any.
+    #[must_use]
+    pub fn dead_counts(&self) -> &BTreeMap<(PartitionNumber, GroupIndex), u64> {
+        self.graves.counts()
+    }
+
+    /// How many dead letters there are, by group; only those that have any.
+    #[must_use]
+    pub fn dead_totals(&self) -> &BTreeMap<GroupIndex, u64> {
+        self.graves.totals()
+    }
+
+    /// Messages that were deleted one by one.
+    #[must_use]
+    pub fn erased(&self) -> &Erased {
+        &self.erased
     }
 
     /// The transaction ids that this shard remembers.

@@ -56,9 +56,11 @@ pub fn export<E: From<KvError>>(
     let mut partitions: u32 = 0;
     if shard == count.catalog() {
         out.rows(kv, Space::Queues, &from, &to)?;
+        out.rows(kv, Space::Care, &from, &to)?;
     } else {
-        out.rows(kv, Space::Groups, &from, &to)?;
-        out.rows(kv, Space::Partitions, &from, &to)?;
+        for space in [Space::Groups, Space::Partitions, Space::Letters, Space::Care] {
+            out.rows(kv, space, &from, &to)?;
+        }
         kv.scan(Space::Partitions, &from, &to, &mut |_, _| {
             partitions += 1;
             Scan::Continue
@@ -146,7 +148,7 @@ pub fn clear(shard: ShardId, count: ShardCount, kv: &dyn Kv) -> Result<(), KvErr
     if shard != count.catalog() {
         kv.forget_ids(shard, count)?;
     }
-    for space in [Space::Partitions, Space::Groups, Space::Queues] {
+    for space in [Space::Partitions, Space::Groups, Space::Queues, Space::Letters, Space::Care] {
         let is_ours = |number: u32| number == u32::from(shard);
         remove(kv, space, &is_ours)?;
     }
@@ -235,6 +237,8 @@ fn tag(space: Space) -> u8 {
         Space::Runs => 4,
         Space::Dead => 5,
         Space::Queues => 6,
+        Space::Letters => 40,
+        Space::Care => 41,
     }
 }
 
@@ -246,6 +250,8 @@ fn space(tag: u8) -> Option<Space> {
         4 => Space::Runs,
         5 => Space::Dead,
         6 => Space::Queues,
+        40 => Space::Letters,
+        41 => Space::Care,
         _ => return None,
     })
 }

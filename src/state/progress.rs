@@ -30,6 +30,27 @@ impl Progress {
         self.absorb();
     }
 
+    /// Makes a settled message open again, with no attempt counted: the one way in which a cursor goes
+    /// back.
+    pub fn reopen(&mut self, seq: Sequence) {
+        if seq < self.next {
+            if seq + 1 < self.next {
+                self.settled.insert(0, (seq + 1, self.next - 1));
+            }
+            self.next = seq;
+        } else if let Some(at) =
+            self.settled.iter().position(|(first, last)| (*first..=*last).contains(&seq))
+        {
+            let (first, last) = self.settled.remove(at);
+            if seq < last {
+                self.settled.insert(at, (seq + 1, last));
+            }
+            if first < seq {
+                self.settled.insert(at, (first, seq - 1));
+            }
+        }
+    }
+
     /// Forgets everything below `base`: it is gone from the partition.
     pub fn advance_to(&mut self, base: Sequence) {
         self.next = self.next.max(base);
@@ -133,12 +154,16 @@ mod tests {
     proptest! {
         #[test]
         fn progress_equals_a_set_of_settled_sequences(
-            steps in prop::collection::vec((0_u64..40, 0_u64..6), 0..40)
+            steps in prop::collection::vec((0_u64..40, 0_u64..6, 0_u64..40), 0..40)
         ) {
             let (mut progress, mut model) = (Progress::default(), BTreeSet::new());
-            for (first, more) in steps {
+            for (first, more, reopened) in steps {
                 progress.settle(first, first + more);
                 model.extend(first..=first + more);
+                if more == 0 {
+                    progress.reopen(reopened);
+                    model.remove(&reopened);
+                }
                 let next = (0..).find(|seq| !model.contains(seq)).unwrap();
                 prop_assert_eq!(progress.next, next);
                 for seq in 0..60 {

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use onrush_protocol::options::QueueOptions;
 
 use crate::base::place::{PartitionNumber, ShardId};
-use crate::state::DeadPlace;
+use crate::state::care::graves::DeadPlace;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::EntryError;
 use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Progress, Sequence};
@@ -85,10 +85,19 @@ pub fn parse_dead(
     value: &[u8],
 ) -> Option<((PartitionNumber, GroupIndex, Sequence), DeadPlace)> {
     let (position, len) = read_pair(value)?;
-    Some((parts_of_dead_key(key)?, DeadPlace { position, len: len as u32 }))
+    // Older rows do not say when.
+    let failed_ms = value.get(16..).and_then(|mut rest| rest.try_get_u64_le().ok()).unwrap_or(0);
+    Some((parts_of_dead_key(key)?, DeadPlace { position, len: len as u32, failed_ms }))
 }
 
-/// Two numbers as a value: a dead letter's position and length.
+/// A dead letter's row.
+pub(super) fn dead_value(place: &DeadPlace) -> Vec<u8> {
+    let mut value = pair_value(place.position, u64::from(place.len));
+    value.put_u64_le(place.failed_ms);
+    value
+}
+
+/// Two numbers as a value: a position and a length.
 pub(super) fn pair_value(first: u64, second: u64) -> Vec<u8> {
     [first.to_le_bytes(), second.to_le_bytes()].concat()
 }

@@ -3,6 +3,7 @@
 //! [`Telemetry`] is plain atomics plus a few histograms behind short locks, so counting costs the
 //! hot path a few nanoseconds per request, never per message.
 
+pub mod history;
 pub mod latency;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +66,14 @@ pub struct Telemetry {
     pub store_away: Counter,
     /// Handed to consumers.
     pub popped: Counter,
+    /// Pops answered, whatever with.
+    pub pop_requests: Counter,
+    /// Pops answered with nothing.
+    pub pop_empty: Counter,
+    /// Acks answered, each of any number of messages.
+    pub ack_requests: Counter,
+    /// Items of acks that were refused.
+    pub ack_failed: Counter,
     /// Settled as completed.
     pub acked: Counter,
     /// Became dead letters.

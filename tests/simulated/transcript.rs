@@ -112,6 +112,7 @@ impl Transcript {
                 let name = self.groups[&(shard, letter.group)].clone();
                 self.dead.insert((name, letter.partition, letter.seq));
             }
+            Effect::Care(care) => panic!("nobody asks for this here: {care:?}"),
             _ => {}
         }
     }

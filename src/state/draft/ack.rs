@@ -190,6 +190,10 @@ impl Draft<'_> {
         for letter in &dead {
             progress.settle(letter.seq, letter.seq);
         }
+        for letter in &dead {
+            let key = (letter.partition, letter.group, letter.seq);
+            self.letters.insert(key, Some(letter.failed_ms));
+        }
         let buried = dead.len() as u32;
         self.effects.extend(dead.into_iter().map(Effect::Bury));
         Ok(buried)
@@ -213,6 +217,8 @@ impl Draft<'_> {
             group,
             seq,
             pushed_ms,
+            failed_ms: self.now_ms,
+            is_again: false,
             attempts,
             reason: failure.reason,
             error: failure.error.into(),

@@ -4,19 +4,21 @@
 //! itself, but never changes the state: that happens by applying the entry once the log has it. If
 //! the log says that somebody else was first, the draft is thrown away and nothing has happened.
 //!
-//! [`push`] places and appends, [`pop`] leases, [`ack`] settles, [`upkeep`] lets leases lapse and
-//! trims. Pure: `now` is an argument. Called by `shard`.
+//! [`push`] places and appends, [`pop`] leases, [`ack`] settles, [`care`] moves dead letters and deletes
+//! messages, [`upkeep`] lets leases lapse and trims. Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
+pub mod care;
 pub mod pop;
 pub mod push;
 pub mod upkeep;
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::care::graves::DeadKey;
 use crate::state::catalog::Catalog;
 use crate::state::effect::{Effect, Entry, GroupIndex, Origin, Progress, Sequence};
 use crate::state::kv::{Kv, KvError};
@@ -81,6 +83,11 @@ pub struct Draft<'a> {
     new_groups: HashMap<(QueueId, Box<str>), GroupIndex>,
     new_ids: FastMap<ledger::Key, ledger::First>,
     cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
+    /// Dead letters that this draft made, by when they failed, or took away.
+    letters: FastMap<DeadKey, Option<u64>>,
+    /// Messages that this draft deleted, and from where partitions are kept after it.
+    erased: HashSet<(PartitionNumber, Sequence)>,
+    cleared: FastMap<PartitionNumber, Sequence>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
     /// Partitions that this draft took something of, without a lease on them now, and that have
@@ -103,6 +110,9 @@ impl<'a> Draft<'a> {
             new_groups: HashMap::new(),
             new_ids: FastMap::default(),
             cursors: FastMap::default(),
+            letters: FastMap::default(),
+            erased: HashSet::new(),
+            cleared: FastMap::default(),
             ready_at: FastMap::default(),
             left_over: FastMap::default(),
         }

@@ -146,9 +146,12 @@ impl Draft<'_> {
         self.effects.push(moved);
     }
 
-    /// Writes a dead letter again, for the same reason.
+    /// Writes a dead letter again, for the same reason; one that is gone meanwhile stays gone.
     pub fn bury_again(&mut self, letter: &DeadLetter) {
-        self.effects.push(Effect::Bury(letter.clone()));
+        let key = (letter.partition, letter.group, letter.seq);
+        if matches!(self.dead_since(key), Ok(Some(failed_ms)) if failed_ms == letter.failed_ms) {
+            self.effects.push(Effect::Bury(DeadLetter { is_again: true, ..letter.clone() }));
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub struct DiskKv {
     runs: Keyspace,
     dead: Keyspace,
     queues: Keyspace,
+    letters: Keyspace,
+    care: Keyspace,
     /// Held while one thread brings the rows in memory below the limit.
     relief: Mutex<()>,
     config: DiskKvConfig,
@@ -203,6 +205,8 @@ impl DiskKv {
             runs: open("runs")?,
             dead: open("dead")?,
             queues: open("queues")?,
+            letters: open("letters")?,
+            care: open("care")?,
             relief: Mutex::new(()),
             config,
             database,
@@ -241,6 +245,8 @@ impl DiskKv {
             Space::Runs => &self.runs,
             Space::Dead => &self.dead,
             Space::Queues => &self.queues,
+            Space::Letters => &self.letters,
+            Space::Care => &self.care,
         }
     }
 
@@ -252,8 +258,16 @@ impl DiskKv {
         }
         // Another thread is at it: it will see our rows, or the next write does.
         let Some(_guard) = self.relief.try_lock() else { return Ok(()) };
-        let all =
-            [&self.meta, &self.partitions, &self.groups, &self.runs, &self.dead, &self.queues];
+        let all = [
+            &self.meta,
+            &self.partitions,
+            &self.groups,
+            &self.runs,
+            &self.dead,
+            &self.queues,
+            &self.letters,
+            &self.care,
+        ];
         let fullest = all.into_iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size());
         if let Some(keyspace) = fullest {
             keyspace.rotate_memtable().map_err(kv_error)?;

@@ -28,6 +28,11 @@ pub enum Space {
     Dead,
     /// Queues with their groups. Key: shard (4), queue id (4).
     Queues,
+    /// Dead letters by time of failure. Key: shard (4), group index (4), and the bits turned over of
+    /// time (8), partition (4) and sequence (8).
+    Letters,
+    /// Deleted messages, jobs, traces. Key: shard (4), kind (1), number (8).
+    Care,
 }
 
 /// A transaction id, and the first message that had it.

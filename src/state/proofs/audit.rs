@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::care::Care;
 use crate::state::effect::{
     DeadLetter, Effect, Entry, GroupIndex, ProducerSub, Progress, Sequence,
 };
@@ -24,6 +25,8 @@ pub(super) struct Partition {
     /// All messages that ever were, from sequence 0 on.
     pub(super) messages: Vec<Message>,
     cursors: BTreeMap<GroupIndex, Cursor>,
+    /// Messages that were pushed without asking whether their ids are known.
+    again: BTreeSet<Sequence>,
 }
 
 #[derive(Clone, Default)]
@@ -39,6 +42,9 @@ pub(super) struct Audit {
     pub(super) partitions: BTreeMap<PartitionNumber, Partition>,
     groups: Vec<QueueId>,
     dead: BTreeSet<(PartitionNumber, GroupIndex, Sequence)>,
+    erased: BTreeSet<(PartitionNumber, Sequence)>,
+    /// Messages that some group got back from its dead letters.
+    pub(super) reopened: BTreeSet<(PartitionNumber, Sequence)>,
     last_ms: u64,
     /// How often each thing was seen, so that a test can prove that it saw them.
     pub(super) seen: BTreeMap<&'static str, u64>,
@@ -74,9 +80,14 @@ impl Audit {
     fn effect(&mut self, effect: &Effect, now_ms: u64) {
         match effect {
             Effect::CreatePartition { number, queue, .. } => self.create(*number, *queue),
-            Effect::Append { partition, first_seq, count, sub, batch, .. } => {
+            Effect::Append { partition, first_seq, count, sub, batch, fingerprints } => {
                 let messages = records(batch, *first_seq, now_ms, sub);
                 assert_eq!(messages.len(), *count as usize);
+                if fingerprints.is_empty() {
+                    // Without ids, or the message of a dead letter: its id is no new one.
+                    let partition = self.partition(*partition);
+                    partition.again.extend(*first_seq..*first_seq + u64::from(*count));
+                }
                 self.append(*partition, *first_seq, messages);
             }
             Effect::Relocate { partition, first_seq, time_ms, sub, batch, .. } => {
@@ -101,6 +112,7 @@ impl Audit {
                 self.settle(*partition, *group, progress, *release);
             }
             Effect::Bury(letter) => self.bury(letter),
+            Effect::Care(care) => self.care(care),
             Effect::Trim { partition, base_seq } => {
                 let partition = self.partition(*partition);
                 // Asked for twice in one commit, it is said twice.
@@ -153,9 +165,12 @@ impl Audit {
     fn register(&mut self, group: GroupIndex, queue: QueueId, is_new: bool) {
         assert_eq!(group as usize, self.groups.len(), "indexes of groups are not dense");
         self.groups.push(queue);
-        for partition in self.partitions.values_mut().filter(|it| it.live && it.queue == queue) {
+        let live = self.partitions.iter_mut().filter(|(_, it)| it.live && it.queue == queue);
+        for (number, partition) in live {
             let start = if is_new { partition.messages.len() as u64 } else { partition.base };
-            let cursor = Cursor { settled: (0..start).collect(), ..Cursor::default() };
+            let erased = self.erased.iter().filter(|(of, _)| of == number).map(|(_, seq)| *seq);
+            let cursor =
+                Cursor { settled: (0..start).chain(erased).collect(), ..Cursor::default() };
             partition.cursors.insert(group, cursor);
         }
     }
@@ -164,8 +179,11 @@ impl Audit {
         let partition = self.partition(number);
         assert_eq!(first, partition.messages.len() as u64, "sequences of {number} are not dense");
         for message in new {
-            if let Some(id) = &message.id {
-                let mut same = partition.messages.iter().filter(|it| it.id.as_ref() == Some(id));
+            let is_again = partition.again.contains(&message.seq);
+            if let Some(id) = message.id.as_ref().filter(|_| !is_again) {
+                let first =
+                    partition.messages.iter().filter(|it| !partition.again.contains(&it.seq));
+                let mut same = first.filter(|it| it.id.as_ref() == Some(id));
                 let again = same.find(|it| it.time_ms + POLICY.horizon_ms > message.time_ms);
                 assert_eq!(again, None, "{id} was stored within the horizon");
             }
@@ -213,12 +231,46 @@ impl Audit {
         }
     }
 
+    fn care(&mut self, care: &Care) {
+        match care {
+            Care::Reopen { partition, group, letters } => {
+                for (seq, _) in letters {
+                    assert!(self.dead.remove(&(*partition, *group, *seq)), "{seq} was not dead");
+                    let base = self.partition(*partition).base;
+                    let cursor = self.cursor(*partition, *group);
+                    assert!(*seq >= base, "{seq} is not in its partition any more");
+                    assert!(cursor.settled.remove(seq), "{seq} was dead and open");
+                    let lease = cursor.lease;
+                    assert!(!lease.is_some_and(|it| (it.from..it.to).contains(seq)));
+                    self.reopened.insert((*partition, *seq));
+                }
+                *self.seen.entry("reopen").or_default() += 1;
+            }
+            Care::Exhume { partition, group, letters } => {
+                for (seq, _) in letters {
+                    assert!(self.dead.remove(&(*partition, *group, *seq)), "{seq} was not dead");
+                }
+                *self.seen.entry("exhume").or_default() += 1;
+            }
+            Care::Erase { partition, seq } => {
+                assert!(self.erased.insert((*partition, *seq)), "{seq} was deleted twice");
+                for cursor in self.partition(*partition).cursors.values_mut() {
+                    cursor.settled.insert(*seq);
+                    cursor.attempts.remove(seq);
+                }
+                *self.seen.entry("erase").or_default() += 1;
+            }
+            Care::SetJob(_) | Care::Trace(_) => panic!("not for this shard"),
+        }
+    }
+
     fn bury(&mut self, letter: &DeadLetter) {
         let message = &self.partition(letter.partition).messages[letter.seq as usize];
         assert_eq!(letter.pushed_ms, message.time_ms);
         let own = records(&letter.batch, letter.seq, letter.pushed_ms, &letter.sub);
         assert_eq!(own.as_slice(), std::slice::from_ref(message), "a dead letter lost its payload");
-        self.dead.insert((letter.partition, letter.group, letter.seq));
+        let is_new = self.dead.insert((letter.partition, letter.group, letter.seq));
+        assert_eq!(is_new, !letter.is_again, "a letter came back, or stands twice");
         *self.seen.entry("bury").or_default() += 1;
     }
 }

@@ -4,6 +4,9 @@ use bytes::Bytes;
 use onrush_protocol::options::QueueOptions;
 use proptest::prelude::*;
 
+use crate::state::care::Care;
+use crate::state::care::job::{Action, Job, JobState};
+use crate::state::care::trace::TraceEvent;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{
@@ -48,13 +51,19 @@ fn dead() -> impl Strategy<Value = Effect> {
         Just(DeadReason::LeaseExpired),
     ];
     let numbers = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>());
-    (numbers, reason, text(), sub(), batch()).prop_map(|(numbers, reason, error, sub, batch)| {
+    let again = (prop_oneof![Just(0), any::<u64>()], any::<bool>());
+    let texts = (text(), sub());
+    (numbers, again, reason, texts, batch()).prop_map(|(numbers, again, reason, texts, batch)| {
+        let (error, sub) = texts;
         let (partition, group, seq, pushed_ms, attempts) = numbers;
+        let (failed_ms, is_again) = again;
         Effect::Bury(DeadLetter {
             partition,
             group,
             seq,
             pushed_ms,
+            failed_ms,
+            is_again,
             attempts,
             reason,
             error,
@@ -62,6 +71,87 @@ fn dead() -> impl Strategy<Value = Effect> {
             batch,
         })
     })
+}
+
+fn care() -> impl Strategy<Value = Effect> {
+    let letters = prop::collection::vec(any::<(u64, u64)>(), 0..4);
+    let moved =
+        (any::<(u32, u32, bool)>(), letters).prop_map(|((partition, group, back), letters)| {
+            match back {
+                true => Care::Reopen { partition, group, letters },
+                false => Care::Exhume { partition, group, letters },
+            }
+        });
+    let erase = any::<(u32, u64)>().prop_map(|(partition, seq)| Care::Erase { partition, seq });
+    prop_oneof![moved, erase, job(), trace()].prop_map(Effect::Care)
+}
+
+fn job() -> impl Strategy<Value = Care> {
+    let action = prop_oneof![
+        Just(Action::Redrive),
+        Just(Action::Delete),
+        (any::<u32>(), prop::option::of(text()))
+            .prop_map(|(queue, partition)| Action::Requeue { queue, partition }),
+    ];
+    let state = prop_oneof![
+        Just(JobState::Running),
+        Just(JobState::Done),
+        Just(JobState::Cancelled),
+        Just(JobState::Failed),
+    ];
+    let texts = (text(), text(), prop::option::of(text()), prop::option::of(text()));
+    let cursor = prop::option::of(any::<(u32, u32, u64)>());
+    (any::<[u64; 8]>(), any::<[u32; 3]>(), action, state, texts, cursor).prop_map(
+        |(longs, shorts, action, state, (queue_name, problem, group, error), cursor)| {
+            let [limit, created_ms, moved, skipped, deferred, engine, stepped_ms, odd] = longs;
+            let [id, queue, rate] = shorts;
+            let (dry_run, partition) = (odd.is_multiple_of(2), None);
+            Care::SetJob(Box::new(Job {
+                id,
+                action,
+                queue,
+                queue_name,
+                group,
+                partition,
+                error,
+                limit,
+                rate,
+                dry_run,
+                created_ms,
+                state,
+                moved,
+                skipped,
+                deferred,
+                cursor,
+                engine,
+                stepped_ms,
+                problem,
+            }))
+        },
+    )
+}
+
+fn trace() -> impl Strategy<Value = Care> {
+    let texts = (text(), text(), text(), text(), text());
+    let names = prop::collection::vec(text(), 0..3);
+    (any::<[u8; 16]>(), any::<(u32, u64, u64)>(), texts, names, batch()).prop_map(
+        |(id, (partition, seq, time_ms), texts, names, data)| {
+            let (transaction_id, queue, partition_name, group, kind) = texts;
+            Care::Trace(Box::new(TraceEvent {
+                id,
+                partition,
+                seq,
+                time_ms,
+                transaction_id,
+                queue,
+                partition_name,
+                group,
+                kind,
+                names,
+                data,
+            }))
+        },
+    )
 }
 
 fn queue() -> impl Strategy<Value = Effect> {
@@ -143,6 +233,7 @@ fn effect() -> impl Strategy<Value = Effect> {
     prop_oneof![
         3 => append, 2 => relocate, 1 => create, 1 => register, 1 => define, 2 => lease,
         1 => extend, 3 => settle, 1 => trim, 1 => gone, 2 => dead(), 1 => queue(),
+        2 => care(),
     ]
 }
 

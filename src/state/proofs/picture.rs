@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use onrush_protocol::batch::RecordBatch;
 
 use crate::base::place::PartitionNumber;
+use crate::state::care::graves::{IndexKey, scan_index};
 use crate::state::effect::{
     DeadLetter, GroupIndex, GroupStart, ProducerSub, Progress, Sequence, SpillId,
 };
+use crate::state::kv::Scan;
 use crate::state::ledger::First;
 use crate::state::model::Lease;
 use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
@@ -49,6 +51,7 @@ pub(super) struct Picture {
     partition_numbers_given: usize,
     groups: Vec<(u32, String, GroupStart, bool)>,
     dead: BTreeMap<(PartitionNumber, GroupIndex, Sequence), DeadLetter>,
+    erased: BTreeMap<PartitionNumber, Vec<(Sequence, Sequence)>>,
     ids: BTreeMap<(PartitionNumber, u8), First>,
     next_timer_ms: Option<u64>,
     replayed: BTreeMap<SpillId, u64>,
@@ -85,7 +88,9 @@ pub(super) fn messages(desk: &Desk, tape: &Tape, number: PartitionNumber) -> Vec
 pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
     let state = &desk.state;
     check_indexes(state);
+    check_letters(desk);
     let (mut partitions, mut dead, mut ids) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut erased = BTreeMap::new();
     for number in state.partition_numbers() {
         let partition = state.partition(number).unwrap();
         let cursors = partition.cursors.iter().map(|it| {
@@ -99,8 +104,14 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         for (at, place) in state.dead_of(&desk.kv, number).unwrap() {
             let letter = codec::decode_dead(tape.slice(place.position, place.len)).unwrap();
             assert_eq!((letter.partition, letter.group, letter.seq), at);
+            assert_eq!(letter.failed_ms, place.failed_ms);
+            let letter = DeadLetter { is_again: false, ..letter };
             assert_eq!(place.position, tape.newest_grave(at, state.head()), "dead letter {at:?}");
             dead.insert(at, letter);
+        }
+        let ranges = state.erased().of(number);
+        if !ranges.is_empty() {
+            erased.insert(number, ranges.to_vec());
         }
         for id in 0..12_u8 {
             let fingerprint = key().fingerprint(&format!("id{id}"));
@@ -118,10 +129,42 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         partition_numbers_given: state.partitions.len(),
         groups: state.groups.iter().map(group).collect(),
         dead,
+        erased,
         ids,
         next_timer_ms: state.next_timer_ms(),
         replayed: state.replayed.clone(),
     }
+}
+
+/// The index by time and the counts have exactly the letters that there are.
+fn check_letters(desk: &Desk) {
+    let state = &desk.state;
+    let (mut all, mut counts) = (BTreeSet::new(), BTreeMap::new());
+    for number in state.partition_numbers() {
+        for (key, place) in state.dead_of(&desk.kv, number).unwrap() {
+            all.insert(IndexKey::new(key, place.failed_ms));
+            *counts.entry((key.0, key.1)).or_insert(0) += 1;
+            assert_eq!(state.dead_at(&desk.kv, key), Ok(Some(place)));
+        }
+    }
+    assert_eq!(state.dead_counts(), &counts);
+    let mut indexed = BTreeSet::new();
+    for group in 0..state.groups.len() as u32 {
+        let from = IndexKey::new((u32::MAX, group, u64::MAX), u64::MAX);
+        scan_index(&desk.kv, SHARD, from, &mut |key, _| {
+            let is_overlaid = state.recent_dead().contains_key(&key.letter());
+            let lives = state.partition(key.letter().0).is_some();
+            if lives && !is_overlaid && !state.stale_dead().contains(&key) {
+                indexed.insert(key);
+            }
+            Scan::Continue
+        })
+        .unwrap();
+    }
+    let recent = state.recent_dead().iter();
+    let recent = recent.filter_map(|(key, place)| Some(IndexKey::new(*key, (*place)?.failed_ms)));
+    indexed.extend(recent);
+    assert_eq!(indexed, all);
 }
 
 /// Ready lists, timers and holders say what cursors say.

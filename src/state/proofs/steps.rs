@@ -54,6 +54,20 @@ pub(super) enum Step {
     Rebury {
         pick: usize,
     },
+    /// One letter back to its group, gone, or with its message appended again.
+    Redrive {
+        pick: usize,
+        away: bool,
+    },
+    Erase {
+        pick: usize,
+    },
+    Entomb {
+        pick: usize,
+    },
+    Clear {
+        pick: usize,
+    },
     /// Not made up: follows from [`Move::Delete`].
     Drop {
         queue: QueueId,
@@ -65,7 +79,13 @@ impl Step {
     pub(super) fn phase(&self) -> u8 {
         match self {
             Self::Lapse { .. } => 0,
-            Self::Pop { .. } | Self::Ack { .. } | Self::Extend { .. } => 1,
+            Self::Pop { .. }
+            | Self::Ack { .. }
+            | Self::Extend { .. }
+            | Self::Redrive { .. }
+            | Self::Erase { .. }
+            | Self::Entomb { .. }
+            | Self::Clear { .. } => 1,
             Self::Register { .. } | Self::Drop { .. } => 2,
             Self::Retain { .. } | Self::Relocate { .. } | Self::Rebury { .. } => 3,
             Self::Push { .. } => 4,
@@ -160,6 +180,12 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (any::<usize>(), 1..4_usize)
             .prop_map(|(pick, most)| Step::Relocate { pick, most }),
         1 => any::<usize>().prop_map(|pick| Step::Rebury { pick }),
+        3 => (any::<usize>(), prop::bool::weighted(0.2))
+            .prop_map(|(pick, away)| Step::Redrive { pick, away }),
+        1 => any::<usize>().prop_map(|pick| Step::Erase { pick }),
+        1 => any::<usize>().prop_map(|pick| Step::Entomb { pick }),
+        1 => any::<usize>()
+            .prop_map(|pick| Step::Clear { pick }),
     ]
 }
 

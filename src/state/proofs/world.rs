@@ -12,6 +12,7 @@ use crate::state::catalog::{Catalog, CatalogShard, QueueDefinition};
 use crate::state::checkpoint::Checkpoint;
 use crate::state::codec::{self, Chunk, ENTRY_HEADER};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::care::{LetterBody, LetterMove};
 use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
 use crate::state::draft::push::{PushBatch, Pushed};
 use crate::state::draft::{Context, Draft};
@@ -406,8 +407,38 @@ impl World {
                 }
             }
             Step::Drop { queue } => draft.drop_queue(*queue),
+            Step::Redrive { pick, away } => self.redrive(desk, draft, *pick, *away),
+            Step::Erase { pick } | Step::Entomb { pick } | Step::Clear { pick } => {
+                let numbers: Vec<_> = desk.state.partition_numbers().collect();
+                let Some(number) = pick_of(&numbers, *pick) else { return };
+                let end = desk.state.partition(*number).unwrap().next_seq;
+                let seq = *pick as u64 % (end + 1);
+                match step {
+                    Step::Erase { .. } => drop(draft.erase(*number, seq).unwrap()),
+                    Step::Entomb { .. } => drop(draft.bury(*number, seq, None, "asked").unwrap()),
+                    _ => drop(draft.clear(*number)),
+                }
+            }
             _ => {}
         }
+    }
+}
+
+impl World {
+    fn redrive(&self, desk: &Desk, draft: &mut Draft<'_>, pick: usize, away: bool) {
+        let mut dead = Vec::new();
+        for number in desk.state.partition_numbers() {
+            dead.extend(desk.state.dead_of(&desk.kv, number).unwrap());
+        }
+        let Some(((partition, group, seq), place)) = pick_of(&dead, pick) else { return };
+        let letter = codec::decode_dead(self.tape.slice(place.position, place.len)).unwrap();
+        let body = LetterBody { batch: letter.batch, sub: letter.sub };
+        let letters = [(*seq, Some(body))];
+        let moved = match away {
+            true => draft.exhume(*partition, *group, &letters).unwrap(),
+            false => draft.redrive(*partition, *group, &letters).unwrap(),
+        };
+        assert_ne!(moved, [LetterMove::NeedsBody]);
     }
 }
 

@@ -1,0 +1,165 @@
+//! The runner of jobs over dead letters: takes the next letters, reads what must be read, and has them
+//! moved, step by step.
+//!
+//! In: jobs as the catalog has them. Out: steps, each of which is one append that moves letters and
+//! says so in the job. So the runner keeps nothing: whoever ends it, in whatever moment, and whoever
+//! goes on, every letter is moved once. Where several engines share a store, each takes up only its own
+//! jobs and those that nobody has taken a step of for a while. Started by the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onrush_protocol::name::{GroupName, PartitionName};
+use tokio::sync::watch;
+
+use crate::shard::Engine;
+use crate::shard::command::CommandError;
+use crate::shard::look::letters::{LetterFilter, NextLetter, ShownLetter};
+use crate::shard::tend::{Ask, JobStep, LetterBatch};
+use crate::state::care::graves::DeadKey;
+use crate::state::care::job::{Action, Job};
+use crate::state::draft::care::LetterBody;
+
+/// Letters of one step that need no body.
+const LETTERS_PER_STEP: usize = 1_000;
+/// Letters of one step whose bodies are read.
+const BODIES_PER_STEP: usize = 200;
+/// How often to look for work where there was none.
+const PAUSE: Duration = Duration::from_millis(250);
+/// After this long without a step a job is anybody's, milliseconds.
+const STALE_MS: u64 = 5_000;
+
+/// Takes steps of jobs until the server stops.
+pub async fn run(engine: Arc<Engine>, is_alone: bool, mut stop: watch::Receiver<bool>) {
+    loop {
+        let pause = match round(&engine, is_alone).await {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => PAUSE,
+            // The log or the store does not take it now: nothing is lost, it is tried again.
+            Err(error) => {
+                tracing::debug!(%error, "a job's step was not taken");
+                PAUSE
+            }
+        };
+        if *stop.borrow() {
+            return;
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// One step of each job; whether there is more to do at once.
+async fn round(engine: &Arc<Engine>, is_alone: bool) -> Result<bool, CommandError> {
+    let jobs: Vec<Arc<Job>> = engine.catalog_now().jobs().running().cloned().collect();
+    let (mut goes_on, now_ms) = (false, engine.clock().now_ms());
+    for job in jobs {
+        let is_mine = is_alone || job.engine == engine.number();
+        let is_stale = job.stepped_ms.saturating_add(STALE_MS) < now_ms;
+        if (is_mine || is_stale) && is_due(&job, now_ms) {
+            goes_on |= step(engine, &job).await?;
+        }
+    }
+    Ok(goes_on)
+}
+
+/// Whether a job that may move only so many a second may take its next step.
+fn is_due(job: &Job, now_ms: u64) -> bool {
+    let since_ms = now_ms.saturating_sub(job.created_ms);
+    let allowed = u128::from(job.rate) * u128::from(since_ms) / 1000;
+    // The first second's share goes at once.
+    job.rate == 0 || u128::from(job.moved) < allowed + u128::from(job.rate)
+}
+
+/// Takes one step; whether another may follow at once.
+async fn step(engine: &Arc<Engine>, job: &Job) -> Result<bool, CommandError> {
+    let Some(filter) = filter(engine, job) else {
+        let problem = Some("the queue was deleted".into());
+        engine.tend(Ask::Step(Box::new(JobStep { problem, ..blank(job) }))).await?;
+        return Ok(false);
+    };
+    let needs_bodies = job.error.is_some() || matches!(job.action, Action::Requeue { .. });
+    let most = if needs_bodies { BODIES_PER_STEP } else { LETTERS_PER_STEP };
+    let most = if job.rate > 0 { most.min(job.rate as usize) } else { most };
+    let found = engine.next_letters(filter, job.cursor, job.created_ms, most).await?;
+    let (places, cursor) = found;
+    let is_gone = places.iter().any(|letter| letter.is_gone);
+    let (batches, skipped) = match needs_bodies || is_gone || goes_by_age(engine, job) {
+        true => with_bodies(engine, job, places).await?,
+        false => (batches(places.into_iter().map(|letter| (letter.key, None))), 0),
+    };
+    let is_end = cursor.is_none();
+    let step = JobStep { batches, skipped, cursor, is_end, ..blank(job) };
+    engine.tend(Ask::Step(Box::new(step))).await?;
+    // A job that begins again at its end waits for consumers that hold messages.
+    Ok(!is_end && job.rate == 0)
+}
+
+fn blank(job: &Job) -> JobStep {
+    JobStep {
+        job: job.id,
+        batches: Vec::new(),
+        skipped: 0,
+        from: job.cursor,
+        cursor: job.cursor,
+        is_end: false,
+        problem: None,
+    }
+}
+
+/// Which letters a job is about; `None` when its queue is gone.
+fn filter(engine: &Engine, job: &Job) -> Option<LetterFilter> {
+    let catalog = engine.catalog_now();
+    catalog.get(job.queue)?;
+    if let Action::Requeue { queue, .. } = job.action {
+        catalog.get(queue)?;
+    }
+    // Both were names when the job was made.
+    let group = job.group.as_ref().and_then(|name| name.parse::<GroupName>().ok());
+    let partition = job.partition.as_ref().and_then(|name| name.parse::<PartitionName>().ok());
+    Some(LetterFilter { queue: Some(job.queue), group, partition, from_ms: None, to_ms: None })
+}
+
+/// Whether messages of the queue go by age: then those of letters may have to be pushed again.
+fn goes_by_age(engine: &Engine, job: &Job) -> bool {
+    let catalog = engine.catalog_now();
+    let options = catalog.get(job.queue).map(|queue| queue.options).unwrap_or_default();
+    let by_age = options.retention_enabled || options.ttl_s > 0 || options.max_wait_time_s > 0;
+    by_age && matches!(job.action, Action::Redrive) && !job.dry_run
+}
+
+async fn with_bodies(
+    engine: &Arc<Engine>,
+    job: &Job,
+    places: Vec<NextLetter>,
+) -> Result<(Vec<LetterBatch>, u64), CommandError> {
+    let (mut wanted, mut skipped) = (Vec::new(), 0);
+    for some in places.chunks(BODIES_PER_STEP) {
+        let some = some.iter().map(|it| (it.key, it.place)).collect();
+        for ShownLetter { letter, .. } in engine.read_letters(some).await? {
+            let says = |text: &str| letter.error.contains(text);
+            if job.error.as_deref().is_none_or(says) {
+                let key = (letter.partition, letter.group, letter.seq);
+                let body = LetterBody { batch: letter.batch, sub: letter.sub };
+                wanted.push((key, Some(body)));
+            } else {
+                skipped += 1;
+            }
+        }
+    }
+    Ok((batches(wanted.into_iter()), skipped))
+}
+
+/// Letters by partition and group, as a draft wants them.
+fn batches(letters: impl Iterator<Item = (DeadKey, Option<LetterBody>)>) -> Vec<LetterBatch> {
+    let mut batches: Vec<LetterBatch> = Vec::new();
+    for ((partition, group, seq), body) in letters {
+        match batches.last_mut().filter(|it| (it.partition, it.group) == (partition, group)) {
+            Some(batch) => batch.letters.push((seq, body)),
+            None => batches.push(LetterBatch { partition, group, letters: vec![(seq, body)] }),
+        }
+    }
+    batches
+}

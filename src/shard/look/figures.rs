@@ -1,0 +1,278 @@
+//! Looking at numbers: how many messages a queue, a partition and a group have, and how they stand.
+//!
+//! Shard by shard, so that commits go on between. What a queue has open is what the group that is
+//! furthest behind has open; without a group it is all of it.
+
+use std::collections::BTreeMap;
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::shard::Engine;
+use crate::shard::command::CommandError;
+use crate::shard::look::View;
+use crate::state::ShardState;
+use crate::state::effect::GroupIndex;
+use crate::state::model::{Cursor, Partition};
+
+/// Partitions of one shard whose oldest open message is looked for in rows; beyond it the newest time
+/// that memory knows stands for it.
+const LOOKED_UP_MAX: usize = 64;
+
+/// How many messages, by how they stand.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// That are kept.
+    pub total: u64,
+    /// Still to be handed out.
+    pub pending: u64,
+    /// In consumers' hands.
+    pub processing: u64,
+    /// That are done.
+    pub completed: u64,
+    /// Failed at least once, and not settled.
+    pub failed: u64,
+    /// Dead letters, of all groups.
+    pub dead: u64,
+}
+
+impl Counts {
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        self.total += other.total;
+        self.pending += other.pending;
+        self.processing += other.processing;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.dead += other.dead;
+    }
+}
+
+/// One group of a queue.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GroupFigures {
+    /// Its messages.
+    pub counts: Counts,
+    /// Partitions that its consumers hold.
+    pub leased_partitions: u64,
+    /// Partitions in which it has work.
+    pub behind: u64,
+    /// When its oldest open message was pushed, unix milliseconds.
+    pub oldest_ms: Option<u64>,
+}
+
+/// One queue.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct QueueFigures {
+    /// Its partitions.
+    pub partitions: u64,
+    /// Messages ever pushed to them.
+    pub pushed: u64,
+    /// Messages that are kept.
+    pub total: u64,
+    /// Per group.
+    pub groups: BTreeMap<Box<str>, GroupFigures>,
+}
+
+impl QueueFigures {
+    /// The group that is furthest behind.
+    fn furthest(&self) -> Option<&GroupFigures> {
+        self.groups.values().max_by_key(|it| it.counts.pending + it.counts.processing)
+    }
+
+    /// Its messages as the group that is furthest behind has them.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let dead = self.groups.values().map(|it| it.counts.dead).sum();
+        match self.furthest() {
+            Some(group) => Counts { total: self.total, dead, ..group.counts },
+            None => Counts { total: self.total, pending: self.total, ..Counts::default() },
+        }
+    }
+
+    /// When the oldest open message was pushed, unix milliseconds.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.groups.values().filter_map(|it| it.oldest_ms).min()
+    }
+
+    /// Partitions that consumers hold, of all groups.
+    #[must_use]
+    pub fn leased_partitions(&self) -> u64 {
+        self.groups.values().map(|it| it.leased_partitions).sum()
+    }
+}
+
+/// One partition.
+#[derive(Clone, Debug)]
+pub struct PartitionFigures {
+    /// Its number.
+    pub number: PartitionNumber,
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its messages, as the group that is furthest behind has them.
+    pub counts: Counts,
+    /// Its messages as each group has them.
+    pub groups: Vec<(Box<str>, Counts)>,
+    /// Messages ever settled by the group that is furthest behind, whether they are kept or not.
+    pub consumed: u64,
+    /// When its oldest kept message was pushed, unix milliseconds.
+    pub oldest_ms: Option<u64>,
+    /// When its newest message was pushed, unix milliseconds.
+    pub newest_ms: Option<u64>,
+}
+
+impl Engine {
+    /// All queues in numbers. Not of one moment: each shard is looked at by itself.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn figures(&self) -> Result<BTreeMap<QueueId, QueueFigures>, CommandError> {
+        let mut all = BTreeMap::new();
+        for shard in 0..self.shards().get() {
+            all = self
+                .look(move |view| {
+                    if let Some(state) = view.replica.shards.get(usize::from(shard)) {
+                        add_shard(view, state, &mut all);
+                    }
+                    all
+                })
+                .await?;
+        }
+        Ok(all)
+    }
+
+    /// Partitions of a queue in numbers, shard by shard in the order in which they were made, from `offset`
+    /// on; and how many there are.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn partition_figures(
+        &self,
+        queue: QueueId,
+        offset: usize,
+        limit: usize,
+    ) -> Result<(Vec<PartitionFigures>, u64), CommandError> {
+        self.look(move |view| {
+            let shards = &view.replica.shards;
+            let all = shards.iter().flat_map(|state| {
+                let its = state.partitions_of(queue);
+                its.map(move |(number, partition)| (state, number, partition))
+            });
+            let total = all.clone().count() as u64;
+            let page = all.skip(offset).take(limit);
+            let page = page.map(|(state, number, it)| partition_figures(view, state, number, it));
+            (page.collect(), total)
+        })
+        .await
+    }
+}
+
+fn open_of(partition: &Partition, cursor: &Cursor) -> u64 {
+    let settled = cursor.beyond.as_deref().map_or(&[][..], |beyond| beyond.settled.as_slice());
+    let settled: u64 = settled.iter().map(|(first, last)| last - first + 1).sum();
+    partition.next_seq.saturating_sub(cursor.next).saturating_sub(settled)
+}
+
+fn counts_of(
+    state: &ShardState,
+    number: PartitionNumber,
+    partition: &Partition,
+    cursor: &Cursor,
+) -> Counts {
+    let open = open_of(partition, cursor);
+    let held = cursor.lease.as_deref().map_or(0, |lease| {
+        let open = cursor.progress().open_ranges(lease.from, lease.to);
+        open.iter().map(|(from, to)| to - from).sum::<u64>()
+    });
+    let total = partition.next_seq - partition.base_seq;
+    Counts {
+        total,
+        pending: open.saturating_sub(held),
+        processing: held,
+        completed: total.saturating_sub(open),
+        failed: cursor.beyond.as_deref().map_or(0, |beyond| beyond.attempts.len() as u64),
+        dead: state.dead_counts().get(&(number, cursor.group)).copied().unwrap_or(0),
+    }
+}
+
+fn add_shard(view: &View<'_>, state: &ShardState, all: &mut BTreeMap<QueueId, QueueFigures>) {
+    let mut looked_up = 0;
+    for queue in state.queues() {
+        let mut groups: BTreeMap<GroupIndex, GroupFigures> = BTreeMap::new();
+        let figures = all.entry(queue).or_default();
+        for (number, partition) in state.partitions_of(queue) {
+            figures.partitions += 1;
+            figures.pushed += partition.next_seq;
+            figures.total += partition.next_seq - partition.base_seq;
+            for cursor in &partition.cursors {
+                let group = groups.entry(cursor.group).or_default();
+                group.counts.add(&counts_of(state, number, partition, cursor));
+                group.leased_partitions += u64::from(cursor.lease.is_some());
+                if cursor.next < partition.next_seq {
+                    group.behind += 1;
+                    looked_up += 1;
+                    let time = time_of(view, state, number, partition, cursor.next, looked_up);
+                    group.oldest_ms = [group.oldest_ms, time].into_iter().flatten().min();
+                }
+            }
+        }
+        for (index, figures_here) in groups {
+            let Some(group) = state.group_at(index) else { continue };
+            let sum = figures.groups.entry(group.name.clone()).or_default();
+            sum.counts.add(&figures_here.counts);
+            sum.leased_partitions += figures_here.leased_partitions;
+            sum.behind += figures_here.behind;
+            sum.oldest_ms = [sum.oldest_ms, figures_here.oldest_ms].into_iter().flatten().min();
+        }
+    }
+}
+
+fn time_of(
+    view: &View<'_>,
+    state: &ShardState,
+    number: PartitionNumber,
+    partition: &Partition,
+    seq: u64,
+    looked_up: usize,
+) -> Option<u64> {
+    let in_memory = partition.runs.first().filter(|run| run.first_seq <= seq);
+    if in_memory.is_none() && looked_up > LOOKED_UP_MAX {
+        return partition.runs.first().map(|run| run.time_ms);
+    }
+    // Rows that cannot be read now cost a figure, nothing else.
+    let runs = state.runs(view.kv, number, seq, seq + 1).unwrap_or_default();
+    runs.first().map(|run| run.time_ms)
+}
+
+fn partition_figures(
+    view: &View<'_>,
+    state: &ShardState,
+    number: PartitionNumber,
+    partition: &Partition,
+) -> PartitionFigures {
+    let all = partition.cursors.iter().map(|cursor| counts_of(state, number, partition, cursor));
+    let names = partition.cursors.iter().map(|cursor| state.group_at(cursor.group));
+    let names = names.map(|group| group.map(|it| it.name.clone()).unwrap_or_default());
+    let groups = names.zip(all.clone()).collect();
+    let dead = all.clone().map(|it| it.dead).sum();
+    let total = partition.next_seq - partition.base_seq;
+    let none = Counts { total, pending: total, ..Counts::default() };
+    let counts = all.max_by_key(|it| it.pending + it.processing).unwrap_or(none);
+    let open = counts.pending + counts.processing;
+    let has_groups = !partition.cursors.is_empty();
+    let is_empty = partition.base_seq == partition.next_seq;
+    let oldest = (!is_empty)
+        .then(|| time_of(view, state, number, partition, partition.base_seq, 0))
+        .flatten();
+    PartitionFigures {
+        number,
+        queue: partition.queue,
+        name: partition.name.clone(),
+        counts: Counts { dead, ..counts },
+        groups,
+        consumed: if has_groups { partition.next_seq.saturating_sub(open) } else { 0 },
+        oldest_ms: oldest,
+        newest_ms: partition.runs.last().map(|run| run.time_ms),
+    }
+}
