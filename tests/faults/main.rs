@@ -9,7 +9,9 @@
     reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
 )]
 
+mod acks;
 mod api;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
 mod client;
+mod letters;

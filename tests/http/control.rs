@@ -79,8 +79,11 @@ async fn queues_are_listed_newest_first_with_numbers_that_are_true() {
     assert_eq!(names, ["new", "old"]);
     let old = &listed["queues"][1];
     assert_eq!(old["partitions"], json!(2));
-    assert_eq!(old["messages"], json!({ "total": 2, "pending": 2 }));
-    assert_eq!(old["groups"], json!([{ "name": "g", "pending": 2, "leasedPartitions": 1 }]));
+    assert_eq!(old["messages"], json!({ "total": 2, "pending": 1, "processing": 1 }));
+    let group = json!({
+        "name": "g", "pending": 1, "processing": 1, "deadLetter": 0, "leasedPartitions": 1,
+    });
+    assert_eq!(old["groups"], json!([group]));
     assert_eq!(listed["queues"][0]["groups"], json!([]));
     assert_eq!(popped["messages"].as_array().unwrap().len(), 1);
 }

@@ -283,3 +283,54 @@ async fn health_is_told_and_a_name_that_may_not_be_is_refused_as_an_error() {
     assert_eq!(refused.status(), Some(400), "{refused:?}");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_messages_dead_letters_and_traces_are_reached_by_their_calls() {
+    let world = World::start().await;
+    let admin = world.queen.admin();
+    let queue = world.queen.queue("shop.orders").wait(false);
+    queue.push(json!({ "n": 1 })).await.unwrap();
+    let message = queue.pop().await.unwrap().remove(0);
+    let (partition, id) = (message.partition_id.clone(), message.transaction_id.clone());
+    let one = admin.message(&partition, &id).await.unwrap();
+    assert_eq!((&one["payload"], &one["status"]), (&json!({ "n": 1 }), &json!("processing")));
+    let listed = admin.list_messages(&[("queue", "shop.orders".into())]).await.unwrap();
+    assert_eq!((&listed["total"], &listed["mode"]["type"]), (&json!(1), &json!("queue")));
+    world.queen.ack_with(&message, AckStatus::Dlq, None).await.unwrap();
+    let retried = admin.retry_message(&partition, &id).await.unwrap();
+    assert_eq!(retried["success"], json!(true), "{retried}");
+    assert_eq!(data(&queue.pop().await.unwrap()), [json!({ "n": 1 })]);
+    let deleted = admin.delete_message(&partition, &id).await.unwrap();
+    assert_eq!(deleted["success"], json!(true), "{deleted}");
+    assert_eq!(admin.message(&partition, &id).await.unwrap_err().status(), Some(404));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overviews_namespaces_and_figures_are_told() {
+    let world = World::start().await;
+    let admin = world.queen.admin();
+    let queue = world.queen.queue("shop.orders").wait(false);
+    queue.push(1).await.unwrap();
+    let overview = admin.overview().await.unwrap();
+    assert_eq!((&overview["queues"], &overview["messages"]["total"]), (&json!(1), &json!(1)));
+    assert_eq!(admin.namespaces().await.unwrap()["namespaces"][0]["namespace"], "shop");
+    assert_eq!(admin.tasks().await.unwrap()["tasks"][0]["task"], "orders");
+    let partitions = admin.partitions(&[("queue", "shop.orders".into())]).await.unwrap();
+    assert_eq!(partitions["partitions"][0]["name"], "Default");
+    assert_eq!(admin.queue_depth("shop.orders", None).await.unwrap()["pending"], json!(1));
+    assert_eq!(admin.status(&[]).await.unwrap()["messages"]["total"], json!(1));
+    assert_eq!(admin.queue_stats(&[]).await.unwrap()["queues"][0]["name"], "shop.orders");
+    let detail = admin.queue_detail("shop.orders", &[]).await.unwrap();
+    assert_eq!(detail["totals"]["total"], json!(1));
+    admin.refresh_consumer_stats().await.unwrap();
+    for figures in [
+        admin.analytics(&[]).await.unwrap(),
+        admin.system_metrics(&[]).await.unwrap(),
+        admin.worker_metrics(&[]).await.unwrap(),
+    ] {
+        assert!(figures.is_object(), "{figures}");
+    }
+    assert_eq!(admin.trace_names(&[]).await.unwrap()["total"], json!(0));
+    world.stop().await;
+}

@@ -34,10 +34,6 @@ const ROUTES: &[(&str, &str)] = &[
     // Reading without a group.
     ("POST", "/api/v1/fetch"),
     ("POST", "/api/v1/partitions/changed"),
-    ("GET", "/api/v1/messages"),
-    ("GET", "/api/v1/messages/partition/id"),
-    ("DELETE", "/api/v1/messages/partition/id"),
-    ("POST", "/api/v1/messages/partition/id/retry"),
     // Groups: looked at, moved, removed.
     ("GET", "/api/v1/consumer-groups"),
     ("GET", "/api/v1/consumer-groups/group"),
@@ -46,24 +42,6 @@ const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/api/v1/consumer-groups/group/queues/queue"),
     ("POST", "/api/v1/consumer-groups/group/queues/queue/seek"),
     ("POST", "/api/v1/consumer-groups/group/subscription"),
-    ("POST", "/api/v1/stats/refresh"),
-    // Overviews and figures.
-    ("GET", "/api/v1/resources/overview"),
-    ("GET", "/api/v1/resources/namespaces"),
-    ("GET", "/api/v1/resources/tasks"),
-    ("GET", "/api/v1/resources/partitions"),
-    ("GET", "/api/v1/resources/queues/queue/depth"),
-    ("GET", "/api/v1/status"),
-    ("GET", "/api/v1/status/queues"),
-    ("GET", "/api/v1/status/queues/queue"),
-    ("GET", "/api/v1/status/analytics"),
-    ("GET", "/api/v1/analytics/system-metrics"),
-    ("GET", "/api/v1/analytics/worker-metrics"),
-    // Traces.
-    ("POST", "/api/v1/traces"),
-    ("GET", "/api/v1/traces/names"),
-    ("GET", "/api/v1/traces/by-name/name"),
-    ("GET", "/api/v1/traces/partition/id"),
     // Streams.
     ("POST", "/streams/v1/queries"),
     ("POST", "/streams/v1/cycle"),

@@ -13,12 +13,10 @@ use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use hyper::{StatusCode, Uri};
 
 use crate::wire::http::status::{Answer, Failure, bytes};
-use crate::wire::http::table::{
-    self, ADMIN, PUBLIC, READ_ONLY, READ_WRITE, Row, delete, get, post,
-};
-use crate::wire::http::{Api, dead, health, maintenance, metrics, queues, route};
+use crate::wire::http::table::{self, ADMIN, PUBLIC, READ_WRITE, Row, delete, get, post};
+use crate::wire::http::{Api, health, maintenance, metrics, queues, route};
 
-type Door = State<Arc<Api>>;
+pub(super) type Door = State<Arc<Api>>;
 
 /// All routes, for both ways in. Bodies are read, and limited, before they come here.
 pub(super) fn router(root: Arc<Api>, queen: Arc<Api>) -> Router {
@@ -38,20 +36,15 @@ pub(super) fn rows() -> Vec<Row> {
 
 #[rustfmt::skip]
 fn queue_rows() -> Vec<Row> {
-    const QUEUES: &str = "/api/v1/resources/queues";
     // The empty name is legal, and its path has no segment for it.
     const NAMELESS: &str = "/api/v1/resources/queues/";
     const QUEUE: &str = "/api/v1/resources/queues/{queue}";
     vec![
         post("/api/v1/configure", READ_WRITE, "configureQueue",
             "Make a queue or replace all of its settings", configure),
-        get(QUEUES, READ_ONLY, "listQueues", "All queues, newest first", list_queues),
-        get(NAMELESS, READ_ONLY, "getNamelessQueue", "The queue without a name", get_nameless),
         delete(NAMELESS, ADMIN, "deleteNamelessQueue",
             "Delete the queue without a name, with all it holds", delete_nameless),
-        get(QUEUE, READ_ONLY, "getQueue", "One queue with its settings", get_queue),
         delete(QUEUE, ADMIN, "deleteQueue", "Delete a queue with all it holds", delete_queue),
-        get("/api/v1/dlq", READ_ONLY, "listDeadLetters", "Dead letters of a queue", list_dead),
     ]
 }
 
@@ -77,7 +70,7 @@ fn server_rows() -> Vec<Row> {
     ]
 }
 
-fn settle(result: Result<Answer, Failure>) -> Answer {
+pub(super) fn settle(result: Result<Answer, Failure>) -> Answer {
     result.unwrap_or_else(|failure| failure.answer())
 }
 
@@ -85,23 +78,8 @@ async fn configure(State(api): Door, body: Bytes) -> Answer {
     settle(queues::configure(&api, &body).await)
 }
 
-async fn list_queues(State(api): Door) -> Answer {
-    settle(queues::list(&api).await)
-}
-
-async fn get_nameless(State(api): Door) -> Answer {
-    settle(queues::get(&api, "").await)
-}
-
 async fn delete_nameless(State(api): Door) -> Answer {
     settle(queues::delete(&api, "").await)
-}
-
-async fn get_queue(State(api): Door, name: Result<Path<String>, PathRejection>) -> Answer {
-    match name {
-        Ok(Path(name)) => settle(queues::get(&api, &name).await),
-        Err(rejection) => undecodable(&rejection),
-    }
 }
 
 async fn delete_queue(State(api): Door, name: Result<Path<String>, PathRejection>) -> Answer {
@@ -109,10 +87,6 @@ async fn delete_queue(State(api): Door, name: Result<Path<String>, PathRejection
         Ok(Path(name)) => settle(queues::delete(&api, &name).await),
         Err(rejection) => undecodable(&rejection),
     }
-}
-
-async fn list_dead(State(api): Door, RawQuery(query): RawQuery) -> Answer {
-    settle(dead::list(&api, &query.unwrap_or_default()).await)
 }
 
 async fn show_maintenance(State(api): Door) -> Answer {
@@ -149,4 +123,9 @@ async fn describe(State(api): Door) -> Answer {
 
 fn undecodable(rejection: &PathRejection) -> Answer {
     Failure::malformed(rejection.to_string()).answer()
+}
+
+/// The parameters of a path.
+pub(super) fn of_path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Failure> {
+    path.map(|Path(found)| found).map_err(|rejection| Failure::malformed(rejection.to_string()))
 }

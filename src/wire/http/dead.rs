@@ -1,29 +1,40 @@
-//! Dead letters over HTTP.
+//! Dead letters over HTTP: a page of them.
 //!
-//! In: queue, group, limit and offset from the query. Out: the letters with their payloads. `total`
-//! is there when it is known, that is when the list reached its end; else `hasMore` is true. Called
-//! by `admin`.
+//! In: queue, partition, group, a range of times, limit and offset from the query. Out: the letters with
+//! their payloads, newest failure first. `total` is there when it is known, else `hasMore` tells whether
+//! there are more. Called by `table`.
 
+use axum::extract::{RawQuery, State};
 use bytes::Bytes;
 use hyper::StatusCode;
 use onrush_protocol::batch::RecordBatch;
-use onrush_protocol::name::{GroupName, QueueName};
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::Serialize;
 
-use crate::shard::command::ListedDead;
+use crate::shard::command::CommandError;
+use crate::shard::look::letters::{LetterFilter, ShownLetter};
 use crate::state::effect::{DeadReason, ProducerSub};
 use crate::wire::codes;
 use crate::wire::http::Api;
+use crate::wire::http::admin::{Door, settle};
 use crate::wire::http::ids::{TransactionId, Uuid, millis_text};
 use crate::wire::http::pop_answer::Data;
 use crate::wire::http::status::{Answer, Failure, json};
+use crate::wire::http::table::{READ_ONLY, Row, get};
+use crate::wire::http::times;
 use crate::wire::http::url::Query;
 
 /// Letters on a page where nothing is said, and at most.
 const LIMIT_DEFAULT: u64 = 100;
 const LIMIT_MAX: u64 = 1_000;
-/// Furthest page.
-const OFFSET_MAX: u64 = 10_000_000;
+/// Furthest page: older letters are found by `to`.
+const OFFSET_MAX: u64 = 1_000_000;
+
+/// The routes of this file.
+pub(super) fn rows() -> Vec<Row> {
+    let summary = "Dead letters, newest failure first";
+    vec![get("/api/v1/dlq", READ_ONLY, "listDeadLetters", summary, list_dead)]
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,10 +46,24 @@ struct Body<'a> {
     pagination: Page,
 }
 
-#[derive(Serialize)]
-struct Page {
-    limit: u64,
-    offset: u64,
+/// Which page an answer is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Page {
+    pub(super) limit: u64,
+    pub(super) offset: u64,
+}
+
+impl Page {
+    /// The page that a query asks for.
+    pub(super) fn of(
+        query: &Query<'_>,
+        default: u64,
+        most: u64,
+        far: u64,
+    ) -> Result<Self, Failure> {
+        let limit = query.number("limit", 1, most)?.unwrap_or(default);
+        Ok(Self { limit, offset: query.number("offset", 0, far)?.unwrap_or(0) })
+    }
 }
 
 #[derive(Serialize)]
@@ -59,68 +84,84 @@ struct Letter<'a> {
     encoding: Option<&'static str>,
     producer_sub: Option<&'a str>,
     created_at: String,
+    failed_at: Option<String>,
 }
 
-/// A page of a queue's dead letters.
-pub(super) async fn list(api: &Api, query: &str) -> Result<Answer, Failure> {
+async fn list_dead(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    settle(list(&api, &query.unwrap_or_default()).await)
+}
+
+/// A page of dead letters, of a queue or of all.
+async fn list(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let queue = query.get("queue").ok_or_else(|| Failure::malformed("queue is required"))?;
-    let queue: QueueName = queue.parse()?;
-    let group = query.get("consumerGroup").map(str::parse::<GroupName>).transpose()?;
-    let limit = query.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-    let offset = query.number("offset", 0, OFFSET_MAX)?.unwrap_or(0);
-    // One more than asked tells whether there are more.
-    let letters =
-        api.rooms.delivery.dead_letters(&queue, group, offset as usize, limit as usize + 1).await;
-    let mut letters = letters
-        .map_err(|error| Failure::new(codes::of_command_error(&error), error.to_string()))?;
-    let has_more = letters.len() as u64 > limit;
-    letters.truncate(limit as usize);
+    let queue = query.get("queue").map(str::parse::<QueueName>).transpose()?;
+    let filter = LetterFilter {
+        queue: None,
+        group: query.get("consumerGroup").map(str::parse::<GroupName>).transpose()?,
+        partition: query.get("partition").map(str::parse::<PartitionName>).transpose()?,
+        from_ms: times::time(&query, "from")?,
+        to_ms: times::time(&query, "to")?.map(times::to_end_of_minute),
+    };
+    let pagination = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
+    let page = api.rooms.delivery.dead_letters(queue.as_ref(), filter, offset, limit).await;
+    let page = page.map_err(|error| failed(&error))?;
     let batches: Vec<Option<RecordBatch>> =
-        letters.iter().map(|it| message(&it.letter.batch)).collect();
-    let shown = letters.iter().zip(&batches);
+        page.letters.iter().map(|it| message(&it.letter.batch)).collect();
+    let shown = page.letters.iter().zip(&batches);
     let messages: Vec<Letter<'_>> =
-        shown.map(|(letter, batch)| render(&queue, letter, batch.as_ref())).collect();
-    // Beyond the end nothing is known but that the end is before it.
-    let known = !has_more && (offset == 0 || !messages.is_empty());
-    let total = known.then_some(offset + messages.len() as u64);
-    let pagination = Page { limit, offset };
+        shown.map(|(letter, batch)| render(letter, batch.as_ref())).collect();
+    let (total, has_more) = (page.total, page.has_more);
     Ok(json(StatusCode::OK, &Body { messages, total, has_more, pagination }))
 }
 
-fn message(batch: &Bytes) -> Option<RecordBatch> {
+/// What the shards did not do, as its client sees it.
+pub(super) fn failed(error: &CommandError) -> Failure {
+    Failure::new(codes::of_command_error(error), error.to_string())
+}
+
+/// The message of a letter; `None` where it cannot be read.
+pub(super) fn message(batch: &Bytes) -> Option<RecordBatch> {
     RecordBatch::parse_trusted(batch.clone()).ok()
 }
 
-fn render<'a>(
-    queue: &'a QueueName,
-    listed: &'a ListedDead,
-    batch: Option<&'a RecordBatch>,
-) -> Letter<'a> {
-    let ListedDead { partition_name, group_name, letter } = listed;
+/// What a letter says of its failure.
+pub(super) fn words(letter: &ShownLetter) -> &str {
+    match &*letter.letter.error {
+        "" => reason(letter),
+        error => error,
+    }
+}
+
+fn reason(letter: &ShownLetter) -> &'static str {
+    match letter.letter.reason {
+        DeadReason::RetriesExhausted => "Retries exhausted",
+        DeadReason::Asked => "Moved by the consumer",
+        DeadReason::LeaseExpired => "Lease expired too often",
+    }
+}
+
+fn render<'a>(listed: &'a ShownLetter, batch: Option<&'a RecordBatch>) -> Letter<'a> {
+    let letter = &listed.letter;
     let id = Uuid::of_message(letter.pushed_ms, letter.partition, letter.seq);
     let record = batch.and_then(|batch| batch.records().next());
     let given = record.as_ref().and_then(|it| it.transaction_id).map(TransactionId::Text);
     let data = record.as_ref().map(Data::of);
-    let reason = match letter.reason {
-        DeadReason::RetriesExhausted => "Retries exhausted",
-        DeadReason::Asked => "Moved by the consumer",
-        DeadReason::LeaseExpired => "Lease expired too often",
-    };
     Letter {
         id,
         transaction_id: given.or(id.map(TransactionId::Own)),
         trace_id: record.as_ref().and_then(|it| it.trace_id).map(Uuid),
         partition_id: Uuid::of_partition(letter.partition),
-        queue: queue.as_str(),
-        partition: partition_name,
-        consumer_group: group_name,
-        error_message: if letter.error.is_empty() { reason } else { &letter.error },
-        reason,
+        queue: &listed.queue_name,
+        partition: &listed.partition_name,
+        consumer_group: &listed.group_name,
+        error_message: words(listed),
+        reason: reason(listed),
         retry_count: letter.attempts,
         encoding: data.as_ref().and_then(Data::encoding),
         data,
         producer_sub: letter.sub.as_ref().map(ProducerSub::as_str),
         created_at: millis_text(letter.pushed_ms),
+        failed_at: (letter.failed_ms > 0).then(|| millis_text(letter.failed_ms)),
     }
 }

@@ -21,7 +21,7 @@ use crate::wire::Rooms;
 use crate::wire::http::pace::{Pace, PaceLimits, Paced};
 use crate::wire::http::route::{self, Doors};
 use crate::wire::http::table::{self, Rules};
-use crate::wire::http::{Api, Config, admin};
+use crate::wire::http::{Api, Config, admin, sampler};
 use crate::wire::tls::Port;
 
 /// How often the meter takes a sample.
@@ -42,6 +42,8 @@ pub async fn serve(
     let doors = Arc::new(Doors { root, queen, router, rules });
     let room = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
+    let sampling = sampler::run(Arc::clone(&doors.root), stop.clone());
+    connections.spawn(sampling);
     let mut samples = tokio::time::interval(SAMPLE);
     samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

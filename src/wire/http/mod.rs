@@ -15,13 +15,16 @@
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
 //! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
-//! | `queues`, `options`, `dead` | the control plane |
-//! | `health`, `metrics` | how the server is |
-//! | `dialect`, `status`, `ids`, `base64` | how things are written |
+//! | `queues`, `options` | queues and their settings |
+//! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
+//! | `resources`, `status_page`, `analytics`, `sampler` | figures, now and over time |
+//! | `health`, `metrics`, `system` | how the server is |
+//! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 
 mod ack;
 mod ack_parse;
 mod admin;
+mod analytics;
 mod base64;
 mod body;
 mod cors;
@@ -30,9 +33,11 @@ mod dialect;
 mod discover;
 mod health;
 mod ids;
+mod jobs;
 mod lease;
 pub mod listen;
 mod maintenance;
+mod messages;
 mod metrics;
 mod names;
 mod openapi;
@@ -45,10 +50,16 @@ mod push_answer;
 mod push_pack;
 mod push_parse;
 mod queues;
+mod resources;
 mod route;
+mod sampler;
 mod shape;
 mod status;
+mod status_page;
+mod system;
 mod table;
+mod times;
+mod traces;
 mod url;
 
 use std::sync::Arc;
@@ -61,6 +72,7 @@ use tokio::sync::watch;
 pub use cors::Cors;
 pub use dialect::Dialect;
 
+use crate::telemetry::history::History;
 use crate::wire::Rooms;
 use crate::wire::tls::Tls;
 
@@ -134,6 +146,7 @@ struct Api {
     config: Arc<Config>,
     names: Arc<names::PartitionNames>,
     meter: Arc<metrics::Meter>,
+    history: Arc<History>,
     last_look: Arc<health::LastLook>,
     turn: Arc<discover::Turn>,
     stop: watch::Receiver<bool>,
@@ -153,6 +166,7 @@ impl Api {
         let started_us = rooms.clock.monotonic_us();
         let names = Arc::default();
         let meter = Arc::default();
+        let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
         let turn = Arc::default();
         let labels = table::labels();
@@ -162,6 +176,7 @@ impl Api {
                 config: Arc::clone(&config),
                 names: Arc::clone(&names),
                 meter: Arc::clone(&meter),
+                history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
                 turn: Arc::clone(&turn),
                 stop: stop.clone(),

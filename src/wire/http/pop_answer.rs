@@ -16,6 +16,7 @@ use crate::delivery::parcel::Package;
 use crate::state::effect::ProducerSub;
 use crate::wire::http::base64;
 use crate::wire::http::ids::{TransactionId, Uuid, micros_text};
+use crate::wire::http::push_pack::TRACEPARENT;
 use crate::wire::http::shape::{DEPTH_MAX, is_deeper_than};
 use crate::wire::http::status::{Answer, json};
 
@@ -88,6 +89,8 @@ struct Message<'a> {
     id: Option<Uuid>,
     transaction_id: Option<TransactionId<'a>>,
     trace_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     data: Data<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
@@ -125,6 +128,7 @@ pub(super) fn answer(
                     id,
                     transaction_id: given.or(id.map(TransactionId::Own)),
                     trace_id: record.trace_id.map(Uuid),
+                    traceparent: traceparent(&record),
                     encoding: data.encoding(),
                     data,
                     producer_sub: batch.sub.as_ref().map(ProducerSub::as_str),
@@ -151,6 +155,11 @@ pub(super) fn answer(
         messages,
     };
     json(StatusCode::OK, &body)
+}
+
+/// The trace context of a record, from whichever door it came.
+pub(super) fn traceparent<'a>(record: &Record<'a>) -> Option<&'a str> {
+    std::str::from_utf8(record.headers.get(TRACEPARENT)?).ok()
 }
 
 fn attempts(package: &Package, seq: u64) -> u32 {

@@ -24,16 +24,28 @@ use crate::wire::http::push_pack::{self, Packed, Section};
 use crate::wire::http::push_parse::{self, PushItem, PushRequest};
 use crate::wire::http::status::{Answer, Failure};
 
-/// Pushes a body on behalf of `sub`. Waits until every item is answered for, the configured time at most; then what
-/// became of the rest is not known.
-pub(super) async fn push(
-    api: &Api,
-    body: &[u8],
-    sub: Option<ProducerSub>,
-) -> Result<Answer, Failure> {
+/// Who pushes, and what the request says for all of its items.
+#[derive(Debug, Default)]
+pub(super) struct Origin<'a> {
+    /// Who it is, where that is known.
+    pub(super) sub: Option<ProducerSub>,
+    /// The trace context of items that have none of their own.
+    pub(super) context: Option<&'a str>,
+}
+
+/// Pushes a body. Waits until every item is answered for, the configured time at most; then what became
+/// of the rest is not known.
+pub(super) async fn push(api: &Api, body: &[u8], origin: Origin<'_>) -> Result<Answer, Failure> {
     let rooms = &api.rooms;
     let started_us = rooms.clock.monotonic_us();
     let mut request = push_parse::parse(body, api.dialect)?;
+    let Origin { sub, context } = origin;
+    // One that is none is overlooked, as its standard asks.
+    if let Some(context) = context.filter(|text| push_parse::is_trace_context(text)) {
+        for item in request.items.iter_mut().filter(|item| item.traceparent.is_none()) {
+            item.traceparent = Some(context.into());
+        }
+    }
     // What waits in the failover log is tried again, and is asked for by its id until it is stored.
     let may_wait = api.config.names_messages || rooms.catalogs.maintenance().push;
     if may_wait && request.qos.is_durable() {

@@ -12,6 +12,9 @@ use onrush_protocol::name::{PartitionName, QueueName};
 use crate::wire::http::push_parse::PushItem;
 use crate::wire::http::status::Failure;
 
+/// The record header that holds a W3C trace context, for both doors.
+pub(super) const TRACEPARENT: &str = "traceparent";
+
 /// A batch on its way into one partition.
 #[derive(Debug)]
 pub(super) struct Section {
@@ -84,10 +87,11 @@ impl Group {
         target_bytes: usize,
         sections: &mut Vec<Section>,
     ) -> Result<(), BatchError> {
+        let context = item.traceparent.as_deref().map(|text| (TRACEPARENT, text.as_bytes()));
         let record = NewRecord {
             transaction_id: item.transaction_id.as_deref(),
             trace_id: item.trace_id,
-            headers: &[],
+            headers: context.as_slice(),
             is_json: true,
             payload: item.payload.as_bytes(),
         };

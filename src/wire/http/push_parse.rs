@@ -48,6 +48,8 @@ pub(super) struct PushItem<'a> {
     pub(super) payload: &'a str,
     pub(super) transaction_id: Option<Cow<'a, str>>,
     pub(super) trace_id: Option<[u8; 16]>,
+    /// The W3C trace context that the message is a part of, as it was given.
+    pub(super) traceparent: Option<Cow<'a, str>>,
     /// For a queue that is made by this push.
     pub(super) namespace: Option<Cow<'a, str>>,
     /// For a queue that is made by this push.
@@ -75,6 +77,7 @@ struct RawItem<'a> {
     data: Option<&'a RawValue>,
     transaction_id: Option<&'a RawValue>,
     trace_id: Option<&'a RawValue>,
+    traceparent: Option<&'a RawValue>,
     namespace: Option<&'a RawValue>,
     task: Option<&'a RawValue>,
 }
@@ -156,6 +159,7 @@ fn item<'a>(raw: &RawItem<'a>) -> Result<PushItem<'a>, Failure> {
         payload: raw.payload.or(raw.data).map_or("null", RawValue::get),
         transaction_id: transaction_id(raw)?,
         trace_id: trace_id(raw)?,
+        traceparent: traceparent(raw)?,
         namespace: optional_text(raw.namespace, "Namespace must be a string")?,
         task: optional_text(raw.task, "Task must be a string")?,
     })
@@ -168,6 +172,32 @@ fn transaction_id<'a>(raw: &RawItem<'a>) -> Result<Option<Cow<'a, str>>, Failure
         return Err(Failure::value(message).limit(TRANSACTION_ID_BYTES_MAX as u64));
     }
     Ok(id)
+}
+
+fn traceparent<'a>(raw: &RawItem<'a>) -> Result<Option<Cow<'a, str>>, Failure> {
+    const REFUSAL: &str = "traceparent must be a W3C trace context: 00-<32 hex>-<16 hex>-<2 hex>";
+    let context = optional_text(raw.traceparent, REFUSAL)?;
+    match context {
+        Some(text) if !is_trace_context(&text) => Err(Failure::value(REFUSAL)),
+        context => Ok(context),
+    }
+}
+
+/// Whether a text is a trace context of the first version: two digits, trace, span, flags; neither of
+/// the ids all zeros.
+pub(super) fn is_trace_context(text: &str) -> bool {
+    let is_hex = |part: &str, len: usize| {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        part.len() == len && part.bytes().all(digit)
+    };
+    let is_id = |part: &str, len| is_hex(part, len) && part.bytes().any(|byte| byte != b'0');
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next(), parts.next(), parts.next(), parts.next());
+    version == Some("00")
+        && trace.is_some_and(|part| is_id(part, 32))
+        && span.is_some_and(|part| is_id(part, 16))
+        && flags.is_some_and(|part| is_hex(part, 2))
+        && parts.next().is_none()
 }
 
 fn trace_id(raw: &RawItem<'_>) -> Result<Option<[u8; 16]>, Failure> {
@@ -198,6 +228,26 @@ mod tests {
         assert_eq!(payload, r#"{"b":1.50, "a":[ 1e2,{}],"a":"\u00e9"}"#);
         let at = payload.as_ptr() as usize - body.as_ptr() as usize;
         assert_eq!(&body[at..at + payload.len()], payload, "shared, not copied");
+    }
+
+    #[test]
+    fn a_trace_context_is_taken_whole_or_refused() {
+        const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_trace_context(GOOD));
+        let body = format!(r#"{{"items":[{{"queue":"q","traceparent":"{GOOD}"}}]}}"#);
+        assert_eq!(parsed(&body).unwrap().items[0].traceparent.as_deref(), Some(GOOD));
+        for bad in [
+            String::new(),
+            GOOD.to_uppercase(),
+            GOOD.replace("00-4", "01-4"),
+            format!("{GOOD}-more"),
+            GOOD.replace("00f067aa0ba902b7", "0000000000000000"),
+            GOOD[1..].to_owned(),
+        ] {
+            assert!(!is_trace_context(&bad), "{bad}");
+            let body = format!(r#"{{"items":[{{"queue":"q","traceparent":"{bad}"}}]}}"#);
+            assert!(refused(&body).starts_with("traceparent must be"), "{bad}");
+        }
     }
 
     #[test]

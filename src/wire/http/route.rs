@@ -20,7 +20,7 @@ use crate::wire::auth::{Caller, Denied};
 use crate::wire::http::body::{self, BodyLimits};
 use crate::wire::http::status::{Answer, Failure};
 use crate::wire::http::table::{Label, READ_WRITE, Row, Rules, Verb, hot};
-use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
+use crate::wire::http::{Api, ack, discover, lease, pop, push, push_pack, url};
 
 /// The two ways in, the router behind them, and who may.
 pub(super) struct Doors {
@@ -226,7 +226,11 @@ async fn take(
             pop::pop(api, queue, partition, head.uri.query().unwrap_or_default()).await
         }
         Hot::Discover => discover::pop(api, head.uri.query().unwrap_or_default()).await,
-        Hot::Push => push::push(api, &read(api, head, incoming).await?, sub).await,
+        Hot::Push => {
+            let context = head.headers.get(push_pack::TRACEPARENT);
+            let context = context.and_then(|value| value.to_str().ok());
+            push::push(api, &read(api, head, incoming).await?, push::Origin { sub, context }).await
+        }
         Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,
         Hot::AckBatch => ack::ack_batch(api, &read(api, head, incoming).await?).await,
         Hot::Extend { lease_id } => {

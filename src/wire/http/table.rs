@@ -16,7 +16,9 @@ use axum::routing::{self, MethodRouter};
 use hyper::Method;
 
 use crate::wire::auth::role::{Level, Role};
-use crate::wire::http::{Api, admin, route};
+use crate::wire::http::{
+    Api, admin, analytics, dead, jobs, messages, resources, route, status_page, system, traces,
+};
 
 /// Levels, as rows write them.
 pub(super) const PUBLIC: Level = Level::Public;
@@ -113,6 +115,10 @@ makers! {
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = route::rows();
     rows.extend(admin::rows());
+    let themes = [dead::rows, jobs::rows, messages::rows, traces::rows, resources::rows];
+    for theme in themes.into_iter().chain([status_page::rows, analytics::rows, system::rows]) {
+        rows.extend(theme());
+    }
     rows
 }
 

@@ -1,0 +1,282 @@
+//! Figures over time, as the dashboard's pages ask for them.
+//!
+//! In: a range of times, a queue. Out: minutes of the history in buckets. This server is one worker
+//! without an event loop or a pool of its own; what is asked of those is zero. Called by `table`.
+
+use axum::extract::{RawQuery, State};
+use hyper::StatusCode;
+use serde_json::{Value, json as value};
+
+use crate::base::process::hostname;
+use crate::telemetry::history::{Bucket, QueueSnapshot, Snapshot};
+use crate::wire::http::Api;
+use crate::wire::http::admin::{Door, settle};
+use crate::wire::http::ids::millis_text;
+use crate::wire::http::sampler;
+use crate::wire::http::status::{Answer, Failure, json};
+use crate::wire::http::status_page::{Cut, per_second};
+use crate::wire::http::table::{ADMIN, READ_ONLY, Row, get, post};
+use crate::wire::http::url::Query;
+
+/// The routes of this file.
+#[rustfmt::skip]
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        get("/api/v1/analytics/system-metrics", READ_ONLY, "getSystemMetrics",
+            "Processor time and memory over time", system_metrics),
+        get("/api/v1/analytics/worker-metrics", READ_ONLY, "getWorkerMetrics",
+            "Requests and messages over time", worker_metrics),
+        get("/api/v1/analytics/queue-lag", READ_ONLY, "getQueueLag",
+            "How far queues are behind, over time", queue_lag),
+        get("/api/v1/analytics/queue-ops", READ_ONLY, "getQueueOperations",
+            "What was done to queues, over time", queue_ops),
+        get("/api/v1/analytics/queue-parked-replicas", READ_ONLY, "getParkedConsumers",
+            "Consumers that wait, over time", parked),
+        get("/api/v1/analytics/retention", READ_ONLY, "getRetention",
+            "Messages that retention let go, over time", retention),
+        get("/api/v1/analytics/postgres-stats", READ_ONLY, "getPostgresStats",
+            "Figures of the database", postgres_stats),
+        post("/api/v1/stats/refresh", ADMIN, "refreshStats", "Take the figures now", refresh),
+    ]
+}
+
+/// Reads the range, and hands it on.
+fn cut(api: &Api, query: Option<String>, read: impl FnOnce(&Query<'_>, Cut) -> Value) -> Answer {
+    let query = query.unwrap_or_default();
+    settle(Query::parse(&query).and_then(|query| {
+        let cut = Cut::of(&query, api.rooms.clock.now_ms())?;
+        Ok::<_, Failure>(json(StatusCode::OK, &read(&query, cut)))
+    }))
+}
+
+/// A figure that was looked at once.
+fn once(number: u64) -> Value {
+    value!({ "avg": number, "min": number, "max": number, "last": number })
+}
+
+async fn system_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |_, cut| {
+        let buckets = cut.buckets(&api);
+        // Percent of one processor, times a hundred.
+        let share = |used_us: u64, seconds: f64| match seconds > 0.0 {
+            true => (used_us as f64 / 100.0 / seconds) as u64,
+            false => 0,
+        };
+        let point = |bucket: &Bucket<Snapshot>| {
+            let Bucket { start_ms, seconds, counted } = *bucket;
+            value!({
+                "timestamp": millis_text(start_ms),
+                "sampleCount": 1,
+                "metrics": {
+                    "cpu": {
+                        "user_us": once(share(counted.user_us, seconds)),
+                        "system_us": once(share(counted.system_us, seconds)),
+                    },
+                    "memory": { "rss_bytes": once(counted.rss_bytes), "virtual_bytes": once(0) },
+                    "database": {
+                        "pool_size": once(0), "pool_idle": once(0), "pool_active": once(0),
+                    },
+                    "threadpool": { "db": {}, "system": {} },
+                    "registries": {},
+                    "shared_state": {},
+                },
+            })
+        };
+        let series: Vec<Value> = buckets.iter().rev().map(point).collect();
+        value!({
+            "timeRange": cut.json(),
+            "replicas": [{
+                "hostname": hostname(), "port": null, "workerId": 0, "timeSeries": series,
+            }],
+            "replicaCount": 1,
+            "bucketMinutes": cut.minutes(),
+            "pointCount": buckets.len(),
+        })
+    })
+}
+
+fn worker_point(bucket: &Bucket<Snapshot>) -> Value {
+    let Bucket { start_ms, seconds, counted } = *bucket;
+    value!({
+        "timestamp": millis_text(start_ms),
+        "pushMessages": counted.pushed,
+        "popMessages": counted.popped,
+        "ackMessages": counted.acked,
+        "pushRequests": counted.push_requests,
+        "popRequests": counted.pop_requests,
+        "ackRequests": counted.ack_requests,
+        "jobsDone": counted.commits,
+        "pushPerSecond": per_second(counted.pushed, seconds),
+        "popPerSecond": per_second(counted.popped, seconds),
+        "ackPerSecond": per_second(counted.acked, seconds),
+        "avgEventLoopLagMs": 0, "maxEventLoopLagMs": 0, "avgFreeSlots": 0, "minFreeSlots": 0,
+        "dbConnections": 0, "avgJobQueueSize": 0, "maxJobQueueSize": 0, "backoffSize": 0,
+        "avgLagMs": counted.lag_avg_ms,
+        "maxLagMs": counted.lag_max_ms,
+        "lagCount": 1,
+        "dbErrors": counted.errors,
+        "ackSuccess": counted.acked,
+        "ackFailed": counted.ack_failed,
+        "dlqCount": counted.dead,
+    })
+}
+
+fn summary(buckets: &[Bucket<Snapshot>]) -> Value {
+    let sum = |of: fn(&Snapshot) -> u64| -> u64 { buckets.iter().map(|it| of(&it.counted)).sum() };
+    value!({
+        "totalPushMessages": sum(|it| it.pushed),
+        "totalPopMessages": sum(|it| it.popped),
+        "totalAckMessages": sum(|it| it.acked),
+        "totalPushRequests": sum(|it| it.push_requests),
+        "totalPopRequests": sum(|it| it.pop_requests),
+        "totalAckRequests": sum(|it| it.ack_requests),
+        "totalDbErrors": sum(|it| it.errors),
+        "totalAckFailed": sum(|it| it.ack_failed),
+        "totalDlq": sum(|it| it.dead),
+        "pendingMessages": buckets.first().map_or(0, |it| it.counted.pending),
+    })
+}
+
+/// The buckets of queues, one of them or all that are kept.
+fn of_queues(
+    api: &Api,
+    query: &Query<'_>,
+    cut: Cut,
+) -> Vec<(Box<str>, Vec<Bucket<QueueSnapshot>>)> {
+    let range = (cut.range.from_ms, cut.range.to_ms);
+    api.history.queue_buckets(query.get("queue"), range, cut.bucket_ms)
+}
+
+async fn worker_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |query, cut| {
+        let buckets = cut.buckets(&api);
+        let queues = of_queues(&api, query, cut).into_iter().map(|(name, buckets)| {
+            let lags = || buckets.iter().map(|it| it.counted.lag_ms);
+            value!({
+                "queueName": name,
+                "popCount": buckets.iter().map(|it| it.counted.consumed).sum::<u64>(),
+                "avgLagMs": lags().sum::<u64>() / (buckets.len() as u64).max(1),
+                "maxLagMs": lags().max().unwrap_or(0),
+            })
+        });
+        value!({
+            "timeRange": cut.json(),
+            "bucketMinutes": cut.minutes(),
+            "pointCount": buckets.len(),
+            "timeSeries": buckets.iter().map(worker_point).collect::<Vec<Value>>(),
+            "workers": [{
+                "hostname": hostname(), "workerId": 0, "avgEventLoopLagMs": 0,
+                "maxEventLoopLagMs": 0, "freeSlots": 0, "dbConnections": 0, "jobQueueSize": 0,
+                "backoffSize": 0, "lastSeen": millis_text(api.rooms.clock.now_ms()),
+            }],
+            "queues": queues.collect::<Vec<Value>>(),
+            "summary": summary(&buckets),
+        })
+    })
+}
+
+async fn queue_lag(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |query, cut| {
+        let of_queue = |(name, buckets): (Box<str>, Vec<Bucket<QueueSnapshot>>)| {
+            let point = move |bucket: Bucket<QueueSnapshot>| {
+                value!({
+                    "queueName": name,
+                    "popCount": bucket.counted.consumed,
+                    "avgLagMs": bucket.counted.lag_ms,
+                    "maxLagMs": bucket.counted.lag_ms,
+                    "bucketTime": millis_text(bucket.start_ms),
+                })
+            };
+            buckets.into_iter().map(point)
+        };
+        of_queues(&api, query, cut).into_iter().flat_map(of_queue).collect()
+    })
+}
+
+async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |query, cut| {
+        let queues = of_queues(&api, query, cut);
+        let names: Vec<Value> = queues.iter().map(|(name, _)| value!(name)).collect();
+        let of_queue = |(name, buckets): (Box<str>, Vec<Bucket<QueueSnapshot>>)| {
+            let point = move |bucket: Bucket<QueueSnapshot>| {
+                let Bucket { start_ms, seconds, counted } = bucket;
+                value!({
+                    "bucket": millis_text(start_ms),
+                    "queueName": name,
+                    "pushRequests": 0,
+                    "pushMessages": counted.pushed,
+                    "popMessages": counted.consumed,
+                    "popEmpty": 0,
+                    "ackRequests": 0,
+                    "ackSuccess": counted.consumed,
+                    "ackFailed": counted.dead,
+                    "transactions": 0,
+                    "partitionsCreated": 0,
+                    "partitionsDeleted": 0,
+                    "partitionCount": counted.partitions,
+                    "avgLagMs": counted.lag_ms,
+                    "maxLagMs": counted.lag_ms,
+                    "pushPerSecond": per_second(counted.pushed, seconds),
+                    "popPerSecond": per_second(counted.consumed, seconds),
+                    "ackPerSecond": per_second(counted.consumed, seconds),
+                    "emptyPerSecond": 0,
+                    "parkedCount": 0,
+                })
+            };
+            buckets.into_iter().map(point)
+        };
+        let series: Vec<Value> = queues.into_iter().flat_map(of_queue).collect();
+        value!({
+            "timeRange": cut.json(), "bucketMinutes": cut.minutes(),
+            "series": series, "queues": names,
+        })
+    })
+}
+
+async fn parked(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |_, cut| {
+        value!({
+            "timeRange": cut.json(), "bucketMinutes": cut.minutes(), "series": [],
+            "replicas": [{ "hostname": hostname(), "workerId": 0 }],
+        })
+    })
+}
+
+async fn retention(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    cut(&api, query, |_, cut| {
+        value!({
+            "timeRange": cut.json(), "bucketMinutes": cut.minutes(), "series": [],
+            "totals": {
+                "retentionMsgs": 0, "completedRetentionMsgs": 0, "evictionMsgs": 0,
+                "totalMsgs": 0, "eventCount": 0,
+            },
+        })
+    })
+}
+
+/// Every key that the page looks at; what is in the log's own tables is not told by table.
+async fn postgres_stats(State(api): Door) -> Answer {
+    let none = || value!({ "diskReads": 0, "cacheHits": 0, "hitRatio": null });
+    let body = value!({
+        "timestamp": millis_text(api.rooms.clock.now_ms()),
+        "database": null,
+        "databaseCache": { "database": null, "diskReads": 0, "cacheHits": 0, "cacheHitRatio": null },
+        "tableCache": [], "indexCache": [],
+        "cacheSummary": { "tables": none(), "indexes": none() },
+        "deadTuples": [], "hotUpdates": [], "activeQueries": [], "autovacuumStatus": [],
+        "bufferConfig": { "sharedBuffers": null, "sharedBuffersSize": null },
+        "bufferUsage": [], "tableSizes": [],
+    });
+    json(StatusCode::OK, &body)
+}
+
+/// Figures are taken when they are asked for; what is kept over time is taken now.
+async fn refresh(State(api): Door) -> Answer {
+    sampler::sample(&api).await;
+    let queues = api.rooms.catalogs.list().len();
+    let body = value!({
+        "partition": {}, "queue": { "queuesUpdated": queues }, "namespace": {}, "task": {},
+        "system": {}, "cleanup": {},
+    });
+    json(StatusCode::OK, &body)
+}

@@ -1,0 +1,82 @@
+//! Fills the history: once a minute, everything that is counted, in all and by queue.
+//!
+//! Started by `listen`, ends when the server stops. Looks at the shards one by one, between commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::base::process;
+use crate::shard::look::figures::QueueFigures;
+use crate::telemetry::history::{QueueSnapshot, Snapshot};
+use crate::wire::http::{Api, resources};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Takes a sample a minute until the server stops.
+pub(super) async fn run(api: Arc<Api>, mut stop: watch::Receiver<bool>) {
+    let mut minutes = tokio::time::interval(MINUTE);
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let stops = tokio::select! {
+            _ = minutes.tick() => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        if stops {
+            return;
+        }
+        sample(&api).await;
+    }
+}
+
+/// Takes one sample now.
+pub(super) async fn sample(api: &Api) {
+    // An engine that stops has no figures any more.
+    let Ok(queues) = resources::all(api).await else { return };
+    let now_ms = api.rooms.clock.now_ms();
+    let lag_ms = |figures: &QueueFigures| {
+        figures.oldest_ms().map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms))
+    };
+    let lags: Vec<u64> = queues.iter().map(|(_, figures)| lag_ms(figures)).collect();
+    let sum = resources::sum(&queues);
+    let mut all = counted(api, now_ms);
+    all.pending = sum.pending + sum.processing;
+    all.lag_max_ms = lags.iter().copied().max().unwrap_or(0);
+    all.lag_avg_ms = lags.iter().sum::<u64>() / (lags.len() as u64).max(1);
+    let by_queue = queues.iter().zip(lags).map(|((queue, figures), lag_ms)| {
+        let counts = figures.counts();
+        let open = counts.pending + counts.processing;
+        let consumed = if figures.groups.is_empty() { 0 } else { figures.pushed - open };
+        let (pushed, dead, partitions) = (figures.pushed, counts.dead, figures.partitions);
+        let snapshot =
+            QueueSnapshot { time_ms: now_ms, pushed, consumed, dead, partitions, lag_ms };
+        (queue.name.clone(), snapshot)
+    });
+    api.history.take(all, by_queue.collect());
+}
+
+/// What telemetry has counted so far.
+pub(super) fn counted(api: &Api, now_ms: u64) -> Snapshot {
+    let (telemetry, usage) = (&api.rooms.telemetry, process::usage());
+    Snapshot {
+        time_ms: now_ms,
+        pushed: telemetry.pushed.get(),
+        push_requests: telemetry.push_latency.summary().count,
+        popped: telemetry.popped.get(),
+        pop_requests: telemetry.pop_requests.get(),
+        pop_empty: telemetry.pop_empty.get(),
+        acked: telemetry.acked.get(),
+        ack_requests: telemetry.ack_requests.get(),
+        ack_failed: telemetry.ack_failed.get(),
+        dead: telemetry.dead.get(),
+        errors: telemetry.commit_failed.get(),
+        commits: telemetry.commits.get(),
+        user_us: usage.user_us,
+        system_us: usage.system_us,
+        rss_bytes: usage.rss_bytes,
+        connections: telemetry.connections.get(),
+        ..Snapshot::default()
+    }
+}

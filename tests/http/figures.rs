@@ -1,0 +1,216 @@
+//! Figures, traces, clearing, and what there is for whoever comes from the system before.
+
+use serde_json::{Value, json};
+
+use crate::client::World;
+
+async fn filled() -> World {
+    let world = World::new().await;
+    world
+        .push(json!([
+            { "queue": "shop.orders", "partition": "a", "payload": 1 },
+            { "queue": "shop.orders", "partition": "a", "payload": 2 },
+            { "queue": "shop.orders", "partition": "b", "payload": 3 },
+            { "queue": "shop.mails", "payload": 4 },
+        ]))
+        .await;
+    let path = "/api/v1/pop/queue/shop.orders/partition/a?batch=2&consumerGroup=g";
+    let popped = world.get(path).await.json();
+    let first = &popped["messages"][0];
+    let ack = json!({
+        "transactionId": first["transactionId"], "partitionId": first["partitionId"],
+        "leaseId": first["leaseId"], "consumerGroup": "g", "status": "completed",
+    });
+    assert_eq!(world.post("/api/v1/ack", &ack).await.json()[0]["success"], json!(true));
+    world
+}
+
+#[tokio::test]
+async fn resources_are_told_in_true_numbers() {
+    let world = filled().await;
+    let queue = world.get("/api/v1/resources/queues/shop.orders").await.json();
+    assert_eq!(
+        queue["totals"],
+        json!({ "total": 3, "pending": 1, "processing": 1, "completed": 1, "failed": 0, "deadLetter": 0 })
+    );
+    let names: Vec<Value> =
+        queue["partitions"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert_eq!((names.len(), &queue["partitionCount"]), (2, &json!(2)));
+    let list = world.get("/queen/api/v1/resources/queues").await.json();
+    assert_eq!(list["queues"][0]["name"], "shop.mails", "newest first");
+    let orders = &list["queues"][1];
+    assert_eq!(orders["messages"], json!({ "total": 3, "pending": 1, "processing": 1 }));
+    let namespaces = world.get("/api/v1/resources/namespaces").await.json();
+    let shop = &namespaces["namespaces"][0];
+    assert_eq!((&shop["namespace"], &shop["queues"]), (&json!("shop"), &json!(2)));
+    assert_eq!((&shop["partitions"], &shop["messages"]["total"]), (&json!(3), &json!(4)));
+    let tasks = world.get("/api/v1/resources/tasks").await.json();
+    assert_eq!(tasks["tasks"].as_array().unwrap().len(), 2);
+    let overview = world.get("/api/v1/resources/overview").await.json();
+    assert_eq!((&overview["queues"], &overview["partitions"]), (&json!(2), &json!(3)));
+    assert_eq!(overview["messages"]["total"], json!(4));
+    let partitions = world.get("/api/v1/resources/partitions?queue=shop.orders&limit=1").await;
+    let partitions = partitions.json();
+    assert_eq!(
+        (&partitions["total"], partitions["partitions"].as_array().unwrap().len()),
+        (&json!(2), 1)
+    );
+    assert_eq!(world.get("/api/v1/resources/queues/none").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_cleared_queue_keeps_its_settings_and_groups_and_says_what_went() {
+    let world = filled().await;
+    let path = "/api/v1/queues/shop.orders/clear";
+    let one = world.ask("DELETE", &format!("{path}?partition=b"), "").await.json();
+    assert_eq!(
+        one,
+        json!({ "cleared": true, "queue": "shop.orders", "partition": "b", "messages": 1 })
+    );
+    let all = world.ask("DELETE", path, "").await.json();
+    assert_eq!((&all["messages"], &all["partition"]), (&json!(2), &json!(null)));
+    let world = world.restart().await;
+    let pop = "/api/v1/pop/queue/shop.orders?consumerGroup=g";
+    assert_eq!(world.get(pop).await.status, 204);
+    world.push(json!([{ "queue": "shop.orders", "partition": "a", "payload": "new" }])).await;
+    assert_eq!(world.get(pop).await.json()["messages"][0]["data"], "new");
+    let queue = world.get("/api/v1/resources/queues/shop.orders").await.json();
+    assert_eq!((&queue["groups"][0]["name"], &queue["totals"]["total"]), (&json!("g"), &json!(1)));
+    assert_eq!(world.ask("DELETE", "/api/v1/queues/none/clear", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_message_is_found_by_message_and_by_name() {
+    let world = World::new().await;
+    let pushed =
+        world.push(json!([{ "queue": "q", "payload": { "n": 1 }, "transactionId": "t/1" }]));
+    pushed.await;
+    let message = world.get("/api/v1/messages?queue=q").await.json()["messages"][0].clone();
+    let trace = |names: Value, data: Value| {
+        json!({
+            "transactionId": "t/1", "partitionId": message["partitionId"], "data": data,
+            "consumerGroup": "g", "eventType": "step", "traceNames": names,
+        })
+    };
+    let first =
+        world.post("/api/v1/traces", &trace(json!(["a b", "c", "c"]), json!({ "at": 1 }))).await;
+    assert_eq!((first.status, &first.json()["success"]), (201, &json!(true)));
+    world.post("/api/v1/traces", &trace(json!("c"), json!({ "at": 2 }))).await;
+    let world = world.restart().await;
+    let path = format!("/api/v1/traces/{}/t%2F1", message["partitionId"].as_str().unwrap());
+    let traces = world.get(&path).await.json()["traces"].clone();
+    assert_eq!(
+        (&traces[0]["data"], &traces[1]["data"]),
+        (&json!({ "at": 1 }), &json!({ "at": 2 }))
+    );
+    assert_eq!(traces[0]["trace_names"], json!(["a b", "c"]));
+    assert_eq!(
+        (&traces[0]["event_type"], &traces[0]["consumer_group"]),
+        (&json!("step"), &json!("g"))
+    );
+    let named = world.get("/api/v1/traces/by-name/a%20b").await.json();
+    assert_eq!((&named["total"], &named["traces"][0]["queue_name"]), (&json!(1), &json!("q")));
+    assert_eq!(named["traces"][0]["message_payload"], json!({ "n": 1 }));
+    let names = world.get("/api/v1/traces/names").await.json();
+    assert_eq!((&names["total"], &names["trace_names"][0]["trace_name"]), (&json!(2), &json!("c")));
+    assert_eq!(names["trace_names"][0]["trace_count"], json!(2));
+}
+
+#[tokio::test]
+async fn a_trace_beyond_its_limits_or_of_nothing_is_refused_by_name() {
+    let world = World::new().await;
+    world.push(json!([{ "queue": "q", "payload": 1, "transactionId": "t" }])).await;
+    let message = world.get("/api/v1/messages?queue=q").await.json()["messages"][0].clone();
+    let with = |key: &str, to: Value| {
+        let mut body = json!({
+            "transactionId": "t", "partitionId": message["partitionId"], "data": { "a": 1 },
+        });
+        body[key] = to;
+        body
+    };
+    let many: Vec<String> = (0..17).map(|it| format!("n{it}")).collect();
+    for (key, to, word) in [
+        ("transactionId", json!(null), "transactionId and partitionId are required"),
+        ("data", json!(null), "data is required"),
+        ("data", json!({ "x": "x".repeat(70_000) }), "data is longer than 65536 bytes"),
+        ("traceNames", json!(many), "traceNames holds more than 16 names"),
+        ("traceNames", json!([1]), "traceNames must be"),
+        ("eventType", json!("x".repeat(256)), "eventType is longer"),
+    ] {
+        let (status, error, _) = world.post("/api/v1/traces", &with(key, to)).await.error();
+        assert!(status == 400 && error.contains(word), "{key}: {status} {error}");
+    }
+    let unknown = world.post("/api/v1/traces", &with("transactionId", json!("other"))).await;
+    assert_eq!(unknown.error().1, "Message not found");
+}
+
+#[tokio::test]
+async fn the_pages_of_the_dashboard_get_what_they_look_at() {
+    let world = filled().await;
+    let status = world.get("/queen/api/v1/status").await.json();
+    assert_eq!(status["messages"]["total"], json!(4));
+    assert_eq!((&status["leases"]["active"], &status["bucketMinutes"]), (&json!(1), &json!(1)));
+    assert_eq!(status["messages"]["requests"]["push"], json!(1));
+    let queues = world.get("/api/v1/status/queues?limit=1").await.json();
+    assert_eq!((queues["queues"].as_array().unwrap().len(), &queues["total"]), (1, &json!(2)));
+    let queue = world.get("/api/v1/status/queues/shop.orders").await.json();
+    assert_eq!(
+        (&queue["totals"]["total"], &queue["totals"]["messages"]["total"]),
+        (&json!(3), &json!(3))
+    );
+    let messages = world.get("/api/v1/status/queues/shop.orders/messages?limit=2").await.json();
+    assert_eq!(messages.as_array().unwrap().len(), 2);
+    assert_eq!(world.ask("POST", "/api/v1/stats/refresh", "").await.status, 200);
+    world.push(json!([{ "queue": "shop.mails", "payload": 5 }])).await;
+    assert_eq!(world.ask("POST", "/api/v1/stats/refresh", "").await.status, 200);
+    let workers = world.get("/api/v1/analytics/worker-metrics").await.json();
+    assert_eq!(workers["summary"]["pendingMessages"], json!(4));
+    for path in [
+        "/api/v1/status/analytics?interval=minute",
+        "/api/v1/status/buffers",
+        "/api/v1/analytics/system-metrics",
+        "/api/v1/analytics/queue-lag?queue=shop.mails",
+        "/api/v1/analytics/queue-ops",
+        "/api/v1/analytics/queue-parked-replicas",
+        "/api/v1/analytics/retention",
+        "/api/v1/analytics/postgres-stats",
+        "/api/v1/system/shared-state",
+        "/metrics/prometheus",
+    ] {
+        assert_eq!(world.get(path).await.status, 200, "{path}");
+    }
+    let ops = world.get("/api/v1/analytics/queue-ops?queue=shop.mails").await.json();
+    let pushed =
+        ops["series"].as_array().unwrap().iter().map(|it| it["pushMessages"].as_u64().unwrap());
+    assert_eq!(pushed.sum::<u64>(), 1, "{ops}");
+    let text = world.get("/metrics/prometheus").await;
+    assert!(text.text().contains("onrush_messages_pushed_total 5"), "{}", text.text());
+    let migration = world.ask("POST", "/api/v1/migration/start", "{}").await;
+    assert_eq!((migration.status, migration.error().2.as_str()), (501, "not_implemented"));
+    assert_eq!(world.ask("POST", "/internal/api/notify", "{}").await.json()["status"], "ok");
+    assert_eq!(world.get("/api/v1/status?from=odd").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_trace_context_comes_out_as_it_went_in() {
+    const ITEM: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const HEADER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let world = World::new().await;
+    let body = json!({ "items": [
+        { "queue": "q", "payload": 1, "traceparent": ITEM },
+        { "queue": "q", "payload": 2 },
+    ] });
+    let mut wire = world.connect().await;
+    let header = format!("Traceparent: {HEADER}\r\n");
+    let pushed = wire.ask_with("POST", "/api/v1/push", &header, &body.to_string()).await;
+    assert_eq!(pushed.status, 201);
+    let odd =
+        wire.ask_with("POST", "/api/v1/push", "traceparent: odd\r\n", &body.to_string()).await;
+    assert_eq!(odd.status, 201, "a header that is no context is overlooked");
+    let popped = world.get("/api/v1/pop/queue/q?batch=10").await.json();
+    let contexts: Vec<&Value> =
+        popped["messages"].as_array().unwrap().iter().map(|it| &it["traceparent"]).collect();
+    assert_eq!(contexts, [&json!(ITEM), &json!(HEADER), &json!(ITEM), &json!(null)]);
+    let listed = world.get("/api/v1/messages?queue=q").await.json();
+    assert_eq!(listed["messages"][3]["traceparent"], ITEM);
+}
