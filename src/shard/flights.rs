@@ -26,11 +26,14 @@ const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// Appends until the lane looks after everything else again, however many pushes come.
 const TAKE_OFFS_MAX: usize = 64;
 
+/// An append that the log works on, with its plan.
+type Underway = Pin<Box<dyn Future<Output = (Plan, Result<Append, AppendError>)>>>;
+
 /// An append under way.
 struct Flight {
     work: Work,
     line: usize,
-    append: Pin<Box<dyn Future<Output = (Plan, Result<Append, AppendError>)>>>,
+    append: Underway,
 }
 
 /// Rings the lane's bell when an append is answered.
