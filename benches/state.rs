@@ -4,6 +4,7 @@
 //! In: nothing. Out: criterion's figures, per message where they are decided one by one.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -14,7 +15,7 @@ use onrush::state::draft::ack::{AckItem, Verdict};
 use onrush::state::draft::pop::{PopAsk, PopBudget};
 use onrush::state::draft::push::PushBatch;
 use onrush::state::draft::{Context, Draft};
-use onrush::state::effect::{Effect, Entry, GroupStart, Origin};
+use onrush::state::effect::{Effect, Entry, GroupIndex, GroupStart, Origin};
 use onrush::state::kv::memory::MemoryKv;
 use onrush::state::ledger::DedupPolicy;
 use onrush::state::model::Run;
@@ -131,6 +132,58 @@ fn push(draft: &mut Draft<'_>, commit: &[PushBatch]) {
     }
 }
 
+/// What groups cost a producer: the same pushes into a queue of 0, 1 and 10 groups, which lag, or which
+/// have read everything before each commit. Their reading is not in the figure.
+fn fan_out(criterion: &mut Criterion) {
+    const BATCHES: usize = 64;
+    let pushes: Vec<PushBatch> = (0..BATCHES).map(|_| batch(10, None)).collect();
+    let mut group = criterion.benchmark_group("decide and apply pushes of 64 batches of 10");
+    group.throughput(Throughput::Elements((BATCHES * 10) as u64));
+    for (groups, reads) in [(0, false), (1, false), (10, false), (1, true), (10, true)] {
+        let what = if reads { "that keep up" } else { "that lag" };
+        group.bench_function(format!("with {groups} groups {what}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let (mut shard, mut taken) = (Shard::new(), Duration::ZERO);
+                for index in 0..groups {
+                    shard.commit(|draft| register(draft, index));
+                }
+                for round in 0..times {
+                    if round % 1_000 == 999 {
+                        // Or the log of it would outgrow memory.
+                        shard = Shard::new();
+                        for index in 0..groups {
+                            shard.commit(|draft| register(draft, index));
+                        }
+                    }
+                    let started = Instant::now();
+                    shard.commit(|draft| push(draft, &pushes));
+                    taken += started.elapsed();
+                    for index in (0..groups).filter(|_| reads) {
+                        shard.commit(|draft| read_all(draft, index));
+                    }
+                }
+                taken
+            });
+        });
+    }
+    group.finish();
+}
+
+fn register(draft: &mut Draft<'_>, index: GroupIndex) {
+    let name = format!("g{index}");
+    draft.register(0, &name, GroupStart::Beginning).expect("nothing is looked up");
+}
+
+fn read_all(draft: &mut Draft<'_>, index: GroupIndex) {
+    let mut budget = PopBudget { messages: u32::MAX, bytes: u64::MAX, partitions: u32::MAX };
+    let (partition, token, name) = (None, [1; 16], format!("g{index}"));
+    let (lease_ms, auto_ack) = (0, true);
+    let ask = PopAsk { queue: 0, partition, group: &name, token, lease_ms, auto_ack };
+    let mut claims = Vec::new();
+    draft.pop(&ask, index, &mut budget, &mut claims).expect("a pop");
+    black_box(claims);
+}
+
 /// Pops of one message each with their acks, from 1000 partitions.
 fn consuming(criterion: &mut Criterion) {
     const PARTITIONS: usize = 1_000;
@@ -203,5 +256,5 @@ fn encoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pushes, consuming, encoding);
+criterion_group!(benches, pushes, fan_out, consuming, encoding);
 criterion_main!(benches);

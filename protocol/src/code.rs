@@ -124,6 +124,8 @@ codes! {
     EncryptionKeyMissing = 307, "encryption_key_missing", No, NotApplied;
     /// The group exists and cannot be started a second time from another place.
     SubscriptionConflict = 308, "subscription_conflict", No, NotApplied;
+    /// The queue has no such consumer group.
+    GroupNotFound = 310, "group_not_found", No, NotApplied;
 
     /// The partition's ring is full; the message was not taken.
     RingFull = 401, "ring_full", Yes, NotApplied;

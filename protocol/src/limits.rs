@@ -52,6 +52,12 @@ pub const POP_MESSAGES_MAX: u32 = 10_000;
 /// memory, so this bounds what one frame can make a server allocate.
 pub const ACK_ITEMS_MAX: u32 = 100_000;
 
+/// Most groups in one answer about groups.
+pub const GROUPS_PER_ANSWER_MAX: u32 = 1_000;
+
+/// Most partitions in one answer about a group's partitions.
+pub const PARTITIONS_PER_ANSWER_MAX: u32 = 10_000;
+
 /// Largest sequence number: 42 bits, because the message id has room for no more.
 pub const SEQUENCE_MAX: u64 = (1 << 42) - 1;
 

@@ -20,6 +20,11 @@ pub enum Opcode {
     Configure = 7,
     DeleteQueue = 8,
     Stats = 9,
+    Seek = 10,
+    DeleteGroup = 11,
+    ListGroups = 12,
+    GroupLag = 13,
+    Subscribe = 14,
     Welcome = 129,
     Pong = 130,
     Receipts = 131,
@@ -29,12 +34,17 @@ pub enum Opcode {
     Configured = 135,
     Deleted = 136,
     StatsAnswer = 137,
+    Sought = 138,
+    GroupDeleted = 139,
+    Groups = 140,
+    GroupPartitions = 141,
+    Subscribed = 142,
     Failure = 255,
 }
 
 impl Opcode {
     /// Every opcode there is, by number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 29] = [
         Self::Hello,
         Self::Ping,
         Self::Push,
@@ -44,6 +54,11 @@ impl Opcode {
         Self::Configure,
         Self::DeleteQueue,
         Self::Stats,
+        Self::Seek,
+        Self::DeleteGroup,
+        Self::ListGroups,
+        Self::GroupLag,
+        Self::Subscribe,
         Self::Welcome,
         Self::Pong,
         Self::Receipts,
@@ -53,6 +68,11 @@ impl Opcode {
         Self::Configured,
         Self::Deleted,
         Self::StatsAnswer,
+        Self::Sought,
+        Self::GroupDeleted,
+        Self::Groups,
+        Self::GroupPartitions,
+        Self::Subscribed,
         Self::Failure,
     ];
 
@@ -82,7 +102,7 @@ mod tests {
     #[test]
     fn every_opcode_keeps_its_number() {
         let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
-        let requests = 1..=9;
+        let requests = 1..=14;
         let answers = requests.clone().map(|request| request | 128);
         assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
         let of = |opcode: Opcode| opcode.number();

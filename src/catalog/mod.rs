@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use onrush_protocol::limits::NAME_BYTES_MAX;
-use onrush_protocol::name::QueueName;
+use onrush_protocol::name::{GroupName, QueueName};
 use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
 
+use crate::base::place::QueueId;
 use crate::shard::Engine;
 use crate::shard::command::{
     Asked, Command, CommandError, Define, Delete, Describe, Description, Maintain,
@@ -158,6 +159,12 @@ impl Catalogs {
     #[must_use]
     pub fn has_sql_rows(&self, queue: &QueueDefinition) -> bool {
         self.engine.catalog_now().is_projected(queue.id)
+    }
+
+    /// Whether a queue has a consumer group, as of the last commit. Never waits.
+    #[must_use]
+    pub fn has_group(&self, queue: QueueId, group: &GroupName) -> bool {
+        self.engine.catalog_now().group(queue, group.as_str()).is_some()
     }
 
     /// What is held back on purpose, as of the last commit. Never waits.

@@ -1,9 +1,10 @@
-//! Handing messages out and taking verdicts back: pop, ack, extend.
+//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf.
 //!
 //! In: what a consumer asks. Out: batches as they were pushed, cut to what was claimed. Leases,
 //! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
 //! are no longer in memory. Knows no producer and no ring.
 
+pub mod groups;
 pub mod jobs;
 pub mod parcel;
 
@@ -23,6 +24,7 @@ use crate::shard::command::{
 };
 use crate::shard::look::letters::{LetterFilter, LetterPage, ShownLetter};
 use crate::shard::look::messages::Body;
+use crate::shard::watch::Watch;
 use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::{GroupStart, LeaseToken, Sequence};
@@ -210,6 +212,22 @@ impl Delivery {
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Find(Box::new(Find { group, wanted, reply })));
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// Says that somebody waits for work of a group in any queue of a namespace or task, before it
+    /// looks into them. The answer comes when there may be some; an error when there never will be.
+    #[must_use]
+    pub fn watch(
+        &self,
+        namespace: Option<&str>,
+        task: Option<&str>,
+        group: &GroupName,
+    ) -> oneshot::Receiver<()> {
+        let (reply, told) = oneshot::channel();
+        let (namespace, task) = (namespace.map(Into::into), task.map(Into::into));
+        let watch = Watch { namespace, task, group: group.detach(), reply };
+        self.engine.submit(Command::Watch(Box::new(watch)));
+        told
     }
 
     /// A page of dead letters, of one queue or of all, newest failure first; none when there is no such

@@ -13,8 +13,10 @@ use tokio::sync::oneshot;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::base::post::Mailbox;
 use crate::log::AppendError;
+use crate::shard::groups::{ForgetGroup, Seek, Standings, Subscribe, Survey};
 use crate::shard::look::Question;
 use crate::shard::tend::Tend;
+use crate::shard::watch::Watch;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::Chunk;
 use crate::state::draft::DecideError;
@@ -116,6 +118,18 @@ pub enum Command {
     Look(Question),
     /// A picture of a queue's groups and partitions.
     Describe(Describe),
+    /// A group goes on elsewhere.
+    Seek(Box<Seek>),
+    /// No such group any more.
+    ForgetGroup(ForgetGroup),
+    /// Where a group begins that is known.
+    Subscribe(Subscribe),
+    /// Somebody wants to hear of work in any queue of a kind.
+    Watch(Box<Watch>),
+    /// How groups stand, in counters.
+    Standings(Standings),
+    /// How groups stand, partition by partition.
+    Survey(Box<Survey>),
     /// The checkpoint under way is written, or failed.
     CheckpointDone {
         /// Of which shards.

@@ -34,6 +34,7 @@ impl Lane {
         if plan.entries.iter().any(|(shard, _)| *shard == catalog) {
             self.publish_catalog();
         }
+        self.replica.chores.extend(plan.unfinished);
         self.telemetry.lapsed.add(plan.lapsed as u64);
         self.end_replay(&work.replay, &plan.replayed);
         self.sign(work.rings, plan.receipts);
@@ -127,6 +128,15 @@ impl Lane {
             (Command::Tend(tend), Outcome::Tended(tended)) => {
                 let _ = tend.reply.send(Ok(tended));
             }
+            (Command::Seek(seek), Outcome::Sought(sought)) => {
+                let _ = seek.reply.send(Ok(sought));
+            }
+            (Command::ForgetGroup(forget), Outcome::Forgotten(forgotten)) => {
+                let _ = forget.reply.send(Ok(forgotten));
+            }
+            (Command::Subscribe(subscribe), Outcome::Subscribed(queues)) => {
+                let _ = subscribe.reply.send(Ok(queues));
+            }
             (Command::Delete(delete), Outcome::Deleted(existed)) => {
                 let _ = delete.reply.send(Ok(existed));
             }
@@ -194,7 +204,7 @@ impl Lane {
 
     /// Lets consumers try again that wait for what entries brought.
     pub(super) fn wake_parked<'a>(&mut self, entries: impl Iterator<Item = (ShardId, &'a Entry)>) {
-        if self.parked.is_empty() {
+        if self.parked.is_empty() && self.watches.is_empty() {
             return;
         }
         let mut queues: Vec<QueueId> = Vec::new();
@@ -205,7 +215,12 @@ impl Lane {
                     | Effect::Settle { partition, .. }
                     | Effect::Care(Care::Reopen { partition, .. })
                     | Effect::Trim { partition, .. } => self.queue_of(shard, *partition),
-                    Effect::RegisterGroup { queue, .. } => Some(*queue),
+                    Effect::RegisterGroup { queue, .. }
+                    | Effect::DefineGroup { queue, .. }
+                    | Effect::ForgetGroup { queue, .. } => Some(*queue),
+                    Effect::Seek { moves, .. } => {
+                        moves.first().and_then(|(number, _)| self.queue_of(shard, *number))
+                    }
                     Effect::DefineQueue(definition) => Some(definition.id),
                     Effect::Maintain(_) => {
                         let all = self.replica.catalog.catalog().iter();
@@ -247,12 +262,20 @@ impl Lane {
     }
 
     fn wake_queue(&mut self, queue: QueueId) {
+        self.tell_watchers(queue);
         let catalog = self.replica.catalog.catalog();
         let Some(definition) = catalog.get(queue) else { return };
         let Ok(name) = definition.name.parse::<QueueName>() else { return };
         for group in self.parked.groups(&name) {
-            let known = catalog.group(queue, group.as_str()).is_some();
             let (replica, key) = (&self.replica, self.replica.key());
+            let is_everywhere = || {
+                let lacks = |shard: &&ShardState| {
+                    shard.group(queue, group.as_str()).is_none() && shard.has_partitions(queue)
+                };
+                !replica.shards.iter().any(|shard| lacks(&shard))
+            };
+            // One that some shard does not know yet asks for itself.
+            let known = catalog.group(queue, group.as_str()).is_some() && is_everywhere();
             let of_group = |shard: &ShardState| {
                 let index = shard.group(queue, group.as_str());
                 index.and_then(|it| shard.group_at(it)).map_or(0, |it| it.ready_count)
@@ -282,6 +305,9 @@ impl Lane {
                 Command::Look(_)
                     | Command::Find(_)
                     | Command::Describe(_)
+                    | Command::Standings(_)
+                    | Command::Watch(_)
+                    | Command::Survey(_)
                     | Command::CheckpointDone { .. }
                     | Command::Release
                     | Command::Stop(_)
@@ -302,6 +328,16 @@ impl Lane {
                     let description = self.describe(&describe);
                     let _ = describe.reply.send(description);
                 }
+                Command::Watch(watch) => self.watches.add(*watch),
+                Command::Standings(asked) => {
+                    let standings = self.standings(&asked);
+                    let _ = asked.reply.send(standings);
+                }
+                Command::Survey(survey) => {
+                    let page = self.survey_page(&survey);
+                    let page = page.map_err(|error| CommandError::Decide(error.into()));
+                    let _ = survey.reply.send(page);
+                }
                 Command::CheckpointDone { shards, written } => {
                     self.end_checkpoint(&shards, written)
                 }
@@ -314,6 +350,7 @@ impl Lane {
 
     /// Sends everybody away who waits for messages, and lets nobody wait from here on.
     pub(super) fn release_parked(&mut self) {
+        self.watches.close();
         self.parked.close().into_iter().for_each(|pop| answer_stopping(*pop));
     }
 

@@ -26,6 +26,7 @@ use crate::shard::replica::Replica;
 use crate::shard::round::{self, Plan, Work};
 use crate::shard::schedule::Schedule;
 use crate::shard::steady::Steady;
+use crate::shard::watch::Watches;
 use crate::shard::{Config, checkpointer};
 use crate::state::catalog::Catalog;
 use crate::state::codec::{self, Chunk};
@@ -57,6 +58,8 @@ pub(super) struct Lane {
     pub(super) replica: Replica,
     pub(super) hot: HotTail,
     pub(super) parked: Parked,
+    /// Who waits to hear of work in any queue of a kind.
+    pub(super) watches: Watches,
     pub(super) config: Config,
     pub(super) schedule: Schedule,
     pub(super) checkpointer: checkpointer::Handle,
@@ -560,7 +563,13 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Maintain(maintain) => drop(maintain.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::Tend(tend) => drop(tend.reply.send(Err(error.clone()))),
+        Command::Seek(seek) => drop(seek.reply.send(Err(error.clone()))),
+        Command::ForgetGroup(forget) => drop(forget.reply.send(Err(error.clone()))),
+        Command::Subscribe(subscribe) => drop(subscribe.reply.send(Err(error.clone()))),
+        Command::Survey(survey) => drop(survey.reply.send(Err(error.clone()))),
+        Command::Watch(watch) => drop(watch),
         Command::Describe(_)
+        | Command::Standings(_)
         | Command::Look(_)
         | Command::CheckpointDone { .. }
         | Command::Release

@@ -7,8 +7,9 @@
 //! the loop that will bring their messages, rather than in the room that speaks to them: so the
 //! commit that makes a message visible hands it on in the very next one, without a race. The newest
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
-//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at. [`restore`] builds
-//! the state at start where the log is shared with others.
+//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at, [`groups`] how
+//! consumer groups stand, [`watch`] who waits for work anywhere. [`restore`] builds the state at start
+//! where the log is shared with others.
 
 mod checkpointer;
 pub mod command;
@@ -17,6 +18,7 @@ mod find;
 mod finish;
 mod flights;
 mod follow;
+pub mod groups;
 pub mod hot;
 pub mod labels;
 mod lane;
@@ -30,6 +32,7 @@ pub mod schedule;
 mod steady;
 pub mod tend;
 mod upkeep;
+pub mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -53,6 +56,7 @@ use crate::shard::parked::Parked;
 use crate::shard::replica::Replica;
 use crate::shard::schedule::Schedule;
 use crate::shard::steady::Steady;
+use crate::shard::watch::Watches;
 use crate::state::ShardState;
 use crate::state::catalog::Catalog;
 use crate::state::codec::{self, Chunk};
@@ -168,6 +172,7 @@ impl Engine {
             replica,
             hot: HotTail::new(config.hot_tail_bytes),
             parked: Parked::default(),
+            watches: Watches::default(),
             config,
             schedule: Schedule::new(
                 config.checkpoint_interval_ms,

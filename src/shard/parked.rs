@@ -59,6 +59,15 @@ impl Parked {
         groups.cloned().collect()
     }
 
+    /// How many wait on behalf of a group of a queue.
+    #[must_use]
+    pub fn count(&self, queue: &str, group: &str) -> u64 {
+        let Ok(queue) = queue.parse::<QueueName>() else { return 0 };
+        let Ok(group) = group.parse::<GroupName>() else { return 0 };
+        let line = self.lines.get(&queue).and_then(|groups| groups.get(&group));
+        line.map_or(0, |line| line.len() as u64)
+    }
+
     /// Takes up to `most` pops of a group for which `can_run` holds, longest waiting first. Pops
     /// whose consumer hung up are dropped on the way.
     pub fn take(

@@ -191,5 +191,5 @@ fn unregistered<'a>(
     let has_partitions = shard.partitions_of(queue).next().is_some();
     let groups = catalog.catalog().groups(queue).filter(move |_| has_partitions);
     let missing = groups.filter(move |(name, _)| shard.group(queue, name).is_none());
-    missing.map(move |(name, start)| CatalogChange::Group(queue, name.into(), start))
+    missing.map(move |(name, _)| CatalogChange::Group(queue, name.into()))
 }

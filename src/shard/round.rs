@@ -3,6 +3,7 @@
 //! The lane hands in what it gathered and the state; out comes a [`Plan`]: proposals for the log and
 //! an outcome for everything. If the log refuses, the plan is thrown away and made again.
 
+mod groups;
 mod pops;
 mod replays;
 mod tend;
@@ -15,6 +16,7 @@ use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Command, Define, Maintain};
+use crate::shard::groups::{Forgotten, Sought};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
@@ -27,7 +29,7 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome};
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::{DeadLetter, Effect, Entry, GroupStart, Maintenance, Origin};
+use crate::state::effect::{DeadLetter, Effect, Entry, Maintenance, Origin};
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
@@ -116,6 +118,12 @@ pub enum Outcome {
     Defined(Arc<QueueDefinition>),
     /// Whether there was such a queue.
     Deleted(bool),
+    /// Where a group went.
+    Sought(Sought),
+    /// What was forgotten of a group.
+    Forgotten(Forgotten),
+    /// How many queues know the group.
+    Subscribed(u32),
     /// What is held back now.
     Maintained(Maintenance),
     /// What became of what an operator asked.
@@ -147,6 +155,8 @@ pub struct Plan {
     pub turn: usize,
     /// Whether retention has more to let go of than fits one commit.
     pub retention_goes_on: bool,
+    /// Chores that are too much for one commit: the rest of them.
+    pub unfinished: Vec<CatalogChange>,
 }
 
 impl Plan {
@@ -159,6 +169,9 @@ impl Plan {
             Outcome::Acked(results) => results.iter().any(Result::is_err),
             Outcome::Extended(until) => until.is_none(),
             Outcome::Deleted(existed) => !existed,
+            Outcome::Sought(sought) => !matches!(sought, Sought::Moved { .. }),
+            Outcome::Forgotten(forgotten) => forgotten.queues == 0,
+            Outcome::Subscribed(queues) => *queues == 0,
             Outcome::Defined(_) | Outcome::Failed(_) | Outcome::Tended(_) => true,
             Outcome::None | Outcome::Again | Outcome::Maintained(_) => false,
         };
@@ -188,7 +201,7 @@ pub fn decide<'a>(
     for (shard, rings) in &work.rings {
         round.rings(*shard, rings, &mut receipts);
     }
-    let Round { drafts, catalog, durability, turn, .. } = round;
+    let Round { drafts, catalog, durability, turn, unfinished, .. } = round;
     let mut entries: Vec<(ShardId, Entry)> = Vec::new();
     for (shard, draft) in drafts.into_iter().enumerate() {
         if let Some(entry) = draft.and_then(|draft| draft.finish(origin)) {
@@ -218,6 +231,7 @@ pub fn decide<'a>(
         lapsed,
         turn,
         retention_goes_on,
+        unfinished,
     }
 }
 
@@ -232,6 +246,9 @@ struct Round<'a> {
     outlooks: Outlooks<'a>,
     /// The number of the engine that decides.
     engine: u64,
+    /// Partitions in which this round looked for a time.
+    looked: usize,
+    unfinished: Vec<CatalogChange>,
 }
 
 impl<'a> Round<'a> {
@@ -239,7 +256,19 @@ impl<'a> Round<'a> {
         let drafts = replica.shards.iter().map(|_| None).collect();
         let durability = Durability::Written;
         let (catalog, outlooks) = (Vec::new(), Outlooks::default());
-        Self { replica, context, drafts, catalog, durability, turn, outlooks, engine }
+        let (looked, unfinished) = (0, Vec::new());
+        Self {
+            replica,
+            context,
+            drafts,
+            catalog,
+            durability,
+            turn,
+            outlooks,
+            engine,
+            looked,
+            unfinished,
+        }
     }
 
     fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
@@ -269,9 +298,10 @@ impl<'a> Round<'a> {
     fn rings(&mut self, shard: ShardId, rings: &[Ring], receipts: &mut Vec<Receipt>) {
         for ring in rings {
             let mut durable = false;
-            self.register_new_groups(shard, ring.queue);
+            let known = self.register_new_groups(shard, ring.queue);
             let Some(draft) = self.draft(shard) else { continue };
             let placed = draft.place(ring.queue, ring.partition.as_str(), ring.hash);
+            let placed = known.and(placed);
             for pending in &ring.pending {
                 durable |= pending.qos.is_durable();
                 let stored = placed.clone().and_then(|partition| {
@@ -282,23 +312,6 @@ impl<'a> Round<'a> {
             }
             if durable {
                 self.sync();
-            }
-        }
-    }
-
-    /// Groups that this round makes known come before a partition that it may create: they were
-    /// there first, and would miss what is pushed into it.
-    fn register_new_groups(&mut self, shard: ShardId, queue: QueueId) {
-        let new = self.catalog.iter().filter_map(|effect| match effect {
-            Effect::DefineGroup { queue: it, name, start } if *it == queue => {
-                Some((name.clone(), *start))
-            }
-            _ => None,
-        });
-        let new: Vec<(Box<str>, GroupStart)> = new.collect();
-        for (name, start) in new {
-            if let Some(draft) = self.draft(shard) {
-                draft.register(queue, &name, start);
             }
         }
     }
@@ -356,10 +369,16 @@ impl<'a> Round<'a> {
                 Outcome::Maintained(asked)
             }
             Command::Tend(tend) => self.tend(&tend.ask),
+            Command::Seek(seek) => self.seek(seek),
+            Command::ForgetGroup(forget) => self.forget_group(forget),
+            Command::Subscribe(subscribe) => self.subscribe(subscribe),
             Command::Pop(_)
             | Command::Find(_)
             | Command::Look(_)
             | Command::Describe(_)
+            | Command::Standings(_)
+            | Command::Watch(_)
+            | Command::Survey(_)
             | Command::CheckpointDone { .. }
             | Command::Release
             | Command::Stop(_) => Outcome::None,
@@ -425,32 +444,6 @@ impl<'a> Round<'a> {
             self.catalog.push(Effect::Project { queue, on });
         }
         Outcome::Defined(Arc::new(definition))
-    }
-
-    fn chores(&mut self, chores: &[CatalogChange]) {
-        for chore in chores {
-            for state in &self.replica.shards {
-                let shard = state.shard();
-                match chore {
-                    CatalogChange::Queue(_) => {}
-                    CatalogChange::Group(queue, name, start) => {
-                        if state.partitions_of(*queue).next().is_some()
-                            && state.group(*queue, name).is_none()
-                            && let Some(draft) = self.draft(shard)
-                        {
-                            draft.register(*queue, name, *start);
-                        }
-                    }
-                    CatalogChange::Gone(queue) => {
-                        if state.knows(*queue)
-                            && let Some(draft) = self.draft(shard)
-                        {
-                            draft.drop_queue(*queue);
-                        }
-                    }
-                }
-            }
-        }
     }
 
     /// Returns whether retention has more to do.

@@ -8,12 +8,9 @@ use crate::state::ShardState;
 use crate::state::care::Care;
 use crate::state::care::graves::DeadPlace;
 use crate::state::codec::{self, ENTRY_HEADER};
-use crate::state::effect::{Effect, Entry, GroupIndex, GroupStart, Progress, Sequence};
+use crate::state::effect::{Effect, Entry, GroupIndex, Sequence};
 use crate::state::ledger::First;
-use crate::state::model::{Cursor, Group, Lease, Partition, Run};
-
-/// Stale entries that a ready list may hold beyond the number of its partitions.
-const READY_SLACK: usize = 64;
+use crate::state::model::{Cursor, Lease, Partition, Run};
 
 impl ShardState {
     /// Applies the shard's next entry, whose first byte is at `position` of the log and which is
@@ -70,6 +67,8 @@ impl ShardState {
                 self.relocate(*partition, run);
             }
             Effect::DropQueue { queue } => self.drop_queue(*queue),
+            Effect::Seek { group, moves } => self.seek(*group, moves),
+            Effect::DropGroup { group } => self.drop_group(*group),
             Effect::Replayed { spill, position } => {
                 let done = self.replayed.entry(*spill).or_default();
                 *done = (*done).max(*position);
@@ -77,6 +76,8 @@ impl ShardState {
             Effect::DefineQueue(_)
             | Effect::ForgetQueue { .. }
             | Effect::DefineGroup { .. }
+            | Effect::Subscribe { .. }
+            | Effect::ForgetGroup { .. }
             | Effect::Project { .. }
             | Effect::Maintain(_) => {}
         }
@@ -88,20 +89,17 @@ impl ShardState {
             return;
         }
         let groups = self.by_queue_groups.get(&queue).map_or(&[][..], Vec::as_slice);
-        let cursors = groups.iter().map(|group| Cursor {
-            next: 0,
-            group: *group,
-            ready: false,
-            lease: None,
-            beyond: None,
-        });
+        let cursors: smallvec::SmallVec<[Cursor; 1]> =
+            groups.iter().map(|group| Cursor::at(0, *group)).collect();
+        let at_end = cursors.len() as u32;
         self.partitions.push(Partition {
             name: name.into(),
             next_seq: 0,
             base_seq: 0,
             stored_seq: 0,
             runs: smallvec::SmallVec::new(),
-            cursors: cursors.collect(),
+            cursors,
+            at_end,
             queue,
             live: true,
             dirty: false,
@@ -137,6 +135,8 @@ impl ShardState {
             partition.runs.push(run);
         }
         partition.next_seq = run.end_seq();
+        let ends = self.ends.entry(partition.queue).or_default();
+        *ends += u64::from(run.count);
         for (index, fingerprint) in fingerprints.iter().enumerate() {
             if *fingerprint != 0 {
                 let first = First { seq: run.first_seq + index as u64, time_ms: run.time_ms };
@@ -144,146 +144,7 @@ impl ShardState {
             }
         }
         self.touch(local);
-        self.refresh_ready(local);
-    }
-
-    /// Puts a partition on the ready list of every group that it has work for.
-    pub(super) fn refresh_ready(&mut self, local: u32) {
-        let Some(partition) = self.partitions.get_mut(local as usize) else { return };
-        let (next_seq, live) = (partition.next_seq, partition.live);
-        for cursor in &mut partition.cursors {
-            let has_work = live && cursor.lease.is_none() && cursor.next < next_seq;
-            if cursor.ready == has_work {
-                continue;
-            }
-            cursor.ready = has_work;
-            let Some(group) = self.groups.get_mut(cursor.group as usize) else { continue };
-            if has_work {
-                group.ready.push_back(local);
-                group.ready_count += 1;
-            } else {
-                group.ready_count -= 1;
-            }
-        }
-        self.trim_ready(local);
-    }
-
-    /// Forgets stale entries at the front of ready lists, and all of them where they pile up.
-    fn trim_ready(&mut self, local: u32) {
-        let Some(partition) = self.partitions.get(local as usize) else { return };
-        let partitions = &self.partitions;
-        for cursor in &partition.cursors {
-            let Some(group) = self.groups.get_mut(cursor.group as usize) else { continue };
-            let is_ready = |it: &u32| {
-                let cursors = partitions.get(*it as usize).map(|it| it.cursors.as_slice());
-                cursors.unwrap_or_default().iter().any(|it| it.group == cursor.group && it.ready)
-            };
-            while group.ready.front().is_some_and(|front| !is_ready(front)) {
-                group.ready.pop_front();
-            }
-            if group.ready.len() > 2 * group.ready_count + READY_SLACK {
-                let mut seen = std::collections::HashSet::new();
-                group.ready.retain(|it| is_ready(it) && seen.insert(*it));
-            }
-        }
-    }
-
-    fn register_group(&mut self, group: GroupIndex, queue: QueueId, name: &str, start: GroupStart) {
-        if group as usize != self.groups.len() {
-            return;
-        }
-        let name: Box<str> = name.into();
-        let (ready, ready_count) = (Default::default(), 0);
-        self.groups.push(Group { queue, name, start, ready, ready_count, live: true });
-        self.index_group(group);
-        self.changes.touch_group(group);
-        for local in self.by_queue.get(&queue).cloned().unwrap_or_default() {
-            if let Some(partition) = self.partitions.get_mut(local as usize) {
-                let next = match start {
-                    GroupStart::Beginning => partition.base_seq,
-                    GroupStart::New => partition.next_seq,
-                };
-                let (ready, lease, beyond) = (false, None, None);
-                let mut cursor = Cursor { next, group, ready, lease, beyond };
-                let number = self.shards.number(self.shard, local);
-                let mut progress = cursor.progress();
-                if number.is_some_and(|number| self.erased.lay_over(number, &mut progress)) {
-                    cursor.set_progress(progress);
-                }
-                partition.cursors.push(cursor);
-            }
-            self.touch(local);
-            self.refresh_ready(local);
-        }
-    }
-
-    /// Makes a group findable by name and queue.
-    pub(super) fn index_group(&mut self, index: GroupIndex) {
-        let Some(group) = self.groups.get(index as usize).filter(|it| it.live) else { return };
-        self.group_names.insert((group.queue, group.name.clone()), index);
-        self.by_queue_groups.entry(group.queue).or_default().push(index);
-    }
-
-    fn cursor_mut(&mut self, local: u32, group: GroupIndex) -> Option<&mut Cursor> {
-        let partition = self.partitions.get_mut(local as usize).filter(|it| it.live)?;
-        partition.cursors.iter_mut().find(|cursor| cursor.group == group)
-    }
-
-    fn set_lease(&mut self, number: PartitionNumber, group: GroupIndex, lease: Option<Lease>) {
-        let local = self.shards.local(number);
-        let Some(cursor) = self.cursor_mut(local, group) else { return };
-        let before = std::mem::replace(&mut cursor.lease, lease.map(Box::new));
-        if let Some(before) = before {
-            self.forget_lease(&before, local, group);
-        }
-        if let Some(lease) = lease {
-            self.note_lease(&lease, local, group);
-        }
-        self.touch(local);
-        self.refresh_ready(local);
-    }
-
-    /// Makes a lease findable by its end and by its token.
-    pub(super) fn note_lease(&mut self, lease: &Lease, local: u32, group: GroupIndex) {
-        self.timers.insert((lease.until_ms, local, group));
-        self.holders.entry(lease.token).or_default().push((local, group));
-    }
-
-    fn forget_lease(&mut self, lease: &Lease, local: u32, group: GroupIndex) {
-        self.timers.remove(&(lease.until_ms, local, group));
-        if let Some(holders) = self.holders.get_mut(&lease.token) {
-            holders.retain(|holder| *holder != (local, group));
-            if holders.is_empty() {
-                self.holders.remove(&lease.token);
-            }
-        }
-    }
-
-    fn settle(
-        &mut self,
-        number: PartitionNumber,
-        group: GroupIndex,
-        progress: &Progress,
-        release: bool,
-    ) {
-        let local = self.shards.local(number);
-        let Some(cursor) = self.cursor_mut(local, group) else { return };
-        cursor.set_progress(progress.clone());
-        if release {
-            self.set_lease(number, group, None);
-        } else {
-            self.touch(local);
-            self.refresh_ready(local);
-            self.take_turns(local, group);
-        }
-    }
-
-    /// A partition that was served without a lease and has more goes behind those that wait.
-    fn take_turns(&mut self, local: u32, group: GroupIndex) {
-        let Some(group) = self.groups.get_mut(group as usize) else { return };
-        if group.ready.front() == Some(&local) {
-            group.ready.rotate_left(1);
-        }
+        self.note_arrival(local, run.first_seq);
     }
 
     fn trim(&mut self, number: PartitionNumber, base_seq: Sequence) {
@@ -294,36 +155,36 @@ impl ShardState {
             return;
         }
         partition.base_seq = base_seq;
-        for cursor in &mut partition.cursors {
-            if cursor.next < base_seq {
+        partition.runs.retain(|run| run.end_seq() > base_seq);
+        let behind = partition.cursors.iter().filter(|cursor| cursor.next < base_seq);
+        let behind: smallvec::SmallVec<[GroupIndex; 8]> = behind.map(|it| it.group).collect();
+        for group in behind {
+            self.change_cursor(local, group, |cursor| {
                 let mut progress = cursor.progress();
                 progress.advance_to(base_seq);
                 cursor.set_progress(progress);
-            }
+            });
         }
-        partition.runs.retain(|run| run.end_seq() > base_seq);
         if self.erased.trim(number, base_seq) {
             self.changes.touch_erased(number);
         }
         self.changes.trim(number, from, base_seq);
         self.touch(local);
-        self.refresh_ready(local);
     }
 
     fn care(&mut self, care: &Care) {
         match care {
             Care::Reopen { partition, group, letters } => {
                 let local = self.shards.local(*partition);
-                if let Some(cursor) = self.cursor_mut(local, *group) {
+                self.change_cursor(local, *group, |cursor| {
                     let mut progress = cursor.progress();
                     letters.iter().for_each(|(seq, _)| progress.reopen(*seq));
                     cursor.set_progress(progress);
-                }
+                });
                 for (seq, failed_ms) in letters {
                     self.graves.exhume((*partition, *group, *seq), *failed_ms);
                 }
                 self.touch(local);
-                self.refresh_ready(local);
             }
             Care::Exhume { partition, group, letters } => {
                 for (seq, failed_ms) in letters {
@@ -332,19 +193,21 @@ impl ShardState {
             }
             Care::Erase { partition, seq } => {
                 let local = self.shards.local(*partition);
-                let Some(held) = self.partitions.get_mut(local as usize).filter(|it| it.live)
-                else {
+                let Some(held) = self.partitions.get(local as usize).filter(|it| it.live) else {
                     return;
                 };
+                let groups = held.cursors.iter().map(|cursor| cursor.group);
+                let groups: smallvec::SmallVec<[GroupIndex; 8]> = groups.collect();
                 self.erased.add(*partition, *seq);
                 self.changes.touch_erased(*partition);
-                for cursor in &mut held.cursors {
-                    let mut progress = cursor.progress();
-                    progress.settle(*seq, *seq);
-                    cursor.set_progress(progress);
+                for group in groups {
+                    self.change_cursor(local, group, |cursor| {
+                        let mut progress = cursor.progress();
+                        progress.settle(*seq, *seq);
+                        cursor.set_progress(progress);
+                    });
                 }
                 self.touch(local);
-                self.refresh_ready(local);
             }
             Care::SetJob(_) | Care::Trace(_) => {}
         }
@@ -373,6 +236,7 @@ impl ShardState {
     }
 
     fn drop_queue(&mut self, queue: QueueId) {
+        self.ends.remove(&queue);
         for local in self.by_queue.remove(&queue).unwrap_or_default() {
             let Some(partition) = self.partitions.get_mut(local as usize) else { continue };
             let hash = self.key.place(queue, &partition.name);
@@ -392,6 +256,7 @@ impl ShardState {
             partition.live = false;
             partition.name = Box::default();
             partition.runs = smallvec::SmallVec::new();
+            partition.at_end = 0;
             for cursor in std::mem::take(&mut partition.cursors) {
                 if let Some(lease) = cursor.lease {
                     self.forget_lease(&lease, local, cursor.group);
@@ -401,14 +266,13 @@ impl ShardState {
         }
         for index in self.by_queue_groups.remove(&queue).unwrap_or_default() {
             let Some(group) = self.groups.get_mut(index as usize) else { continue };
-            group.live = false;
-            (group.ready, group.ready_count) = (Default::default(), 0);
+            group.end();
             self.group_names.remove(&(queue, group.name.clone()));
             self.changes.touch_group(index);
         }
     }
 
-    fn touch(&mut self, local: u32) {
+    pub(super) fn touch(&mut self, local: u32) {
         if let Some(partition) = self.partitions.get_mut(local as usize)
             && !partition.dirty
         {

@@ -38,12 +38,35 @@ pub struct QueueDefinition {
     pub options: QueueOptions,
 }
 
+/// What is remembered of a consumer group of a queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Subscription {
+    /// Where it begins in partitions in which it has no cursor.
+    pub start: GroupStart,
+    /// When that was said, unix milliseconds; 0 where a store of an earlier version does not say.
+    pub since_ms: u64,
+    /// Whether the group is there. One that was deleted may be remembered until it comes again.
+    pub is_active: bool,
+}
+
+impl Subscription {
+    /// Where the group begins in a shard that hears of it later than others: new messages are then
+    /// those that came since the group did.
+    #[must_use]
+    pub fn late_start(self) -> GroupStart {
+        match self.start {
+            GroupStart::New if self.since_ms > 0 => GroupStart::Time(self.since_ms),
+            start => start,
+        }
+    }
+}
+
 /// All queues and their consumer groups.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     by_id: BTreeMap<QueueId, Arc<QueueDefinition>>,
     by_name: BTreeMap<Box<str>, QueueId>,
-    groups: BTreeMap<QueueId, BTreeMap<Box<str>, GroupStart>>,
+    groups: BTreeMap<QueueId, BTreeMap<Box<str>, Subscription>>,
     /// Queues whose messages are also rows for people.
     projected: BTreeSet<QueueId>,
     next_id: QueueId,
@@ -93,16 +116,27 @@ impl Catalog {
         self.by_id.is_empty()
     }
 
-    /// Where a queue's group begins, if the group is known.
+    /// A queue's group, if it is there.
     #[must_use]
-    pub fn group(&self, queue: QueueId, name: &str) -> Option<GroupStart> {
+    pub fn group(&self, queue: QueueId, name: &str) -> Option<Subscription> {
+        self.subscription(queue, name).filter(|it| it.is_active)
+    }
+
+    /// The groups of a queue that are there.
+    pub fn groups(&self, queue: QueueId) -> impl Iterator<Item = (&str, Subscription)> {
+        self.subscriptions(queue).filter(|(_, it)| it.is_active)
+    }
+
+    /// What is remembered of a queue's group, whether it is there or not.
+    #[must_use]
+    pub fn subscription(&self, queue: QueueId, name: &str) -> Option<Subscription> {
         self.groups.get(&queue)?.get(name).copied()
     }
 
-    /// The groups of a queue.
-    pub fn groups(&self, queue: QueueId) -> impl Iterator<Item = (&str, GroupStart)> {
+    /// What is remembered of the groups of a queue.
+    pub fn subscriptions(&self, queue: QueueId) -> impl Iterator<Item = (&str, Subscription)> {
         let groups = self.groups.get(&queue).into_iter().flatten();
-        groups.map(|(name, start)| (&**name, *start))
+        groups.map(|(name, subscription)| (&**name, *subscription))
     }
 
     /// Whether a queue's messages are also rows for people who ask in SQL.
@@ -128,6 +162,27 @@ impl Catalog {
             true => self.projected.insert(id),
             false => self.projected.remove(&id),
         };
+    }
+
+    /// A group is there from now on; the first word on where it begins counts.
+    fn define_group(&mut self, queue: QueueId, name: &str, start: GroupStart, now_ms: u64) {
+        let groups = self.groups.entry(queue).or_default();
+        let new = Subscription { start, since_ms: now_ms, is_active: true };
+        groups.entry(name.into()).or_insert(new).is_active = true;
+    }
+
+    fn subscribe(&mut self, queue: QueueId, name: &str, start: GroupStart, now_ms: u64) {
+        if let Some(known) = self.groups.get_mut(&queue).and_then(|it| it.get_mut(name)) {
+            (known.start, known.since_ms) = (start, now_ms);
+        }
+    }
+
+    fn forget_group(&mut self, queue: QueueId, name: &str, keep_start: bool) {
+        let Some(groups) = self.groups.get_mut(&queue) else { return };
+        match groups.get_mut(name) {
+            Some(known) if keep_start => known.is_active = false,
+            _ => drop(groups.remove(name)),
+        }
     }
 
     fn forget(&mut self, id: QueueId) {
@@ -161,8 +216,10 @@ pub struct CatalogShard {
 pub enum CatalogChange {
     /// Settings of a queue changed, or it is new.
     Queue(QueueId),
-    /// A group of a queue is new.
-    Group(QueueId, Box<str>, GroupStart),
+    /// A group of a queue is there.
+    Group(QueueId, Box<str>),
+    /// A group of a queue is gone: its cursors are to be dropped.
+    NoGroup(QueueId, Box<str>),
     /// A queue is gone: its partitions are to be dropped.
     Gone(QueueId),
 }
@@ -235,9 +292,16 @@ impl CatalogShard {
                     (*queue, CatalogChange::Gone(*queue))
                 }
                 Effect::DefineGroup { queue, name, start } => {
-                    let groups = self.catalog.groups.entry(*queue).or_default();
-                    groups.entry(name.clone()).or_insert(*start);
-                    (*queue, CatalogChange::Group(*queue, name.clone(), *start))
+                    self.catalog.define_group(*queue, name, *start, entry.time_ms);
+                    (*queue, CatalogChange::Group(*queue, name.clone()))
+                }
+                Effect::Subscribe { queue, name, start } => {
+                    self.catalog.subscribe(*queue, name, *start, entry.time_ms);
+                    (*queue, CatalogChange::Queue(*queue))
+                }
+                Effect::ForgetGroup { queue, name, keep_start } => {
+                    self.catalog.forget_group(*queue, name, *keep_start);
+                    (*queue, CatalogChange::NoGroup(*queue, name.clone()))
                 }
                 Effect::Project { queue, on } => {
                     self.catalog.project(*queue, *on);
@@ -346,10 +410,11 @@ impl CatalogShard {
                     value.put_u8(PROJECTED);
                     value.put_u16_le(0);
                 }
-                for (name, start) in self.catalog.groups(queue) {
-                    value.put_u8(u8::from(start == GroupStart::New));
+                for (name, subscription) in self.catalog.subscriptions(queue) {
+                    value.put_u8(SUBSCRIPTION);
                     value.put_u16_le(name.len() as u16);
                     value.put_slice(name.as_bytes());
+                    put_subscription(&mut value, subscription);
                 }
                 value.to_vec()
             });
@@ -419,8 +484,15 @@ impl CatalogShard {
                 self.catalog.project(queue, true);
                 continue;
             }
-            let start = if kind != 0 { GroupStart::New } else { GroupStart::Beginning };
-            self.catalog.groups.entry(queue).or_default().insert(name, start);
+            let subscription = match kind {
+                SUBSCRIPTION => read_subscription(&mut value)?,
+                // As an earlier version wrote it.
+                _ => {
+                    let start = if kind != 0 { GroupStart::New } else { GroupStart::Beginning };
+                    Subscription { start, since_ms: 0, is_active: true }
+                }
+            };
+            self.catalog.groups.entry(queue).or_default().insert(name, subscription);
         }
         Ok(())
     }
@@ -431,6 +503,22 @@ const TRACES_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Stands in a queue's row where a group's start would: its messages are rows for people too.
 const PROJECTED: u8 = 2;
+/// Stands there too: what is remembered of a group follows its name.
+const SUBSCRIPTION: u8 = 3;
+
+fn put_subscription(out: &mut BytesMut, subscription: Subscription) {
+    let Subscription { start, since_ms, is_active } = subscription;
+    rows::put_start(out, start);
+    out.put_u64_le(since_ms);
+    out.put_u8(u8::from(is_active));
+}
+
+fn read_subscription(value: &mut Bytes) -> Result<Subscription, EntryError> {
+    let start = rows::read_start(value)?;
+    let since_ms = value.try_get_u64_le().map_err(|_| ROW)?;
+    let is_active = value.try_get_u8().map_err(|_| ROW)? != 0;
+    Ok(Subscription { start, since_ms, is_active })
+}
 
 const ROW: EntryError = EntryError { field: "queue row", problem: "cut off" };
 
@@ -462,7 +550,8 @@ mod tests {
         for catalog in [state.catalog(), loaded.catalog()] {
             let projected: Vec<bool> = (0..4).map(|id| catalog.is_projected(id)).collect();
             assert_eq!(projected, [true, true, false, false]);
-            assert_eq!(catalog.group(1, "g"), Some(GroupStart::New));
+            let expected = Subscription { start: GroupStart::New, since_ms: 1, is_active: true };
+            assert_eq!(catalog.group(1, "g"), Some(expected));
             assert_eq!(catalog.groups(0).count(), 0);
         }
     }

@@ -355,14 +355,16 @@ impl ShardState {
         let Some(partition) = self.partitions.get(local as usize).filter(|it| it.live) else {
             return;
         };
+        let (queue, next_seq) = (partition.queue, partition.next_seq);
         let leases = partition.cursors.iter();
         let leases: Vec<_> =
             leases.filter_map(|it| Some((*it.lease.as_deref()?, it.group))).collect();
         for (lease, group) in leases {
             self.note_lease(&lease, local, group);
         }
+        *self.ends.entry(queue).or_default() += next_seq;
         self.index_partition(local);
-        self.refresh_ready(local);
+        self.count_partition(local);
     }
 }
 

@@ -28,6 +28,8 @@ use crate::state::{care, rows};
 pub const ENTRY_HEADER: usize = 32;
 const EFFECT_HEADER: usize = 8;
 const CHUNK_HEADER: usize = 24;
+/// One move of a seek.
+const SEEK_BYTES: usize = 4 + 8;
 
 /// Batches up to this size are copied behind their header: at 150 bytes a message, an I/O vector of
 /// its own costs the kernel more than the copy costs us (measured by `benches/state.rs`).
@@ -49,6 +51,10 @@ const TAG_DEFINE_GROUP: u8 = 13;
 const TAG_REPLAYED: u8 = 14;
 const TAG_MAINTAIN: u8 = 15;
 const TAG_PROJECT: u8 = 16;
+const TAG_SEEK: u8 = 25;
+const TAG_DROP_GROUP: u8 = 26;
+const TAG_FORGET_GROUP: u8 = 27;
+const TAG_SUBSCRIBE: u8 = 28;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 /// Who pushed it is known; of Append, Relocate and Bury.
@@ -97,8 +103,12 @@ fn body_len(effect: &Effect) -> usize {
             CHUNK_HEADER + sub_len(sub) + 16 * fingerprints.len() + batch.len()
         }
         Effect::Relocate { sub, batch, .. } => CHUNK_HEADER + sub_len(sub) + batch.len(),
-        Effect::RegisterGroup { name, .. } => 4 + 4 + 1 + name.len(),
-        Effect::DefineGroup { name, .. } => 4 + 1 + name.len(),
+        Effect::RegisterGroup { name, start, .. } => 4 + 4 + rows::start_len(*start) + name.len(),
+        Effect::DefineGroup { name, start, .. } | Effect::Subscribe { name, start, .. } => {
+            4 + rows::start_len(*start) + name.len()
+        }
+        Effect::ForgetGroup { name, .. } => 4 + 1 + name.len(),
+        Effect::Seek { moves, .. } => 4 + 4 + SEEK_BYTES * moves.len(),
         Effect::Lease { .. } => 4 + 4 + 16 + 8 + 8 + 8,
         Effect::Extend { .. } => 4 + 4 + 8,
         Effect::Settle { progress, .. } => 4 + 4 + 1 + rows::progress_len(progress),
@@ -110,7 +120,10 @@ fn body_len(effect: &Effect) -> usize {
         Effect::Care(it) => care::codec::body_len(it),
         Effect::Trim { .. } => 4 + 8,
         Effect::Replayed { .. } => 16 + 8,
-        Effect::DropQueue { .. } | Effect::ForgetQueue { .. } | Effect::Maintain(_) => 4,
+        Effect::DropQueue { .. }
+        | Effect::DropGroup { .. }
+        | Effect::ForgetQueue { .. }
+        | Effect::Maintain(_) => 4,
         Effect::Project { .. } => 4 + 1,
         Effect::DefineQueue(definition) => rows::queue_len(definition),
     }
@@ -209,6 +222,15 @@ impl Rope {
                 self.head.put_slice(spill);
                 self.head.put_u64_le(*position);
             }
+            Effect::Seek { group, moves } => {
+                self.number(TAG_SEEK, *group, effect);
+                self.head.reserve(4 + SEEK_BYTES * moves.len());
+                self.head.put_u32_le(moves.len() as u32);
+                for (partition, next) in moves {
+                    self.head.put_u32_le(*partition);
+                    self.head.put_u64_le(*next);
+                }
+            }
             _ => self.small(effect),
         }
     }
@@ -221,6 +243,19 @@ impl Rope {
             self.head.put_u8(name.len() as u8);
             self.head.put_slice(name.as_bytes());
         }
+    }
+
+    fn subscription(
+        &mut self,
+        tag: u8,
+        queue: u32,
+        name: &str,
+        start: GroupStart,
+        effect: &Effect,
+    ) {
+        self.number(tag, queue, effect);
+        rows::put_start(&mut self.head, start);
+        self.head.put_slice(name.as_bytes());
     }
 
     fn dead(&mut self, dead: &DeadLetter) {
@@ -244,6 +279,31 @@ impl Rope {
         self.head.put_u32_le(number);
     }
 
+    fn group(&mut self, effect: &Effect) {
+        match effect {
+            Effect::RegisterGroup { group, queue, name, start } => {
+                self.header(TAG_REGISTER_GROUP, 0, effect);
+                self.head.put_u32_le(*group);
+                self.head.put_u32_le(*queue);
+                rows::put_start(&mut self.head, *start);
+                self.head.put_slice(name.as_bytes());
+            }
+            Effect::DefineGroup { queue, name, start } => {
+                self.subscription(TAG_DEFINE_GROUP, *queue, name, *start, effect);
+            }
+            Effect::Subscribe { queue, name, start } => {
+                self.subscription(TAG_SUBSCRIBE, *queue, name, *start, effect);
+            }
+            Effect::ForgetGroup { queue, name, keep_start } => {
+                self.number(TAG_FORGET_GROUP, *queue, effect);
+                self.head.put_u8(u8::from(*keep_start));
+                self.head.put_slice(name.as_bytes());
+            }
+            Effect::DropGroup { group } => self.number(TAG_DROP_GROUP, *group, effect),
+            _ => {}
+        }
+    }
+
     fn small(&mut self, effect: &Effect) {
         match effect {
             Effect::CreatePartition { number, queue, name } => {
@@ -252,19 +312,11 @@ impl Rope {
                 self.head.put_u32_le(*queue);
                 self.head.put_slice(name.as_bytes());
             }
-            Effect::RegisterGroup { group, queue, name, start } => {
-                self.header(TAG_REGISTER_GROUP, 0, effect);
-                self.head.put_u32_le(*group);
-                self.head.put_u32_le(*queue);
-                self.head.put_u8(u8::from(*start == GroupStart::New));
-                self.head.put_slice(name.as_bytes());
-            }
-            Effect::DefineGroup { queue, name, start } => {
-                self.header(TAG_DEFINE_GROUP, 0, effect);
-                self.head.put_u32_le(*queue);
-                self.head.put_u8(u8::from(*start == GroupStart::New));
-                self.head.put_slice(name.as_bytes());
-            }
+            Effect::RegisterGroup { .. }
+            | Effect::DefineGroup { .. }
+            | Effect::Subscribe { .. }
+            | Effect::ForgetGroup { .. }
+            | Effect::DropGroup { .. } => self.group(effect),
             Effect::Lease { partition, group, token, until_ms, from, to } => {
                 self.header(TAG_LEASE, 0, effect);
                 self.head.put_u32_le(*partition);
@@ -310,6 +362,7 @@ impl Rope {
             | Effect::Relocate { .. }
             | Effect::Bury(_)
             | Effect::Care(_)
+            | Effect::Seek { .. }
             | Effect::Replayed { .. } => {}
         }
     }
@@ -473,9 +526,12 @@ fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
     Ok(effect)
 }
 
-fn read_start(body: &mut Bytes) -> Result<GroupStart, EntryError> {
-    let is_new = body.try_get_u8().map_err(|_| CUT_OFF)? != 0;
-    Ok(if is_new { GroupStart::New } else { GroupStart::Beginning })
+fn read_moves(body: &mut Bytes) -> Result<Vec<(PartitionNumber, Sequence)>, EntryError> {
+    let count = body.try_get_u32_le().map_err(|_| CUT_OFF)? as usize;
+    if body.len() / SEEK_BYTES < count {
+        return Err(CUT_OFF);
+    }
+    Ok((0..count).map(|_| (body.get_u32_le(), body.get_u64_le())).collect())
 }
 
 fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
@@ -488,13 +544,23 @@ fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
         }
         TAG_REGISTER_GROUP => {
             let queue = body.try_get_u32_le().map_err(short)?;
-            let start = read_start(body)?;
+            let start = rows::read_start(body)?;
             Effect::RegisterGroup { group: first, queue, name: rows::rest_text(body)?, start }
         }
         TAG_DEFINE_GROUP => {
-            let start = read_start(body)?;
+            let start = rows::read_start(body)?;
             Effect::DefineGroup { queue: first, name: rows::rest_text(body)?, start }
         }
+        TAG_SUBSCRIBE => {
+            let start = rows::read_start(body)?;
+            Effect::Subscribe { queue: first, name: rows::rest_text(body)?, start }
+        }
+        TAG_FORGET_GROUP => {
+            let keep_start = body.try_get_u8().map_err(short)? != 0;
+            Effect::ForgetGroup { queue: first, name: rows::rest_text(body)?, keep_start }
+        }
+        TAG_DROP_GROUP => Effect::DropGroup { group: first },
+        TAG_SEEK => Effect::Seek { group: first, moves: read_moves(body)? },
         TAG_LEASE => {
             let group = body.try_get_u32_le().map_err(short)?;
             let mut token = LeaseToken::default();

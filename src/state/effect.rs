@@ -82,6 +82,16 @@ pub enum GroupStart {
     Beginning,
     /// With the first message pushed after the group was first seen.
     New,
+    /// With the first message pushed at this time or later, unix milliseconds.
+    Time(u64),
+}
+
+impl GroupStart {
+    /// Whether it can be told where a group begins: with a time, once that time has come.
+    #[must_use]
+    pub fn is_due(self, now_ms: u64) -> bool {
+        !matches!(self, Self::Time(time_ms) if time_ms > now_ms)
+    }
 }
 
 /// Why a message became a dead letter.
@@ -184,7 +194,8 @@ pub enum Effect {
         queue: QueueId,
         /// Its name.
         name: Box<str>,
-        /// Where it begins in the partitions that exist now.
+        /// Where it begins in the partitions that exist now. With a time, behind all of their
+        /// messages: a `Seek` in the same entry says where it is elsewhere.
         start: GroupStart,
     },
     /// A group holds `[from, to)` of a partition.
@@ -210,6 +221,19 @@ pub enum Effect {
         group: GroupIndex,
         /// Its new end, unix milliseconds.
         until_ms: u64,
+    },
+    /// A group goes on elsewhere, forward or back: what it settled beyond is open again, its attempts
+    /// are forgotten and its leases on these partitions end.
+    Seek {
+        /// The group.
+        group: GroupIndex,
+        /// Partitions, each with the sequence that the group goes on with.
+        moves: Vec<(PartitionNumber, Sequence)>,
+    },
+    /// A group's cursors and leases in this shard are gone; its dead letters stay.
+    DropGroup {
+        /// The group.
+        group: GroupIndex,
     },
     /// A group's progress in a partition, whole.
     Settle {
@@ -261,6 +285,24 @@ pub enum Effect {
         name: Box<str>,
         /// Where it begins.
         start: GroupStart,
+    },
+    /// Catalog: where a group begins that is known, wherever it has no cursor yet.
+    Subscribe {
+        /// The queue.
+        queue: QueueId,
+        /// The group's name.
+        name: Box<str>,
+        /// Where it begins.
+        start: GroupStart,
+    },
+    /// Catalog: a consumer group of a queue is gone.
+    ForgetGroup {
+        /// The queue.
+        queue: QueueId,
+        /// Its name.
+        name: Box<str>,
+        /// Whether it is remembered where it begins when it comes again.
+        keep_start: bool,
     },
     /// Catalog: a queue is gone.
     ForgetQueue {

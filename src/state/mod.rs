@@ -5,14 +5,16 @@
 //! bodies that earlier entries put there. So two engines that applied the same entries are equal.
 //!
 //! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
-//! changes, [`care`] dead letters and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
-//! machine, [`ledger`] transaction ids, [`catalog`] queues.
+//! changes (`cursors` those of groups, `standing` their counters and ready lists), [`care`] dead letters
+//! and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for
+//! another machine, [`ledger`] transaction ids, `since` messages by time, [`catalog`] queues.
 
 pub mod apply;
 pub mod care;
 pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
+mod cursors;
 pub mod draft;
 pub mod effect;
 pub mod kv;
@@ -23,6 +25,8 @@ pub mod progress;
 #[cfg(test)]
 mod proofs;
 pub mod rows;
+mod since;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +81,8 @@ pub struct ShardState {
     groups: Vec<Group>,
     group_names: HashMap<(QueueId, Box<str>), GroupIndex>,
     by_queue_groups: HashMap<QueueId, Vec<GroupIndex>, foldhash::fast::RandomState>,
+    /// Messages that ever came, by queue: the sum of its partitions' heads.
+    ends: HashMap<QueueId, u64, foldhash::fast::RandomState>,
     /// Ends of leases: (until, local index, group).
     timers: BTreeSet<(u64, u32, GroupIndex)>,
     /// Who holds what by fencing token.
@@ -110,6 +116,7 @@ impl ShardState {
             groups: Vec::new(),
             group_names: HashMap::default(),
             by_queue_groups: HashMap::default(),
+            ends: HashMap::default(),
             timers: BTreeSet::new(),
             holders: HashMap::default(),
             moved: BTreeMap::new(),
@@ -185,6 +192,12 @@ impl ShardState {
         })
     }
 
+    /// Whether a queue has partitions here.
+    #[must_use]
+    pub fn has_partitions(&self, queue: QueueId) -> bool {
+        self.by_queue.get(&queue).is_some_and(|locals| !locals.is_empty())
+    }
+
     /// The numbers of all live partitions.
     pub fn partition_numbers(&self) -> impl Iterator<Item = PartitionNumber> + '_ {
         self.names.iter().filter_map(|local| self.shards.number(self.shard, *local))
@@ -215,6 +228,13 @@ impl ShardState {
     #[must_use]
     pub fn holds(&self, token: LeaseToken) -> bool {
         self.holders.contains_key(&token)
+    }
+
+    /// The tokens of a group's leases here, each once.
+    pub fn tokens_of(&self, group: GroupIndex) -> impl Iterator<Item = LeaseToken> + '_ {
+        let of_group = move |holders: &Holders| holders.iter().any(|(_, holder)| *holder == group);
+        let held = self.holders.iter().filter(move |(_, holders)| of_group(holders));
+        held.map(|(token, _)| *token)
     }
 
     /// A group's index.

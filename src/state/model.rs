@@ -65,6 +65,8 @@ pub struct Partition {
     pub runs: SmallVec<[Run; 1]>,
     /// One cursor for each group of the queue that this shard knows.
     pub cursors: SmallVec<[Cursor; 1]>,
+    /// How many of them have settled everything: only these change when a message comes.
+    pub at_end: u32,
     /// Its queue.
     pub queue: QueueId,
     /// False when its queue was deleted; its number is never used again.
@@ -111,6 +113,19 @@ pub struct Lease {
 }
 
 impl Cursor {
+    /// A cursor of `group` before which everything is settled.
+    #[must_use]
+    pub fn at(next: Sequence, group: GroupIndex) -> Self {
+        Self { next, group, ready: false, lease: None, beyond: None }
+    }
+
+    /// How many messages are settled, from sequence 0 on.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        let beyond = self.beyond.iter().flat_map(|it| &it.settled);
+        self.next + beyond.map(|(first, last)| last - first + 1).sum::<u64>()
+    }
+
     /// The cursor's progress, whole.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -146,6 +161,27 @@ pub struct Group {
     pub ready: VecDeque<u32>,
     /// How many partitions really have work.
     pub ready_count: usize,
-    /// False when its queue was deleted.
+    /// The same in numbers that cost nothing to ask for.
+    pub standing: Standing,
+    /// False when it or its queue was deleted.
     pub live: bool,
+}
+
+impl Group {
+    /// It or its queue is gone.
+    pub(super) fn end(&mut self) {
+        self.live = false;
+        (self.ready, self.ready_count, self.standing) = Default::default();
+    }
+}
+
+/// How a group stands in its shard, over all partitions of its queue there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Standing {
+    /// Messages settled, from each partition's sequence 0 on.
+    pub settled: u64,
+    /// Partitions with messages that are not settled.
+    pub open_partitions: u64,
+    /// Partitions under lease.
+    pub leased: u64,
 }

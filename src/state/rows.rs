@@ -135,23 +135,45 @@ pub fn parse_run(key: &[u8], value: &[u8]) -> Option<(PartitionNumber, Run)> {
 }
 
 pub(super) fn group_value(group: &Group) -> Vec<u8> {
-    let mut value = Vec::with_capacity(6 + group.name.len());
+    let mut value = BytesMut::with_capacity(14 + group.name.len());
     value.put_u32_le(group.queue);
-    value.put_u8(u8::from(group.start == GroupStart::New));
+    put_start(&mut value, group.start);
     value.put_u8(u8::from(group.live));
     value.put_slice(group.name.as_bytes());
-    value
+    value.to_vec()
+}
+
+pub(super) fn start_len(start: GroupStart) -> usize {
+    if matches!(start, GroupStart::Time(_)) { 1 + 8 } else { 1 }
+}
+
+pub(super) fn put_start(out: &mut BytesMut, start: GroupStart) {
+    match start {
+        GroupStart::Beginning => out.put_u8(0),
+        GroupStart::New => out.put_u8(1),
+        GroupStart::Time(time_ms) => {
+            out.put_u8(2);
+            out.put_u64_le(time_ms);
+        }
+    }
+}
+
+pub(super) fn read_start(bytes: &mut Bytes) -> Result<GroupStart, EntryError> {
+    Ok(match bytes.try_get_u8().map_err(short)? {
+        0 => GroupStart::Beginning,
+        1 => GroupStart::New,
+        2 => GroupStart::Time(bytes.try_get_u64_le().map_err(short)?),
+        _ => return Err(EntryError { field: "group start", problem: "unknown" }),
+    })
 }
 
 pub(super) fn read_group(mut value: Bytes) -> Result<Group, EntryError> {
     let queue = value.try_get_u32_le().map_err(short)?;
-    let start = match value.try_get_u8().map_err(short)? {
-        0 => GroupStart::Beginning,
-        _ => GroupStart::New,
-    };
+    let start = read_start(&mut value)?;
     let live = value.try_get_u8().map_err(short)? != 0;
     let name = rest_text(&mut value)?;
-    Ok(Group { queue, name, start, live, ready: Default::default(), ready_count: 0 })
+    let (ready, ready_count, standing) = Default::default();
+    Ok(Group { queue, name, start, live, ready, ready_count, standing })
 }
 
 pub(super) fn partition_value(partition: &Partition) -> Vec<u8> {
@@ -189,13 +211,25 @@ pub(super) fn read_partition(mut value: Bytes) -> Result<Partition, EntryError> 
             0 => None,
             _ => Some(Box::new(read_lease(&mut value).map_err(short)?)),
         };
-        let mut cursor = Cursor { next: 0, group, ready: false, lease, beyond: None };
+        let mut cursor = Cursor { lease, ..Cursor::at(0, group) };
         cursor.set_progress(progress);
         cursors.push(cursor);
     }
     let name = rest_text(&mut value)?;
     let (runs, stored_seq) = (smallvec::SmallVec::new(), next_seq);
-    Ok(Partition { name, next_seq, base_seq, stored_seq, runs, cursors, queue, live, dirty: false })
+    let (at_end, dirty) = (0, false);
+    Ok(Partition {
+        name,
+        next_seq,
+        base_seq,
+        stored_seq,
+        runs,
+        cursors,
+        at_end,
+        queue,
+        live,
+        dirty,
+    })
 }
 
 fn read_lease(value: &mut Bytes) -> Result<Lease, bytes::TryGetError> {

@@ -14,6 +14,7 @@ use crate::buffer::Full;
 use crate::buffer::receipt::PushRefusal;
 use crate::catalog::CatalogError;
 use crate::delivery::PopError;
+use crate::delivery::groups::GroupError;
 use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
 use crate::shard::command::CommandError;
@@ -89,6 +90,17 @@ pub fn of_catalog_error(error: &CatalogError) -> Code {
         CatalogError::Option { .. } | CatalogError::NoDatabase => Code::BadOption,
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
         CatalogError::Command(error) => of_command_error(error),
+    }
+}
+
+/// A consumer group that was not changed or not told of.
+#[must_use]
+pub fn of_group_error(error: &GroupError) -> Code {
+    match error {
+        GroupError::NoQueue(_) => Code::QueueNotFound,
+        GroupError::NoGroup(_) => Code::GroupNotFound,
+        GroupError::NoPartition => Code::PartitionNotFound,
+        GroupError::Command(error) => of_command_error(error),
     }
 }
 

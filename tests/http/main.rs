@@ -15,6 +15,7 @@ mod control;
 mod cors;
 mod doors;
 mod figures;
+mod groups;
 mod jwt;
 mod letters;
 mod messages;

@@ -159,6 +159,41 @@ async fn a_pop_by_namespace_and_task_finds_their_queues_and_waits_for_them() {
 }
 
 #[tokio::test]
+async fn a_pop_by_task_that_waits_is_told_at_once_of_a_push_an_ack_or_a_seek() {
+    let world = World::new().await;
+    let path = "/api/v1/pop?task=t&consumerGroup=g&wait=true&timeout=60000";
+    let taken = |answer: crate::client::Answer| answer.json()["messages"][0]["data"].clone();
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut one = world.connect().await;
+        one.send(&request("GET", path, "", "")).await;
+        waiting.push(one);
+    }
+    // Whoever waits longest is not promised to be first; each gets one, and none gets nothing.
+    let mut seen = Vec::new();
+    for (number, one) in waiting.iter_mut().enumerate() {
+        let item = json!({ "queue": format!("n{number}.t"), "payload": number });
+        world.push(json!([item])).await;
+        seen.push((number, one));
+    }
+    let mut found = Vec::new();
+    for (_, one) in seen {
+        found.push(taken(one.answer().await).as_u64().unwrap());
+    }
+    found.sort_unstable();
+    assert_eq!(found, [0, 1, 2]);
+    let mut waiting = world.connect().await;
+    waiting.send(&request("GET", path, "", "")).await;
+    let seek = "/api/v1/consumer-groups/g/queues/n1.t/seek";
+    world.post(seek, &json!({ "toBeginning": true })).await;
+    assert_eq!(taken(waiting.answer().await), 1);
+    assert_eq!(
+        world.get("/api/v1/pop?task=t&consumerGroup=g&wait=true&timeout=50").await.status,
+        204
+    );
+}
+
+#[tokio::test]
 async fn parameters_that_cannot_be_meant_are_refused_by_name() {
     let world = World::new().await;
     let refused = world.get("/api/v1/pop/queue/q?batch=many").await.error();

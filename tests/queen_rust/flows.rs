@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use queen_mq::{
-    AckStatus, BufferOptions, Message, PushItem, PushStatus, QueueOptions, StopReason,
+    AckStatus, BufferOptions, Message, PushItem, PushStatus, QueueOptions, SeekRequest, StopReason,
     SubscriptionMode,
 };
 use serde_json::{Value, json};
@@ -142,6 +142,59 @@ async fn groups_get_every_message_each_from_where_they_begin() {
     assert!(late().pop().await.unwrap().is_empty(), "it begins with what comes");
     queue("one").push(9).await.unwrap();
     assert_eq!(data(&late().pop().await.unwrap()), [json!(9)]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_begins_at_a_time_is_sent_elsewhere_and_forgotten() {
+    let world = World::start().await;
+    let queue = |group: &str| world.queen.queue("news").group(group).batch(10).wait(false);
+    queue("one").push(1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let at = jiff::Timestamp::now().to_string();
+    queue("one").push(2).await.unwrap();
+    let late = queue("late").subscription_from(at.clone()).pop().await.unwrap();
+    assert_eq!(data(&late), [json!(2)]);
+    let admin = world.queen.admin();
+    let to = |timestamp: &str| SeekRequest { timestamp: Some(timestamp.into()), position: None };
+    let sought = admin.seek_consumer_group("late", "news", &to("2020-01-01T00:00:00Z")).await;
+    assert_eq!(sought.unwrap()["partitionsUpdated"], 1);
+    assert_eq!(data(&queue("late").pop().await.unwrap()), [json!(1), json!(2)]);
+    let latest = SeekRequest { timestamp: None, position: Some("latest".into()) };
+    let sought = admin.seek_consumer_group("late", "news", &latest).await.unwrap();
+    assert_eq!(sought["seekToEnd"], true);
+    assert!(queue("late").pop().await.unwrap().is_empty());
+    let changed = admin.set_subscription_timestamp("late", at).await.unwrap();
+    assert_eq!(changed["rowsUpdated"], 1);
+    let deleted = admin.delete_consumer_group("late", false).await.unwrap();
+    assert_eq!(
+        (&deleted["deletedPartitions"], &deleted["metadataDeleted"]),
+        (&json!(1), &json!(false))
+    );
+    assert_eq!(data(&queue("late").pop().await.unwrap()), [json!(2)], "as it is remembered");
+    let deleted = admin.delete_consumer_group_for_queue("late", "news", true).await.unwrap();
+    assert_eq!(deleted["queueName"], "news");
+    assert_eq!(data(&queue("late").pop().await.unwrap()), [json!(1), json!(2)]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_told_by_group_and_by_partition() {
+    let world = World::start().await;
+    let queue = || world.queen.queue("orders").group("workers").wait(false);
+    for partition in ["a", "b"] {
+        queue().partition(partition).push_many(0..3).await.unwrap();
+    }
+    let messages = queue().partition("a").batch(2).pop().await.unwrap();
+    world.queen.ack_all(&messages).await.unwrap();
+    let listed = world.queen.admin().list_consumer_groups().await.unwrap();
+    let found = &listed[0];
+    assert_eq!((&found["name"], &found["queueName"]), (&json!("workers"), &json!("orders")));
+    assert_eq!((&found["totalLag"], &found["partitionsWithLag"]), (&json!(4), &json!(2)));
+    let details = world.queen.admin().consumer_group("workers").await.unwrap();
+    assert_eq!(details["orders"]["partitions"].as_array().unwrap().len(), 2);
+    let lagging = world.queen.admin().lagging_consumers(0).await.unwrap();
+    assert_eq!(lagging.as_array().unwrap().len(), 2);
     world.stop().await;
 }
 

@@ -34,14 +34,6 @@ const ROUTES: &[(&str, &str)] = &[
     // Reading without a group.
     ("POST", "/api/v1/fetch"),
     ("POST", "/api/v1/partitions/changed"),
-    // Groups: looked at, moved, removed.
-    ("GET", "/api/v1/consumer-groups"),
-    ("GET", "/api/v1/consumer-groups/group"),
-    ("GET", "/api/v1/consumer-groups/lagging"),
-    ("DELETE", "/api/v1/consumer-groups/group"),
-    ("DELETE", "/api/v1/consumer-groups/group/queues/queue"),
-    ("POST", "/api/v1/consumer-groups/group/queues/queue/seek"),
-    ("POST", "/api/v1/consumer-groups/group/subscription"),
     // Streams.
     ("POST", "/streams/v1/queries"),
     ("POST", "/streams/v1/cycle"),

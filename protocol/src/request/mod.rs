@@ -6,25 +6,36 @@
 
 mod ack;
 mod configure;
+mod delete_group;
 mod delete_queue;
 mod extend;
+mod group_lag;
 mod hello;
+mod list_groups;
 mod ping;
 mod pop;
 pub mod push;
+mod scope;
+mod seek;
 mod stats;
+mod subscribe;
 
 use bytes::{Bytes, BytesMut};
 
 pub use ack::{Ack, AckItem, AckOutcome};
 pub use configure::Configure;
+pub use delete_group::DeleteGroup;
 pub use delete_queue::DeleteQueue;
 pub use extend::Extend;
+pub use group_lag::GroupLag;
 pub use hello::{Hello, Token};
+pub use list_groups::ListGroups;
 pub use ping::Ping;
 pub use pop::{Pop, SubscriptionStart};
 pub use push::{Push, PushSection, PushSections, PushTerms};
+pub use seek::{Seek, SeekTo};
 pub use stats::Stats;
+pub use subscribe::Subscribe;
 
 use crate::decode_error::DecodeError;
 use crate::frame;
@@ -43,6 +54,11 @@ pub enum Request {
     Configure(Configure),
     DeleteQueue(DeleteQueue),
     Stats(Stats),
+    Seek(Seek),
+    DeleteGroup(DeleteGroup),
+    ListGroups(ListGroups),
+    GroupLag(GroupLag),
+    Subscribe(Subscribe),
 }
 
 impl Request {
@@ -61,6 +77,11 @@ impl Request {
             Some(Opcode::Configure) => Configure::decode(body).map(Self::Configure),
             Some(Opcode::DeleteQueue) => DeleteQueue::decode(body).map(Self::DeleteQueue),
             Some(Opcode::Stats) => Stats::decode(body).map(Self::Stats),
+            Some(Opcode::Seek) => Seek::decode(body).map(Self::Seek),
+            Some(Opcode::DeleteGroup) => DeleteGroup::decode(body).map(Self::DeleteGroup),
+            Some(Opcode::ListGroups) => ListGroups::decode(body).map(Self::ListGroups),
+            Some(Opcode::GroupLag) => GroupLag::decode(body).map(Self::GroupLag),
+            Some(Opcode::Subscribe) => Subscribe::decode(body).map(Self::Subscribe),
             _ => Err(DecodeError::Opcode(opcode)),
         }
     }
@@ -78,6 +99,11 @@ impl Request {
             Self::Configure(_) => Opcode::Configure,
             Self::DeleteQueue(_) => Opcode::DeleteQueue,
             Self::Stats(_) => Opcode::Stats,
+            Self::Seek(_) => Opcode::Seek,
+            Self::DeleteGroup(_) => Opcode::DeleteGroup,
+            Self::ListGroups(_) => Opcode::ListGroups,
+            Self::GroupLag(_) => Opcode::GroupLag,
+            Self::Subscribe(_) => Opcode::Subscribe,
         }
     }
 
@@ -93,6 +119,11 @@ impl Request {
             Self::Configure(request) => request.encode(out),
             Self::DeleteQueue(request) => request.encode(out),
             Self::Stats(request) => request.encode(out),
+            Self::Seek(request) => request.encode(out),
+            Self::DeleteGroup(request) => request.encode(out),
+            Self::ListGroups(request) => request.encode(out),
+            Self::GroupLag(request) => request.encode(out),
+            Self::Subscribe(request) => request.encode(out),
         }
     }
 

@@ -75,15 +75,7 @@ impl Pop {
         out.put_u32_le(self.wait_ms);
         out.put_u32_le(self.lease_ms);
         put_flag(out, self.auto_ack);
-        match self.start {
-            SubscriptionStart::Default => out.put_u8(0),
-            SubscriptionStart::Beginning => out.put_u8(1),
-            SubscriptionStart::New => out.put_u8(2),
-            SubscriptionStart::Time(unix_ms) => {
-                out.put_u8(3);
-                out.put_i64_le(unix_ms);
-            }
-        }
+        self.start.encode(out);
     }
 
     /// Reads the body.
@@ -128,7 +120,19 @@ impl Pop {
 }
 
 impl SubscriptionStart {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn encode(self, out: &mut BytesMut) {
+        match self {
+            Self::Default => out.put_u8(0),
+            Self::Beginning => out.put_u8(1),
+            Self::New => out.put_u8(2),
+            Self::Time(unix_ms) => {
+                out.put_u8(3);
+                out.put_i64_le(unix_ms);
+            }
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let offset = reader.at();
         match reader.u8("start")? {
             0 => Ok(Self::Default),

@@ -8,11 +8,16 @@ mod configured;
 mod deleted;
 mod extended;
 mod failure;
+mod group_deleted;
+mod group_partitions;
+mod groups;
 mod messages;
 mod messages_writer;
 mod pong;
 mod receipts;
+mod sought;
 mod stats;
+mod subscribed;
 mod welcome;
 
 use bytes::{Bytes, BytesMut};
@@ -22,11 +27,16 @@ pub use configured::Configured;
 pub use deleted::Deleted;
 pub use extended::Extended;
 pub use failure::Failure;
+pub use group_deleted::GroupDeleted;
+pub use group_partitions::{GroupPartitions, PartitionStanding};
+pub use groups::{GroupStanding, Groups};
 pub use messages::{Attempts, Chunk, Messages, MessagesSection};
 pub use messages_writer::{MessagesWriter, SectionWriter};
 pub use pong::Pong;
 pub use receipts::{PushOutcome, PushStatus, Receipts, SectionReceipt};
+pub use sought::Sought;
 pub use stats::{Stats, StatsEntry};
+pub use subscribed::Subscribed;
 pub use welcome::Welcome;
 
 use crate::decode_error::DecodeError;
@@ -46,6 +56,11 @@ pub enum Response {
     Configured(Configured),
     Deleted(Deleted),
     Stats(Stats),
+    Sought(Sought),
+    GroupDeleted(GroupDeleted),
+    Groups(Groups),
+    GroupPartitions(GroupPartitions),
+    Subscribed(Subscribed),
     Failure(Failure),
 }
 
@@ -66,6 +81,13 @@ impl Response {
             Some(Opcode::Configured) => Configured::decode(body).map(Self::Configured),
             Some(Opcode::Deleted) => Deleted::decode(body).map(Self::Deleted),
             Some(Opcode::StatsAnswer) => Stats::decode(body).map(Self::Stats),
+            Some(Opcode::Sought) => Sought::decode(body).map(Self::Sought),
+            Some(Opcode::GroupDeleted) => GroupDeleted::decode(body).map(Self::GroupDeleted),
+            Some(Opcode::Groups) => Groups::decode(body).map(Self::Groups),
+            Some(Opcode::GroupPartitions) => {
+                GroupPartitions::decode(body).map(Self::GroupPartitions)
+            }
+            Some(Opcode::Subscribed) => Subscribed::decode(body).map(Self::Subscribed),
             Some(Opcode::Failure) => Failure::decode(body).map(Self::Failure),
             _ => Err(DecodeError::Opcode(opcode)),
         }
@@ -84,6 +106,11 @@ impl Response {
             Self::Configured(_) => Opcode::Configured,
             Self::Deleted(_) => Opcode::Deleted,
             Self::Stats(_) => Opcode::StatsAnswer,
+            Self::Sought(_) => Opcode::Sought,
+            Self::GroupDeleted(_) => Opcode::GroupDeleted,
+            Self::Groups(_) => Opcode::Groups,
+            Self::GroupPartitions(_) => Opcode::GroupPartitions,
+            Self::Subscribed(_) => Opcode::Subscribed,
             Self::Failure(_) => Opcode::Failure,
         }
     }
@@ -103,6 +130,11 @@ impl Response {
             Self::Configured(response) => response.encode(out),
             Self::Deleted(response) => response.encode(out),
             Self::Stats(response) => response.encode(out),
+            Self::Sought(response) => response.encode(out),
+            Self::GroupDeleted(response) => response.encode(out),
+            Self::Groups(response) => response.encode(out),
+            Self::GroupPartitions(response) => response.encode(out),
+            Self::Subscribed(response) => response.encode(out),
             Self::Failure(response) => response.encode(out),
         }
     }

@@ -5,12 +5,14 @@
 
 use bytes::{Bytes, BytesMut};
 use onrush_protocol::request::{
-    Ack, AckItem, AckOutcome, Configure, DeleteQueue, Extend, Hello, Ping, Pop, Push, PushSection,
-    PushSections, PushTerms, Stats as AskStats, SubscriptionStart, Token,
+    Ack, AckItem, AckOutcome, Configure, DeleteGroup, DeleteQueue, Extend, GroupLag, Hello,
+    ListGroups, Ping, Pop, Push, PushSection, PushSections, PushTerms, Seek, SeekTo,
+    Stats as AskStats, Subscribe, SubscriptionStart, Token,
 };
 use onrush_protocol::response::{
-    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, Messages,
-    MessagesSection, Pong, PushOutcome, PushStatus, Receipts, SectionReceipt, Stats, StatsEntry,
+    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, GroupDeleted,
+    GroupPartitions, GroupStanding, Groups, Messages, MessagesSection, PartitionStanding, Pong,
+    PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats, StatsEntry, Subscribed,
     Welcome,
 };
 use onrush_protocol::{
@@ -182,6 +184,25 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
         ("delete_queue", 8, Request::DeleteQueue(DeleteQueue { queue: queue() })),
         ("stats", 9, Request::Stats(AskStats {})),
     ]
+    .into_iter()
+    .chain(group_requests())
+    .collect()
+}
+
+fn group_requests() -> Vec<(&'static str, u64, Request)> {
+    let start_ms = TIME_MS as i64;
+    let seek = Seek { queue: queue(), group: group(), partition: None, to: SeekTo::Time(start_ms) };
+    let delete = DeleteGroup { group: group(), keep_start: false, queue: Some(queue()) };
+    let list = ListGroups { with_oldest: true, skip: 0, limit: 100, queue: None };
+    let lag = GroupLag { queue: queue(), group: group(), only_lagging: true, from: 0, limit: 1000 };
+    let subscribe = Subscribe { group: group(), start_ms, queue: None };
+    vec![
+        ("seek", 10, Request::Seek(seek)),
+        ("delete_group", 11, Request::DeleteGroup(delete)),
+        ("list_groups", 12, Request::ListGroups(list)),
+        ("group_lag", 13, Request::GroupLag(lag)),
+        ("subscribe", 14, Request::Subscribe(subscribe)),
+    ]
 }
 
 /// The example of a `messages` answer.
@@ -259,5 +280,39 @@ fn responses() -> Vec<(&'static str, u64, Response)> {
         ("deleted", 8, Response::Deleted(Deleted { existed: true })),
         ("stats_answer", 9, Response::Stats(Stats { entries: vec![entry] })),
         ("failure", 72_623_859_790_382_856, Response::Failure(failure)),
+    ]
+    .into_iter()
+    .chain(group_responses())
+    .collect()
+}
+
+fn group_responses() -> Vec<(&'static str, u64, Response)> {
+    let standing = GroupStanding {
+        queue: queue(),
+        group: group(),
+        members: 2,
+        partitions: 4,
+        lagging: 3,
+        behind: 70,
+        oldest_ms: TIME_MS,
+        since_ms: TIME_MS - 1000,
+        start: SubscriptionStart::Time(TIME_MS as i64),
+    };
+    let partition = PartitionStanding {
+        partition: 42,
+        name: PartitionName::default(),
+        next_seq: 1000,
+        end_seq: 1070,
+        behind: 70,
+        oldest_ms: TIME_MS,
+        lease_until_ms: TIME_MS + 300_000,
+    };
+    let page = GroupPartitions { next: 3 << 32 | 7, partitions: vec![partition] };
+    vec![
+        ("sought", 10, Response::Sought(Sought { partitions: 3 })),
+        ("group_deleted", 11, Response::GroupDeleted(GroupDeleted { queues: 1, partitions: 3 })),
+        ("groups", 12, Response::Groups(Groups { has_more: false, groups: vec![standing] })),
+        ("group_partitions", 13, Response::GroupPartitions(page)),
+        ("subscribed", 14, Response::Subscribed(Subscribed { queues: 2 })),
     ]
 }

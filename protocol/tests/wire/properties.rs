@@ -3,12 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use onrush_protocol::limits::{FRAME_BYTES_MAX, SEQUENCE_MAX, TIME_MS_MAX};
 use onrush_protocol::request::{
-    Ack, AckItem, AckOutcome, Configure, DeleteQueue, Extend, Hello, Ping, Pop, Push, PushSection,
-    PushSections, PushTerms, Stats as AskStats, SubscriptionStart, Token,
+    Ack, AckItem, AckOutcome, Configure, DeleteGroup, DeleteQueue, Extend, GroupLag, Hello,
+    ListGroups, Ping, Pop, Push, PushSection, PushSections, PushTerms, Seek, SeekTo,
+    Stats as AskStats, Subscribe, SubscriptionStart, Token,
 };
 use onrush_protocol::response::{
-    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, Messages,
-    MessagesSection, Pong, PushOutcome, PushStatus, Receipts, SectionReceipt, Stats, StatsEntry,
+    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, GroupDeleted,
+    GroupPartitions, GroupStanding, Groups, Messages, MessagesSection, PartitionStanding, Pong,
+    PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats, StatsEntry, Subscribed,
     Welcome,
 };
 use onrush_protocol::{
@@ -102,13 +104,88 @@ fn push() -> impl Strategy<Value = Request> {
     })
 }
 
-fn pop() -> impl Strategy<Value = Request> {
-    let start = prop_oneof![
+fn start() -> impl Strategy<Value = SubscriptionStart> {
+    prop_oneof![
         Just(SubscriptionStart::Default),
         Just(SubscriptionStart::Beginning),
         Just(SubscriptionStart::New),
         any::<i64>().prop_map(SubscriptionStart::Time),
+    ]
+}
+
+fn of_groups() -> impl Strategy<Value = Request> {
+    let to = prop_oneof![
+        Just(SeekTo::Beginning),
+        Just(SeekTo::End),
+        any::<i64>().prop_map(SeekTo::Time),
     ];
+    let scope = || option::of(queue());
+    prop_oneof![
+        (queue(), group(), option::of(partition()), to).prop_map(
+            |(queue, group, partition, to)| Request::Seek(Seek { queue, group, partition, to })
+        ),
+        (group(), any::<bool>(), scope()).prop_map(|(group, keep_start, queue)| {
+            Request::DeleteGroup(DeleteGroup { group, keep_start, queue })
+        }),
+        (any::<(bool, u32)>(), 1..=1_000u32, scope()).prop_map(
+            |((with_oldest, skip), limit, queue)| {
+                Request::ListGroups(ListGroups { with_oldest, skip, limit, queue })
+            }
+        ),
+        (queue(), group(), any::<(bool, u64)>(), 1..=10_000u32).prop_map(
+            |(queue, group, (only_lagging, from), limit)| {
+                Request::GroupLag(GroupLag { queue, group, only_lagging, from, limit })
+            }
+        ),
+        (group(), any::<i64>(), scope()).prop_map(|(group, start_ms, queue)| {
+            Request::Subscribe(Subscribe { group, start_ms, queue })
+        }),
+    ]
+}
+
+fn about_groups() -> impl Strategy<Value = Response> {
+    let group =
+        (queue(), group(), any::<[u64; 6]>(), start()).prop_map(|(queue, group, n, start)| {
+            GroupStanding {
+                queue,
+                group,
+                members: n[0],
+                partitions: n[1],
+                lagging: n[2],
+                behind: n[3],
+                oldest_ms: n[4],
+                since_ms: n[5],
+                start,
+            }
+        });
+    let standing =
+        (any::<u32>(), partition(), any::<[u64; 5]>()).prop_map(|(partition, name, n)| {
+            PartitionStanding {
+                partition,
+                name,
+                next_seq: n[0],
+                end_seq: n[1],
+                behind: n[2],
+                oldest_ms: n[3],
+                lease_until_ms: n[4],
+            }
+        });
+    prop_oneof![
+        any::<u64>().prop_map(|partitions| Response::Sought(Sought { partitions })),
+        any::<(u32, u64)>().prop_map(|(queues, partitions)| {
+            Response::GroupDeleted(GroupDeleted { queues, partitions })
+        }),
+        (any::<bool>(), vec(group, 0..4))
+            .prop_map(|(has_more, groups)| Response::Groups(Groups { has_more, groups })),
+        (any::<u64>(), vec(standing, 0..4)).prop_map(|(next, partitions)| {
+            Response::GroupPartitions(GroupPartitions { next, partitions })
+        }),
+        any::<u32>().prop_map(|queues| Response::Subscribed(Subscribed { queues })),
+    ]
+}
+
+fn pop() -> impl Strategy<Value = Request> {
+    let start = start();
     let names = (queue(), option::of(partition()), group());
     let counts = (1..=10_000u32, 1..=u16::MAX, any::<[u32; 3]>(), any::<bool>());
     (names, counts, start).prop_map(|((queue, partition, group), counts, start)| {
@@ -160,6 +237,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         configure,
         queue().prop_map(|queue| Request::DeleteQueue(DeleteQueue { queue })),
         Just(Request::Stats(AskStats {})),
+        of_groups(),
     ]
 }
 
@@ -248,6 +326,7 @@ fn any_response() -> impl Strategy<Value = Response> {
         any::<bool>().prop_map(|existed| Response::Deleted(Deleted { existed })),
         vec(entry, 0..9).prop_map(|entries| Response::Stats(Stats { entries })),
         failure().prop_map(Response::Failure),
+        about_groups(),
     ]
 }
 

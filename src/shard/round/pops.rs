@@ -8,11 +8,10 @@ use hashbrown::HashMap;
 use crate::base::place::QueueId;
 use crate::shard::command::Pop;
 use crate::shard::round::{Outcome, Round};
-use crate::state::ShardState;
-use crate::state::catalog::CatalogChange;
+use crate::state::catalog::Subscription;
 use crate::state::draft::DecideError;
 use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
-use crate::state::effect::{Effect, GroupIndex, GroupStart};
+use crate::state::effect::GroupIndex;
 
 /// Where groups that this round met have work.
 pub(super) type Outlooks<'a> = HashMap<(QueueId, &'a str), Outlook, foldhash::fast::RandomState>;
@@ -47,9 +46,12 @@ impl<'a> Round<'a> {
             return Outcome::Popped(Vec::new(), None);
         };
         let (queue, group) = (queue.id, pop.group.as_str());
-        let Some(start) = self.catalog_state().group(queue, group) else {
+        let Some(known) = self.catalog_state().group(queue, group) else {
             return self.define_group(queue, pop);
         };
+        if self.is_forgotten(queue, group) {
+            return Outcome::Again;
+        }
         let place = pop.partition.as_ref().map(|name| {
             let hash = self.replica.key().place(queue, name.as_str());
             (name.as_str(), hash)
@@ -63,8 +65,8 @@ impl<'a> Round<'a> {
             auto_ack: pop.auto_ack,
         };
         let taken = match place {
-            Some((_, hash)) => self.take_from_one(&ask, pop.budget, start, hash),
-            None => self.take_from_any(&ask, pop.budget, start),
+            Some((_, hash)) => self.take_from_one(&ask, pop.budget, known, hash),
+            None => self.take_from_any(&ask, pop.budget, known),
         };
         let Haul { claims, step, is_new } = match taken {
             Ok(haul) => haul,
@@ -84,14 +86,14 @@ impl<'a> Round<'a> {
         &mut self,
         ask: &PopAsk<'_>,
         mut budget: PopBudget,
-        start: GroupStart,
+        known: Subscription,
         hash: u64,
     ) -> Result<Haul, DecideError> {
         let (replica, mut haul) = (self.replica, Haul::default());
         let shard = replica.count().of_hash(hash);
         let Some(state) = replica.shards.get(usize::from(shard)) else { return Ok(haul) };
         let Some(group) = state.group(ask.queue, ask.group) else {
-            haul.is_new = self.register_where_missing(state, ask.queue, ask.group, start);
+            haul.is_new = self.register_where_missing(state, ask.queue, ask.group, known)?;
             return Ok(haul);
         };
         if let Some(draft) = self.draft(shard) {
@@ -105,12 +107,12 @@ impl<'a> Round<'a> {
         &mut self,
         ask: &PopAsk<'a>,
         mut budget: PopBudget,
-        start: GroupStart,
+        known: Subscription,
     ) -> Result<Haul, DecideError> {
         let key = (ask.queue, ask.group);
         let mut outlook = match self.outlooks.remove(&key) {
             Some(outlook) => outlook,
-            None => self.look_out(ask.queue, ask.group, start),
+            None => self.look_out(ask.queue, ask.group, known)?,
         };
         let mut haul = Haul { is_new: outlook.is_new, ..Haul::default() };
         let (mut tried, mut failed) = (0, None);
@@ -140,14 +142,19 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn look_out(&mut self, queue: QueueId, group: &str, start: GroupStart) -> Outlook {
+    fn look_out(
+        &mut self,
+        queue: QueueId,
+        group: &str,
+        known: Subscription,
+    ) -> Result<Outlook, DecideError> {
         let (replica, mut outlook) = (self.replica, Outlook::default());
         let count = replica.shards.len();
         let in_turn = (0..count).map(|step| (self.turn + step) % count.max(1));
         for at in in_turn.collect::<Vec<_>>() {
             let Some(state) = replica.shards.get(at) else { continue };
             let Some(index) = state.group(queue, group) else {
-                outlook.is_new |= self.register_where_missing(state, queue, group, start);
+                outlook.is_new |= self.register_where_missing(state, queue, group, known)?;
                 continue;
             };
             let has_ready = state.group_at(index).is_some_and(|it| it.ready_count > 0);
@@ -156,36 +163,6 @@ impl<'a> Round<'a> {
                 outlook.shards.push((at, index));
             }
         }
-        outlook
-    }
-
-    /// Makes a group known where there are partitions made by somebody who did not know it yet;
-    /// tells whether that was so.
-    fn register_where_missing(
-        &mut self,
-        state: &ShardState,
-        queue: QueueId,
-        group: &str,
-        start: GroupStart,
-    ) -> bool {
-        let is_missing = state.partitions_of(queue).next().is_some();
-        if is_missing && let Some(draft) = self.draft(state.shard()) {
-            draft.register(queue, group, start);
-        }
-        is_missing
-    }
-
-    fn define_group(&mut self, queue: QueueId, pop: &Pop) -> Outcome {
-        let (name, start) = (pop.group.as_str(), pop.start);
-        let is_it = |effect: &Effect| {
-            matches!(effect, Effect::DefineGroup { queue: it, name: its, .. }
-                if *it == queue && **its == *name)
-        };
-        if !self.catalog.iter().any(is_it) {
-            self.catalog.push(Effect::DefineGroup { queue, name: name.into(), start });
-            self.chores(&[CatalogChange::Group(queue, name.into(), start)]);
-            self.sync();
-        }
-        Outcome::Again
+        Ok(outlook)
     }
 }

@@ -91,7 +91,7 @@ impl Round<'_> {
             return Ok(Replayed::Stood);
         }
         let Spilled { queue, partition, push, .. } = &item.spilled;
-        self.register_new_groups(item.shard, *queue);
+        self.register_new_groups(item.shard, *queue)?;
         let Some(draft) = self.draft(item.shard) else { return Err(DecideError::QueueGone) };
         let pushed = draft
             .place(*queue, partition.as_str(), item.hash)

@@ -203,7 +203,7 @@ impl Round<'_> {
         let hash = self.replica.key().place(queue, target);
         let to = self.replica.count().of_hash(hash);
         let from = self.replica.count().of_partition(batch.partition);
-        self.register_new_groups(to, queue);
+        self.register_new_groups(to, queue)?;
         let mut moves = Vec::new();
         for (seq, body) in batch.letters.iter().take(most) {
             let Some(body) = body else {

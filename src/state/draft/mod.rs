@@ -5,10 +5,12 @@
 //! the log says that somebody else was first, the draft is thrown away and nothing has happened.
 //!
 //! [`push`] places and appends, [`pop`] leases, [`ack`] settles, [`care`] moves dead letters and deletes
-//! messages, [`upkeep`] lets leases lapse and trims. Pure: `now` is an argument. Called by `shard`.
+//! messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets leases lapse and trims.
+//! Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
 pub mod care;
+pub mod group;
 pub mod pop;
 pub mod push;
 pub mod upkeep;
@@ -81,6 +83,8 @@ pub struct Draft<'a> {
     heads: FastMap<PartitionNumber, Sequence>,
     new_partitions: HashMap<(QueueId, Box<str>), PartitionNumber>,
     new_groups: HashMap<(QueueId, Box<str>), GroupIndex>,
+    /// Groups that this draft drops.
+    gone_groups: Vec<GroupIndex>,
     new_ids: FastMap<ledger::Key, ledger::First>,
     cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
     /// Dead letters that this draft made, by when they failed, or took away.
@@ -108,6 +112,7 @@ impl<'a> Draft<'a> {
             heads: FastMap::default(),
             new_partitions: HashMap::new(),
             new_groups: HashMap::new(),
+            gone_groups: Vec::new(),
             new_ids: FastMap::default(),
             cursors: FastMap::default(),
             letters: FastMap::default(),
@@ -144,6 +149,9 @@ impl<'a> Draft<'a> {
 
     /// The cursor of a group in a partition with what this draft did to it.
     fn cursor(&self, number: PartitionNumber, group: GroupIndex) -> Option<CursorDraft> {
+        if self.gone_groups.contains(&group) {
+            return None;
+        }
         if let Some(draft) = self.cursors.get(&(number, group)) {
             return Some(draft.clone());
         }

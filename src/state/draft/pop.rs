@@ -5,7 +5,7 @@
 
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::{CursorDraft, DecideError, Draft};
-use crate::state::effect::{Effect, GroupIndex, GroupStart, LeaseToken, Sequence};
+use crate::state::effect::{Effect, GroupIndex, LeaseToken, Sequence};
 use crate::state::model::{Lease, Run};
 
 /// What a consumer asks of one shard.
@@ -100,24 +100,6 @@ impl Draft<'_> {
             }
         }
         Ok(PopStep::Done)
-    }
-
-    /// Makes a group known in this shard, with a cursor in every partition that its queue has here.
-    pub fn register(&mut self, queue: QueueId, name: &str, start: GroupStart) {
-        let key = (queue, Box::from(name));
-        if self.state.group(queue, name).is_none() && !self.new_groups.contains_key(&key) {
-            let group = (self.state.groups.len() + self.new_groups.len()) as GroupIndex;
-            self.effects.push(Effect::RegisterGroup { group, queue, name: name.into(), start });
-            self.new_groups.insert(key, group);
-        }
-    }
-
-    /// Makes the queue's groups known before its first partition here, so that none misses it.
-    pub(super) fn register_known_groups(&mut self, queue: QueueId) {
-        let catalog = self.context.catalog;
-        for (name, start) in catalog.groups(queue) {
-            self.register(queue, name, start);
-        }
     }
 
     /// Whether partitions are left that may have work for a group and that no pop of this draft has

@@ -53,7 +53,8 @@ impl Draft<'_> {
     /// The number of a partition, which is created if it is new. `hash` is its placing hash.
     ///
     /// # Errors
-    /// [`DecideError::QueueGone`], [`DecideError::NumbersExhausted`].
+    /// [`DecideError::QueueGone`], [`DecideError::NumbersExhausted`]; [`DecideError::Kv`] when rows
+    /// cannot be read that tell where a group begins.
     pub fn place(
         &mut self,
         queue: QueueId,
@@ -74,7 +75,7 @@ impl Draft<'_> {
         let local = u32::try_from(local).map_err(|_| DecideError::NumbersExhausted)?;
         let number = self.state.shards.number(self.state.shard, local);
         let number = number.ok_or(DecideError::NumbersExhausted)?;
-        self.register_known_groups(queue);
+        self.register_known_groups(queue)?;
         self.effects.push(Effect::CreatePartition { number, queue, name: name.into() });
         self.new_partitions.insert(key, number);
         Ok(number)

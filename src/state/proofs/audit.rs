@@ -41,6 +41,7 @@ struct Cursor {
 pub(super) struct Audit {
     pub(super) partitions: BTreeMap<PartitionNumber, Partition>,
     groups: Vec<QueueId>,
+    gone: BTreeSet<GroupIndex>,
     dead: BTreeSet<(PartitionNumber, GroupIndex, Sequence)>,
     erased: BTreeSet<(PartitionNumber, Sequence)>,
     /// Messages that some group got back from its dead letters.
@@ -96,7 +97,11 @@ impl Audit {
                 assert_eq!(&there[..moved.len()], moved, "moving changed messages");
             }
             Effect::RegisterGroup { group, queue, start, .. } => {
-                self.register(*group, *queue, *start == crate::state::effect::GroupStart::New);
+                self.register(
+                    *group,
+                    *queue,
+                    *start != crate::state::effect::GroupStart::Beginning,
+                );
             }
             Effect::Lease { partition, group, token, until_ms, from, to } => {
                 let lease = Lease { token: *token, until_ms: *until_ms, from: *from, to: *to };
@@ -129,8 +134,12 @@ impl Audit {
                     partition.cursors.clear();
                 }
             }
+            Effect::Seek { group, moves } => self.seek(*group, moves),
+            Effect::DropGroup { group } => self.drop_group(*group),
             Effect::DefineQueue(_)
             | Effect::DefineGroup { .. }
+            | Effect::ForgetGroup { .. }
+            | Effect::Subscribe { .. }
             | Effect::Replayed { .. }
             | Effect::Project { .. }
             | Effect::Maintain(_)
@@ -155,7 +164,7 @@ impl Audit {
         assert_eq!(Some(number), expected, "numbers are not dense");
         let mut partition = Partition { queue, live: true, ..Partition::default() };
         for (group, its) in (0..).zip(&self.groups) {
-            if *its == queue {
+            if *its == queue && !self.gone.contains(&group) {
                 partition.cursors.insert(group, Cursor::default());
             }
         }
@@ -262,6 +271,24 @@ impl Audit {
             }
             Care::SetJob(_) | Care::Trace(_) => panic!("not for this shard"),
         }
+    }
+
+    fn seek(&mut self, group: GroupIndex, moves: &[(PartitionNumber, Sequence)]) {
+        for (number, next) in moves {
+            let partition = self.partition(*number);
+            assert!((partition.base..=partition.messages.len() as u64).contains(next));
+            let settled = (0..*next).collect();
+            *self.cursor(*number, group) = Cursor { settled, ..Cursor::default() };
+        }
+        *self.seen.entry("seek").or_default() += 1;
+    }
+
+    fn drop_group(&mut self, group: GroupIndex) {
+        for partition in self.partitions.values_mut() {
+            partition.cursors.remove(&group);
+        }
+        self.gone.insert(group);
+        *self.seen.entry("drop group").or_default() += 1;
     }
 
     fn bury(&mut self, letter: &DeadLetter) {

@@ -18,7 +18,11 @@ fn text() -> impl Strategy<Value = Box<str>> {
 }
 
 fn start() -> impl Strategy<Value = GroupStart> {
-    prop_oneof![Just(GroupStart::Beginning), Just(GroupStart::New)]
+    prop_oneof![
+        Just(GroupStart::Beginning),
+        Just(GroupStart::New),
+        any::<u64>().prop_map(GroupStart::Time),
+    ]
 }
 
 /// Below and above what is copied into the rope.
@@ -172,6 +176,21 @@ fn queue() -> impl Strategy<Value = Effect> {
     )
 }
 
+fn groups() -> impl Strategy<Value = Effect> {
+    let moves = prop::collection::vec(any::<(u32, u64)>(), 0..4);
+    prop_oneof![
+        (any::<u32>(), moves).prop_map(|(group, moves)| Effect::Seek { group, moves }),
+        any::<u32>().prop_map(|group| Effect::DropGroup { group }),
+        (any::<u32>(), text(), start()).prop_map(|(queue, name, start)| Effect::Subscribe {
+            queue,
+            name,
+            start
+        }),
+        (any::<u32>(), text(), any::<bool>())
+            .prop_map(|(queue, name, keep_start)| Effect::ForgetGroup { queue, name, keep_start }),
+    ]
+}
+
 fn effect() -> impl Strategy<Value = Effect> {
     let fingerprints = prop::collection::vec(any::<u128>(), 0..4);
     let append = (any::<u32>(), any::<u64>(), sub(), batch(), fingerprints);
@@ -232,7 +251,7 @@ fn effect() -> impl Strategy<Value = Effect> {
     ];
     prop_oneof![
         3 => append, 2 => relocate, 1 => create, 1 => register, 1 => define, 2 => lease,
-        1 => extend, 3 => settle, 1 => trim, 1 => gone, 2 => dead(), 1 => queue(),
+        1 => extend, 3 => settle, 1 => trim, 1 => gone, 2 => groups(), 2 => dead(), 1 => queue(),
         2 => care(),
     ]
 }

@@ -12,7 +12,7 @@ use crate::state::effect::{
 };
 use crate::state::kv::Scan;
 use crate::state::ledger::First;
-use crate::state::model::Lease;
+use crate::state::model::{Lease, Standing};
 use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
 use crate::state::{Bodies, ShardState, codec};
 
@@ -79,9 +79,20 @@ pub(super) fn messages(desk: &Desk, tape: &Tape, number: PartitionNumber) -> Vec
         }
     }
     messages.retain(|message| message.seq >= base);
+    check_times(desk, number, &messages);
     let seqs: Vec<u64> = messages.iter().map(|message| message.seq).collect();
     assert_eq!(seqs, (base..next).collect::<Vec<u64>>(), "partition {number} is not dense");
     messages
+}
+
+/// The first message of a time is found, whether it is the time of a message or lies beside it.
+fn check_times(desk: &Desk, number: PartitionNumber, messages: &[Message]) {
+    let end = desk.state.partition(number).unwrap().next_seq;
+    for time_ms in messages.iter().flat_map(|it| [it.time_ms, it.time_ms + 1]).chain([0]) {
+        let expected = messages.iter().find(|it| it.time_ms >= time_ms).map_or(end, |it| it.seq);
+        let found = desk.state.first_since(&desk.kv, number, time_ms).unwrap();
+        assert_eq!(found, expected, "the first of {time_ms} in partition {number}");
+    }
 }
 
 /// The picture of a desk; its indexes are checked on the way.
@@ -171,10 +182,23 @@ fn check_letters(desk: &Desk) {
 pub(super) fn check_indexes(state: &ShardState) {
     let mut ready: BTreeMap<GroupIndex, BTreeSet<u32>> = BTreeMap::new();
     let (mut timers, mut holders) = (BTreeSet::new(), BTreeSet::new());
+    let mut standings: BTreeMap<GroupIndex, Standing> = BTreeMap::new();
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     for (local, partition) in (0..).zip(&state.partitions) {
+        let at_end = partition.cursors.iter().filter(|it| it.next == partition.next_seq).count();
+        assert_eq!(partition.at_end as usize, at_end, "local {local}, cursors at the end");
+        if partition.live {
+            *ends.entry(partition.queue).or_default() += partition.next_seq;
+        }
         for cursor in &partition.cursors {
             let has_work = cursor.lease.is_none() && cursor.next < partition.next_seq;
             assert_eq!(cursor.ready, has_work, "local {local}, group {}", cursor.group);
+            let standing = standings.entry(cursor.group).or_default();
+            let open = cursor.progress().open_ranges(0, partition.next_seq);
+            let open: u64 = open.iter().map(|(from, to)| to - from).sum();
+            standing.settled += partition.next_seq - open;
+            standing.open_partitions += u64::from(open > 0);
+            standing.leased += u64::from(cursor.lease.is_some());
             if has_work {
                 ready.entry(cursor.group).or_default().insert(local);
             }
@@ -194,6 +218,12 @@ pub(super) fn check_indexes(state: &ShardState) {
     for (index, group) in (0..).zip(&state.groups) {
         let expected = ready.remove(&index).unwrap_or_default();
         assert_eq!(group.ready_count, expected.len(), "count of group {index}");
+        let standing = standings.remove(&index).unwrap_or_default();
+        assert_eq!(group.standing, standing, "standing of group {index}");
+        if group.live {
+            let end = ends.get(&group.queue).copied().unwrap_or(0);
+            assert_eq!(state.behind(group), end - standing.settled);
+        }
         let listed: BTreeSet<u32> = group.ready.iter().copied().collect();
         assert!(expected.is_subset(&listed), "{expected:?} is not in the list {listed:?}");
         let bound = 2 * group.ready_count + 64;

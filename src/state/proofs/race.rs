@@ -66,6 +66,7 @@ impl Promises {
                 let consumed = self.consumed.entry((held.partition, held.group)).or_default();
                 consumed.done.extend(item.first..=item.last);
             }
+            Answer::Restarted(group) => self.consumed.retain(|(_, its), _| its != group),
             _ => {}
         }
     }

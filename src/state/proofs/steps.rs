@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use crate::base::place::QueueId;
 use crate::state::draft::ack::Verdict;
+use crate::state::draft::group::SeekTo;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
 
@@ -47,6 +48,16 @@ pub(super) enum Step {
         slot: usize,
         start: GroupStart,
     },
+    Seek {
+        slot: usize,
+        group: usize,
+        partition: Option<u8>,
+        to: SeekTo,
+    },
+    DropGroup {
+        slot: usize,
+        group: usize,
+    },
     Relocate {
         pick: usize,
         most: usize,
@@ -85,7 +96,9 @@ impl Step {
             | Self::Redrive { .. }
             | Self::Erase { .. }
             | Self::Entomb { .. }
-            | Self::Clear { .. } => 1,
+            | Self::Clear { .. }
+            | Self::Seek { .. }
+            | Self::DropGroup { .. } => 1,
             Self::Register { .. } | Self::Drop { .. } => 2,
             Self::Retain { .. } | Self::Relocate { .. } | Self::Rebury { .. } => 3,
             Self::Push { .. } => 4,
@@ -166,8 +179,29 @@ fn ack() -> impl Strategy<Value = Step> {
     )
 }
 
+/// From before the world began to some time after most worlds end.
+fn time_ms() -> impl Strategy<Value = u64> {
+    990_000..1_200_000_u64
+}
+
+fn seek() -> impl Strategy<Value = Step> {
+    let to =
+        prop_oneof![Just(SeekTo::Beginning), Just(SeekTo::End), time_ms().prop_map(SeekTo::Time),];
+    let partition = prop_oneof![1 => Just(None), 1 => (0..4_u8).prop_map(Some)];
+    (0..2_usize, 0..3_usize, partition, to).prop_map(|(slot, group, partition, to)| Step::Seek {
+        slot,
+        group,
+        partition,
+        to,
+    })
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let start = prop_oneof![Just(GroupStart::Beginning), Just(GroupStart::New)];
+    let start = prop_oneof![
+        Just(GroupStart::Beginning),
+        Just(GroupStart::New),
+        time_ms().prop_map(GroupStart::Time),
+    ];
     prop_oneof![
         8 => push(),
         8 => pop(),
@@ -177,6 +211,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => (0..4_usize).prop_map(|most| Step::Lapse { most }),
         1 => (0..2_usize).prop_map(|slot| Step::Retain { slot }),
         1 => (0..2_usize, start).prop_map(|(slot, start)| Step::Register { slot, start }),
+        2 => seek(),
+        1 => (0..2_usize, 0..3_usize)
+            .prop_map(|(slot, group)| Step::DropGroup { slot, group }),
         1 => (any::<usize>(), 1..4_usize)
             .prop_map(|(pick, most)| Step::Relocate { pick, most }),
         1 => any::<usize>().prop_map(|pick| Step::Rebury { pick }),

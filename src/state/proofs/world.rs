@@ -207,6 +207,8 @@ pub(super) enum Answer {
         result: Result<Acked, AckRefusal>,
     },
     Extended(Option<u64>),
+    /// A group went elsewhere, or is gone: what it had done it may get again.
+    Restarted(&'static str),
     Nothing,
 }
 
@@ -373,6 +375,23 @@ impl World {
                 let until_ms = draft.now_ms() + more_ms;
                 Answer::Extended(draft.extend(held.token, until_ms))
             }
+            Step::Seek { slot, group, partition, to } => {
+                let (queue, group) = (self.queues[*slot], GROUPS[*group]);
+                let Some(index) = desk.state.group(queue, group) else { return Answer::Nothing };
+                let number = partition.map(|it| {
+                    let name = format!("p{it}");
+                    desk.state.find(queue, &name, key().place(queue, &name))
+                });
+                if number == Some(None) {
+                    return Answer::Nothing;
+                }
+                draft.seek(queue, index, number.flatten(), *to).unwrap();
+                Answer::Restarted(group)
+            }
+            Step::DropGroup { slot, group } => {
+                draft.drop_group(self.queues[*slot], GROUPS[*group]);
+                Answer::Restarted(GROUPS[*group])
+            }
             other => {
                 self.upkeep(desk, draft, other);
                 Answer::Nothing
@@ -384,7 +403,9 @@ impl World {
         match step {
             Step::Lapse { most } => drop(draft.lapse(*most)),
             Step::Retain { slot } => drop(draft.retain(self.queues[*slot]).unwrap()),
-            Step::Register { slot, start } => draft.register(self.queues[*slot], GROUPS[2], *start),
+            Step::Register { slot, start } => {
+                draft.register(self.queues[*slot], GROUPS[2], *start).unwrap();
+            }
             Step::Relocate { pick, most } => {
                 let (desk, kv) = (&desk.state, &desk.kv);
                 let numbers: Vec<_> = desk.partition_numbers().collect();

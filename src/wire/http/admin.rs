@@ -121,7 +121,7 @@ async fn describe(State(api): Door) -> Answer {
     bytes(StatusCode::OK, "application/json", api.description.clone())
 }
 
-fn undecodable(rejection: &PathRejection) -> Answer {
+pub(super) fn undecodable(rejection: &PathRejection) -> Answer {
     Failure::malformed(rejection.to_string()).answer()
 }
 

@@ -2,8 +2,8 @@
 //!
 //! In: `namespace` and `task` from the query, and everything that a pop knows. Out: what the first
 //! of their queues with work hands out, in the shape of any pop. Queues take turns at being first.
-//! A consumer that waits looks again and again, at first often and then every half second: no queue
-//! can be parked on that is not there yet. Called by `route`.
+//! A consumer that waits is told by the lane of work in any of them, those included that come later, and
+//! looks again. Called by `route`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,10 +16,6 @@ use crate::wire::http::Api;
 use crate::wire::http::pop::{hand_out, order};
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
-
-/// Between two looks: at first, and at most.
-const PAUSE_FIRST: Duration = Duration::from_millis(25);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Whose queue was first the last time.
 #[derive(Debug, Default)]
@@ -35,8 +31,10 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
     let strict = api.dialect.is_strict();
     let asked = order(&api.config, strict, QueueName::default(), None, &query)?;
     let until_us = api.rooms.clock.monotonic_us() + asked.wait_ms.saturating_mul(1000);
-    let mut pause = PAUSE_FIRST;
     loop {
+        // Before the look, so that what comes after it is heard of.
+        let told =
+            (asked.wait_ms > 0).then(|| api.rooms.delivery.watch(namespace, task, &asked.group));
         for queue in fitting(api, namespace, task)? {
             let once = PopOrder { queue, wait_ms: 0, ..asked.clone() };
             if let Some(answer) = hand_out(api, once).await? {
@@ -44,14 +42,17 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
             }
         }
         let left_us = until_us.saturating_sub(api.rooms.clock.monotonic_us());
-        if left_us == 0 {
-            return Ok(empty());
-        }
+        let Some(told) = told.filter(|_| left_us > 0) else { return Ok(empty()) };
         tokio::select! {
-            () = sleep(pause.min(Duration::from_micros(left_us))) => {}
+            told = told => {
+                if told.is_err() {
+                    // The engine stops.
+                    return Ok(empty());
+                }
+            }
+            () = sleep(Duration::from_micros(left_us)) => return Ok(empty()),
             () = api.stopping() => return Ok(empty()),
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
 //! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
-//! | `queues`, `options` | queues and their settings |
+//! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
 //! | `resources`, `status_page`, `analytics`, `sampler` | figures, now and over time |
 //! | `health`, `metrics`, `system` | how the server is |
@@ -31,6 +31,7 @@ mod cors;
 mod dead;
 mod dialect;
 mod discover;
+mod groups;
 mod health;
 mod ids;
 mod jobs;

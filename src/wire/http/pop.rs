@@ -14,6 +14,7 @@ use crate::shard::command::CommandError;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
+use crate::wire::http::ids::parse_time;
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
 use crate::wire::http::{Api, Config, pop_answer};
@@ -110,10 +111,15 @@ fn start(
         None => {}
         Some("now") => return Ok(GroupStart::New),
         // A start that silently were another one would lose or repeat messages.
-        Some(_) => return Err(Failure::value("subscriptionFrom can only be now")),
+        Some(text) => {
+            let time_ms = parse_time(text).ok_or_else(|| {
+                Failure::value("subscriptionFrom must be now or a time in ISO 8601")
+            })?;
+            return Ok(GroupStart::Time(time_ms));
+        }
     }
     match query.get("subscriptionMode") {
-        Some("new" | "new-only") => Ok(GroupStart::New),
+        Some("new" | "new-only" | "now") => Ok(GroupStart::New),
         Some("all" | "from_beginning") => Ok(GroupStart::Beginning),
         Some(_) if strict => {
             Err(Failure::new(Code::BadValue, "subscriptionMode must be all or new"))
@@ -160,8 +166,10 @@ mod tests {
         assert_eq!(start("consumerGroup=g&subscriptionFrom=now"), Ok(GroupStart::New));
         assert_eq!(start("consumerGroup=g"), Ok(GroupStart::Beginning));
         assert_eq!(start("subscriptionMode=new"), Ok(GroupStart::Beginning), "queue mode");
-        assert!(start("consumerGroup=g&subscriptionFrom=2026-01-01T00:00:00Z").is_err());
-        assert!(start("consumerGroup=g&subscriptionFrom=yesterday").is_err());
+        let at = start("consumerGroup=g&subscriptionFrom=2026-01-01T00:00:00Z");
+        assert_eq!(at, Ok(GroupStart::Time(1_767_225_600_000)));
+        let refused = start("consumerGroup=g&subscriptionFrom=yesterday").unwrap_err();
+        assert!(refused.message().starts_with("subscriptionFrom"), "{refused:?}");
     }
 
     #[test]

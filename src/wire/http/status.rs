@@ -202,7 +202,8 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::PartitionNotFound
         | Code::QueueDeleted
         | Code::LeaseNotFound
-        | Code::MessageNotFound => StatusCode::NOT_FOUND,
+        | Code::MessageNotFound
+        | Code::GroupNotFound => StatusCode::NOT_FOUND,
         Code::LeaseExpired | Code::EncryptionKeyMissing | Code::SubscriptionConflict => {
             StatusCode::CONFLICT
         }

@@ -1,7 +1,7 @@
 //! The table of routes: method, path, who may, and what it is called. Nothing is served without a
 //! row here.
 //!
-//! In: the rows of `route` (the message path) and of `admin` (all others). Out: the router, which is
+//! In: the rows of `route` (the message path), of `groups` and of `admin` (all others). Out: the router, which is
 //! made from the rows and from nothing else; the rules by which a request is let in before any of
 //! its body is read; the labels that `openapi` writes down. A row is made by the function named
 //! after its method, so that what is served and what is said of it cannot differ. Called by
@@ -17,7 +17,8 @@ use hyper::Method;
 
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::{
-    Api, admin, analytics, dead, jobs, messages, resources, route, status_page, system, traces,
+    Api, admin, analytics, dead, groups, jobs, messages, resources, route, status_page, system,
+    traces,
 };
 
 /// Levels, as rows write them.
@@ -119,6 +120,7 @@ pub(super) fn rows() -> Vec<Row> {
     for theme in themes.into_iter().chain([status_page::rows, analytics::rows, system::rows]) {
         rows.extend(theme());
     }
+    rows.extend(groups::rows::rows());
     rows
 }
 

@@ -353,10 +353,7 @@ impl Connection {
             }
             Request::Pop(pop) => {
                 let delivery = &self.rooms.delivery;
-                let asked = self.consumption.pop(delivery, &self.config, request_id, pop);
-                if let Err(failure) = asked {
-                    self.fail(request_id, failure);
-                }
+                self.consumption.pop(delivery, &self.config, request_id, pop);
                 Step::Continue
             }
             Request::Ack(ack) => {

@@ -54,17 +54,10 @@ impl Consumption {
         self.asked
     }
 
-    pub(super) fn pop(
-        &mut self,
-        delivery: &Delivery,
-        config: &Config,
-        request_id: u64,
-        pop: Pop,
-    ) -> Result<(), Failure> {
-        let order = order(config, pop)?;
+    pub(super) fn pop(&mut self, delivery: &Delivery, config: &Config, request_id: u64, pop: Pop) {
+        let order = order(config, pop);
         self.asked += 1;
         delivery.begin_pop(order, ReplyTo::post(&self.popped, request_id));
-        Ok(())
     }
 
     pub(super) fn ack(&mut self, delivery: &Delivery, request_id: u64, ack: Ack) {
@@ -114,18 +107,17 @@ impl Drop for Consumption {
     }
 }
 
-fn order(config: &Config, pop: Pop) -> Result<PopOrder, Failure> {
+fn order(config: &Config, pop: Pop) -> PopOrder {
     let start = match pop.start {
+        // Consumers that share a queue always share all of it.
+        _ if pop.group.is_queue_mode() => GroupStart::Beginning,
         SubscriptionStart::Default if config.start_new => GroupStart::New,
         SubscriptionStart::Default | SubscriptionStart::Beginning => GroupStart::Beginning,
         SubscriptionStart::New => GroupStart::New,
-        SubscriptionStart::Time(_) => {
-            let failure = Failure::new(Code::BadValue, "starting at a time is not supported");
-            return Err(failure.blaming("start", 0));
-        }
+        SubscriptionStart::Time(time_ms) => GroupStart::Time(u64::try_from(time_ms).unwrap_or(0)),
     };
     let bytes = if pop.bytes_max == 0 { config.pop_bytes_max } else { u64::from(pop.bytes_max) };
-    Ok(PopOrder {
+    PopOrder {
         queue: pop.queue,
         partition: pop.partition,
         group: pop.group,
@@ -139,7 +131,7 @@ fn order(config: &Config, pop: Pop) -> Result<PopOrder, Failure> {
         wait_ms: u64::from(pop.wait_ms),
         lease_ms: u64::from(pop.lease_ms),
         auto_ack: pop.auto_ack,
-    })
+    }
 }
 
 /// The frame that answers a pop, in parts that share the batches' memory.

@@ -11,7 +11,7 @@ use onrush_protocol::response::{
 use onrush_protocol::text::ShortText;
 
 use crate::shard::command::Asked;
-use crate::wire::tcp::failure;
+use crate::wire::tcp::{failure, groups};
 use crate::wire::{Rooms, codes};
 
 /// Carries out one request and encodes its answer.
@@ -22,6 +22,11 @@ pub(super) async fn dispatch(rooms: Arc<Rooms>, request_id: u64, request: Reques
         Request::Configure(configure) => define(&rooms, configure).await,
         Request::DeleteQueue(delete) => remove(&rooms, delete).await,
         Request::Stats(_) => Ok(stats(&rooms)),
+        Request::Seek(seek) => groups::seek(&rooms, seek).await,
+        Request::DeleteGroup(delete) => groups::delete(&rooms, delete).await,
+        Request::Subscribe(subscribe) => groups::subscribe(&rooms, subscribe).await,
+        Request::ListGroups(list) => groups::list(&rooms, list).await,
+        Request::GroupLag(lag) => groups::lag(&rooms, lag).await,
         Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
         Request::Push(_) | Request::Pop(_) | Request::Ack(_) => {
             Err(Failure::new(Code::Internal, "a request came the wrong way"))

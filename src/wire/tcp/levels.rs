@@ -24,11 +24,17 @@ pub(super) fn check(auth: &Auth, caller: &Caller, opcode: u8) -> Result<(), Deni
 
 fn level(opcode: Opcode) -> Level {
     match opcode {
-        Opcode::Ping | Opcode::Stats => Level::AtLeast(Role::ReadOnly),
-        Opcode::Push | Opcode::Pop | Opcode::Ack | Opcode::Extend | Opcode::Configure => {
-            Level::AtLeast(Role::ReadWrite)
+        Opcode::Ping | Opcode::Stats | Opcode::ListGroups | Opcode::GroupLag => {
+            Level::AtLeast(Role::ReadOnly)
         }
-        Opcode::DeleteQueue => Level::AtLeast(Role::Admin),
+        Opcode::Push
+        | Opcode::Pop
+        | Opcode::Ack
+        | Opcode::Extend
+        | Opcode::Configure
+        | Opcode::Seek
+        | Opcode::Subscribe => Level::AtLeast(Role::ReadWrite),
+        Opcode::DeleteQueue | Opcode::DeleteGroup => Level::AtLeast(Role::Admin),
         // A second hello and answers are refused for what they are.
         Opcode::Hello
         | Opcode::Welcome
@@ -40,6 +46,11 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Configured
         | Opcode::Deleted
         | Opcode::StatsAnswer
+        | Opcode::Sought
+        | Opcode::GroupDeleted
+        | Opcode::Groups
+        | Opcode::GroupPartitions
+        | Opcode::Subscribed
         | Opcode::Failure => Level::Public,
     }
 }

@@ -10,6 +10,7 @@ mod consumption;
 mod dispatch;
 mod failure;
 mod greeting;
+mod groups;
 mod levels;
 pub mod listen;
 mod outbox;

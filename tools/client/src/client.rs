@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use onrush_protocol::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_MAX, RECORDS_MAX};
 use onrush_protocol::request::{DeleteQueue, Extend, Ping, Stats};
+use onrush_protocol::response::GroupStanding;
 use onrush_protocol::{BatchLimits, LeaseToken, Outcome, Request, Response};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::buffer::{self, FlushReport};
 use crate::builder::ClientBuilder;
 use crate::connection::{Connection, mismatch};
 use crate::error::Error;
+use crate::group::{self, Group};
 use crate::queue::Queue;
 use crate::session::Session;
 
@@ -84,6 +86,21 @@ impl Client {
     #[must_use]
     pub fn queue(&self, name: &str) -> Queue {
         Queue::new(self.clone(), name)
+    }
+
+    /// A consumer group by name. Nothing is sent, and a name that no group may have is reported by
+    /// whatever is done with it.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Group {
+        Group::new(self.clone(), name)
+    }
+
+    /// How all consumer groups stand in all queues, by queue and name.
+    ///
+    /// # Errors
+    /// As every request: [`Error`] after the last retry.
+    pub async fn groups(&self) -> Result<Vec<GroupStanding>, Error> {
+        group::standings(self).await
     }
 
     /// Asks the server whether it is there, and how long that took.

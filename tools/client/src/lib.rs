@@ -49,6 +49,7 @@
 //! | `message`, `push` | messages in: batches, splitting, receipts |
 //! | `pop`, `received` | messages out |
 //! | `ack` | which ranges say it all |
+//! | `group` | where consumer groups stand and are sent |
 //! | `consume` | the loop that pops, handles and acknowledges |
 //! | `buffer` | collecting messages before they are pushed |
 //! | `session` | which connection is used, and who dials |
@@ -65,6 +66,7 @@ mod client;
 mod connection;
 mod consume;
 mod error;
+mod group;
 mod message;
 mod pop;
 mod push;
@@ -83,6 +85,7 @@ pub use connection::tls::Roots;
 pub use connection::{ConnectOptions, Connection};
 pub use consume::{Consume, ConsumeReport, Consumer, Each, Handler, InBatches, StopHandle};
 pub use error::{Error, Refusal};
+pub use group::{Group, KeepStart, QueueGroup};
 pub use message::Message;
 pub use pop::Pop;
 pub use push::{MessageReceipt, MessageStatus, Push, PushResult};
@@ -90,6 +93,7 @@ pub use queue::{BoxFuture, Config, Queue};
 pub use received::{Popped, ReceivedMessage};
 
 pub use onrush_protocol::request::{AckOutcome, SubscriptionStart};
+pub use onrush_protocol::response::{GroupStanding, PartitionStanding};
 pub use onrush_protocol::{
     Code, GroupName, LeaseToken, MessageId, NO_LEASE, Outcome, PartitionName, Qos, QueueName,
     QueueOptions,

@@ -248,5 +248,7 @@ fn respond(shared: &Shared, request: Request) -> Response {
             entries: vec![StatsEntry { name: ShortText::lossy("messages"), value: store.count() }],
         }),
         Request::Pop(_) => Response::Failure(Failure::new(Code::Internal, "handled before")),
+        // What the client asks of a real server only.
+        _ => Response::Failure(Failure::new(Code::UnknownOpcode, "not known here")),
     }
 }
