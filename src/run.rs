@@ -102,3 +102,24 @@ fn log_to_stderr(settings: &Settings, is_terminal: bool) -> WorkerGuard {
     let _ = if as_text { logs.with_ansi(is_terminal).try_init() } else { logs.json().try_init() };
     guard
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::SeededRandom;
+    use crate::wire::auth::tokens::Tokens;
+
+    #[test]
+    fn a_new_token_is_known_by_the_line_that_is_printed_with_it() {
+        let printed = new_token("ci", "admin", &SeededRandom::new(1)).unwrap();
+        let said = |word: &str| {
+            let line = printed.lines().find_map(|line| line.strip_prefix(word));
+            line.unwrap().trim().to_owned()
+        };
+        let tokens = Tokens::parse(&said("line:")).unwrap();
+        assert_eq!(tokens.find(said("token:").as_bytes()).unwrap().role, Role::Admin);
+        for (name, role) in [("", "admin"), ("a:b", "admin"), ("a,b", "admin"), ("ci", "root")] {
+            assert!(new_token(name, role, &SeededRandom::new(1)).is_err(), "{name} {role}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use onrush::config::{JwtAlgorithm, Secret, Settings};
+use onrush_client::{Client, Code, Message};
 use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -256,6 +257,50 @@ async fn a_server_that_could_check_no_token_does_not_start() {
     settings.auth.jwt_enabled = true;
     let error = onrush::server::Server::start(&settings).await.err().unwrap().to_string();
     assert!(error.contains("auth.jwt_secret"), "{error}");
+}
+
+#[tokio::test]
+async fn who_pushed_is_known_after_the_failover_log_too() {
+    let world = world(|_| {}).await;
+    let ada = bearer(&hs256(&claims(json!({}))));
+    let mut wire = world.connect().await;
+    let mut hold = async |enabled: bool| {
+        let (path, body) =
+            ("/api/v1/system/maintenance", json!({ "enabled": enabled }).to_string());
+        assert_eq!(wire.ask_with("POST", path, &ada, &body).await.status, 200);
+    };
+    hold(true).await;
+    let body = json!({ "items": [{ "queue": "q", "payload": 1 }] }).to_string();
+    let mut other = world.connect().await;
+    let pushed = other.ask_with("POST", "/api/v1/push", &ada, &body).await;
+    assert_eq!(pushed.json()["messages"][0]["status"], "buffered", "{pushed:?}");
+    hold(false).await;
+    let path = "/api/v1/pop/queue/q?wait=true&timeout=60000";
+    let popped = other.ask_with("GET", path, &ada, "").await.json();
+    assert_eq!(popped["messages"][0]["producerSub"], "ada", "{popped}");
+}
+
+#[tokio::test]
+async fn who_pushed_over_the_binary_protocol_is_known_and_a_connection_ends_with_its_token() {
+    let world = world(|settings| settings.auth.jwt_clock_skew_s = 0).await;
+    let addr = world.server.tcp_addr().to_string();
+    let token = hs256(&claims(json!({ "sub": "tcp", "exp": now_s() + 4 })));
+    let client = Client::builder().addr(&addr).token(&token).retries(0).connect().await.unwrap();
+    client.queue("q").push([Message::json(&json!(1))]).await.unwrap();
+    let ada = bearer(&hs256(&claims(json!({}))));
+    let mut wire = world.connect().await;
+    let popped = wire.ask_with("GET", "/api/v1/pop/queue/q", &ada, "").await.json();
+    assert_eq!(popped["messages"][0]["producerSub"], "tcp", "{popped}");
+    for _ in 0..600 {
+        match client.ping().await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => {
+                assert_eq!(error.code(), Some(Code::Unauthenticated), "{error:?}");
+                return;
+            }
+        }
+    }
+    panic!("the connection outlived its token");
 }
 
 #[tokio::test]

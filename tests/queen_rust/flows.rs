@@ -9,6 +9,7 @@
 )]
 
 mod missing;
+mod tokens;
 mod world;
 
 use std::sync::{Arc, Mutex};

@@ -149,7 +149,7 @@ async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
         (Ok(caller), Some(hot)) => {
             take(api, head, hot, incoming, caller.and_then(|it| it.sub)).await
         }
-        (Ok(_), None) => forward(doors, api, head, incoming).await,
+        (Ok(caller), None) => forward(doors, api, head, incoming, caller).await,
     };
     answered.unwrap_or_else(|failure| failure.answer())
 }
@@ -240,17 +240,22 @@ async fn take(
     }
 }
 
-/// Hands a request to the router, its body read.
+/// Hands a request to the router, its body read. A route that stores messages finds who sends them
+/// among the request's extensions, where that is known.
 async fn forward(
     doors: &Doors,
     api: &Arc<Api>,
     head: &Parts,
     incoming: Incoming,
+    caller: Option<Caller>,
 ) -> Result<Answer, Failure> {
     let body = read(api, head, incoming).await?;
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
     match doors.router.clone().oneshot(request).await {
         Ok(answer) => Ok(answer),
         Err(never) => match never {},
