@@ -42,7 +42,7 @@ impl Cors {
     }
 
     /// Whether any origin is allowed.
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         !self.origins.is_empty()
     }
 

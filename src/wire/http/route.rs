@@ -129,6 +129,9 @@ impl Doors {
 pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer {
     let (head, incoming) = request.into_parts();
     let cors = &doors.root.config.cors;
+    if !cors.is_on() {
+        return answer(doors, &head, incoming).await;
+    }
     if let Some(answer) = cors.preflight(&head) {
         return answer;
     }
