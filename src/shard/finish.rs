@@ -23,6 +23,9 @@ impl Lane {
     /// entries were applied already, by following.
     pub(super) fn finish(&mut self, work: Work, plan: Plan, positions: &[u64]) {
         let catalog = self.replica.count().catalog();
+        if !work.retention.is_empty() {
+            self.telemetry.retained.add(self.let_go(&plan));
+        }
         for (((shard, entry), proposal), position) in
             plan.entries.iter().zip(&plan.proposals).zip(positions)
         {
@@ -42,6 +45,22 @@ impl Lane {
             self.answer(command, outcome);
         }
         self.wake_parked(plan.entries.iter().map(|(shard, entry)| (*shard, entry)));
+    }
+
+    /// How many messages a plan lets go of that are still there.
+    fn let_go(&self, plan: &Plan) -> u64 {
+        let effects = plan
+            .entries
+            .iter()
+            .flat_map(|(shard, entry)| entry.effects.iter().map(move |effect| (*shard, effect)));
+        let gone = effects.filter_map(|(shard, effect)| match effect {
+            Effect::Trim { partition, base_seq } => {
+                let state = self.replica.shards.get(usize::from(shard))?;
+                Some(base_seq.saturating_sub(state.partition(*partition)?.base_seq))
+            }
+            _ => None,
+        });
+        gone.sum()
     }
 
     fn keep_hot(&mut self, shard: ShardId, entry: &Entry, position: u64) {
@@ -316,8 +335,9 @@ impl Lane {
         for command in work.commands.extract_if(.., is_own).collect::<Vec<_>>() {
             match command {
                 Command::Look(question) => {
-                    let (replica, kv, now_ms) = (&self.replica, &*self.kv, self.now_ms());
-                    question.answer(&View { replica, kv, now_ms });
+                    let (replica, kv, parked) = (&self.replica, &*self.kv, &self.parked);
+                    let now_ms = self.now_ms();
+                    question.answer(&View { replica, kv, parked, now_ms });
                 }
                 Command::Find(find) => {
                     let found =

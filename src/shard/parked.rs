@@ -53,6 +53,12 @@ impl Parked {
         self.lines.is_empty()
     }
 
+    /// How many wait, by queue.
+    pub fn counts(&self) -> impl Iterator<Item = (&QueueName, usize)> {
+        let lines = self.lines.iter();
+        lines.map(|(queue, groups)| (queue, groups.values().map(VecDeque::len).sum()))
+    }
+
     /// The groups of a queue that have somebody waiting.
     pub fn groups(&self, queue: &QueueName) -> Vec<GroupName> {
         let groups = self.lines.get(queue).into_iter().flat_map(HashMap::keys);

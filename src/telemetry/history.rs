@@ -30,6 +30,7 @@ pub struct Snapshot {
     pub ack_failed: u64,
     pub dead: u64,
     pub errors: u64,
+    pub retained: u64,
     pub commits: u64,
     pub user_us: u64,
     pub system_us: u64,
@@ -54,6 +55,7 @@ pub struct QueueSnapshot {
     pub dead: u64,
     /// Of the moment.
     pub partitions: u64,
+    pub parked: u64,
     pub lag_ms: u64,
 }
 
@@ -94,6 +96,7 @@ impl Counted for Snapshot {
             ack_failed: more(|it| it.ack_failed),
             dead: more(|it| it.dead),
             errors: more(|it| it.errors),
+            retained: more(|it| it.retained),
             commits: more(|it| it.commits),
             user_us: more(|it| it.user_us),
             system_us: more(|it| it.system_us),

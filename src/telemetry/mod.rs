@@ -78,6 +78,8 @@ pub struct Telemetry {
     pub acked: Counter,
     /// Became dead letters.
     pub dead: Counter,
+    /// Let go by retention.
+    pub retained: Counter,
     /// Leases that ran out.
     pub lapsed: Counter,
     /// Appends to the log, each a group commit.

@@ -30,6 +30,8 @@ impl ServerProcess {
             .arg("--data-dir")
             .arg(folder.join("data"))
             .args(["--log-level", "warn"])
+            // A word for tests, which a server would refuse.
+            .env_remove("ONRUSH_TEST_STORE")
             .args(settings.iter().flat_map(|setting| ["--set", *setting]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

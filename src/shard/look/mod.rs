@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::shard::Engine;
 use crate::shard::command::{Command, CommandError};
+use crate::shard::parked::Parked;
 use crate::shard::replica::Replica;
 use crate::state::kv::Kv;
 
@@ -24,6 +25,8 @@ pub struct View<'a> {
     pub replica: &'a Replica,
     /// Rows.
     pub kv: &'a dyn Kv,
+    /// Consumers that wait.
+    pub parked: &'a Parked,
     /// Unix milliseconds.
     pub now_ms: u64,
 }

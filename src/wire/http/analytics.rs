@@ -220,7 +220,7 @@ async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
                     "popPerSecond": per_second(counted.consumed, seconds),
                     "ackPerSecond": per_second(counted.consumed, seconds),
                     "emptyPerSecond": 0,
-                    "parkedCount": 0,
+                    "parkedCount": counted.parked,
                 })
             };
             buckets.into_iter().map(point)
@@ -234,9 +234,20 @@ async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 }
 
 async fn parked(State(api): Door, RawQuery(query): RawQuery) -> Answer {
-    cut(&api, query, |_, cut| {
+    cut(&api, query, |query, cut| {
+        let of_queue = |(name, buckets): (Box<str>, Vec<Bucket<QueueSnapshot>>)| {
+            let point = move |bucket: Bucket<QueueSnapshot>| {
+                value!({
+                    "bucket": millis_text(bucket.start_ms), "queueName": name,
+                    "hostname": hostname(), "workerId": 0, "parkedCount": bucket.counted.parked,
+                })
+            };
+            buckets.into_iter().map(point)
+        };
+        let series: Vec<Value> =
+            of_queues(&api, query, cut).into_iter().flat_map(of_queue).collect();
         value!({
-            "timeRange": cut.json(), "bucketMinutes": cut.minutes(), "series": [],
+            "timeRange": cut.json(), "bucketMinutes": cut.minutes(), "series": series,
             "replicas": [{ "hostname": hostname(), "workerId": 0 }],
         })
     })
@@ -244,12 +255,32 @@ async fn parked(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 
 async fn retention(State(api): Door, RawQuery(query): RawQuery) -> Answer {
     cut(&api, query, |_, cut| {
+        let buckets = cut.buckets(&api);
+        // Which rule let a message go is not told apart.
+        let figures = |gone: u64, times: u64| {
+            value!({
+                "retentionMsgs": gone, "completedRetentionMsgs": 0, "evictionMsgs": 0,
+                "totalMsgs": gone, "eventCount": times,
+            })
+        };
+        let gone: Vec<(u64, u64)> = buckets
+            .iter()
+            .rev()
+            .map(|it| (it.start_ms, it.counted.retained))
+            .filter(|(_, gone)| *gone > 0)
+            .collect();
+        let point = |(start_ms, gone): &(u64, u64)| {
+            let mut point = figures(*gone, 1);
+            if let Value::Object(fields) = &mut point {
+                fields.insert("bucket".to_owned(), value!(millis_text(*start_ms)));
+            }
+            point
+        };
+        let all = gone.iter().map(|(_, gone)| gone).sum();
         value!({
-            "timeRange": cut.json(), "bucketMinutes": cut.minutes(), "series": [],
-            "totals": {
-                "retentionMsgs": 0, "completedRetentionMsgs": 0, "evictionMsgs": 0,
-                "totalMsgs": 0, "eventCount": 0,
-            },
+            "timeRange": cut.json(), "bucketMinutes": cut.minutes(),
+            "series": gone.iter().map(point).collect::<Vec<Value>>(),
+            "totals": figures(all, gone.len() as u64),
         })
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Started by `listen`, ends when the server stops. Looks at the shards one by one, between commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +46,19 @@ pub(super) async fn sample(api: &Api) {
     all.pending = sum.pending + sum.processing;
     all.lag_max_ms = lags.iter().copied().max().unwrap_or(0);
     all.lag_avg_ms = lags.iter().sum::<u64>() / (lags.len() as u64).max(1);
+    let parked = api.rooms.engine.look(|view| {
+        let counts = view.parked.counts();
+        counts.map(|(name, count)| (name.to_string(), count as u64)).collect::<BTreeMap<_, _>>()
+    });
+    let parked = parked.await.unwrap_or_default();
     let by_queue = queues.iter().zip(lags).map(|((queue, figures), lag_ms)| {
         let counts = figures.counts();
         let open = counts.pending + counts.processing;
         let consumed = if figures.groups.is_empty() { 0 } else { figures.pushed - open };
         let (pushed, dead, partitions) = (figures.pushed, counts.dead, figures.partitions);
+        let parked = parked.get(&*queue.name).copied().unwrap_or(0);
         let snapshot =
-            QueueSnapshot { time_ms: now_ms, pushed, consumed, dead, partitions, lag_ms };
+            QueueSnapshot { time_ms: now_ms, pushed, consumed, dead, partitions, parked, lag_ms };
         (queue.name.clone(), snapshot)
     });
     api.history.take(all, by_queue.collect());
@@ -72,6 +79,7 @@ pub(super) fn counted(api: &Api, now_ms: u64) -> Snapshot {
         ack_failed: telemetry.ack_failed.get(),
         dead: telemetry.dead.get(),
         errors: telemetry.commit_failed.get(),
+        retained: telemetry.retained.get(),
         commits: telemetry.commits.get(),
         user_us: usage.user_us,
         system_us: usage.system_us,
