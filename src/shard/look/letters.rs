@@ -213,7 +213,8 @@ fn letters_of(
 }
 
 fn is_asked(state: &ShardState, group: GroupIndex, filter: &LetterFilter) -> bool {
-    let Some(group) = state.group_at(group).filter(|it| it.live) else { return false };
+    // Also of a group that was deleted: its letters outlive it. Those of a deleted queue are gone.
+    let Some(group) = state.group_at(group) else { return false };
     filter.queue.is_none_or(|queue| group.queue == queue)
         && filter.group.as_ref().is_none_or(|name| *name.as_str() == *group.name)
 }

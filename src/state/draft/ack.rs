@@ -192,6 +192,10 @@ impl Draft<'_> {
         }
         for letter in &dead {
             let key = (letter.partition, letter.group, letter.seq);
+            // A group that went back meets messages that it has letters of: the newer one counts.
+            if let Some(failed_ms) = self.dead_since(key)? {
+                self.exhume_one(key, failed_ms);
+            }
             self.letters.insert(key, Some(letter.failed_ms));
         }
         let buried = dead.len() as u32;

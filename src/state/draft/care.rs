@@ -268,7 +268,7 @@ impl Draft<'_> {
         letters.iter().map(|(seq, _)| self.dead_since((partition, group, *seq))).collect()
     }
 
-    fn exhume_one(&mut self, key: DeadKey, failed_ms: u64) {
+    pub(super) fn exhume_one(&mut self, key: DeadKey, failed_ms: u64) {
         let (partition, group, seq) = key;
         self.letters.insert(key, None);
         let letters = vec![(seq, failed_ms)];
