@@ -54,6 +54,7 @@ impl Shape {
             batch: bytes.clone(),
         };
         let parcel = |partition| Parcel {
+            queue: 0,
             partition,
             name: format!("p{partition}").parse().expect("a name"),
             ranges: vec![(self.skipped, self.batches * self.messages - self.skipped)],
@@ -65,6 +66,7 @@ impl Shape {
             token: [1; 16],
             empty: None,
             until_ms: 60_000,
+            to_settle: None,
             parcels: (0..self.partitions).map(parcel).collect(),
         }
     }

@@ -55,6 +55,7 @@ impl Shard {
             task: "".into(),
             created_ms: 0,
             options: QueueOptions::default(),
+            sealed: false,
         };
         let group =
             Effect::DefineGroup { queue: 0, name: "g".into(), start: GroupStart::Beginning };

@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | 0 | [`base`] | clock, randomness, files, and where a partition lives |
 //! | 1 | [`telemetry`] | counters and latencies, handed to rooms at start |
+//! | 1 | [`sealing`] | keys; payloads sealed and opened |
 //! | 2 | [`journal`] | the segment log: knows bytes and positions only |
 //! | 3 | [`log`] | the log seam: conditional, atomic appends over several shards |
 //! | 3 | [`state`] | pure: effects, decide, apply; the key-value seam |
@@ -41,6 +42,7 @@ pub mod log;
 pub mod offline;
 pub mod projection;
 pub mod run;
+pub mod sealing;
 pub mod server;
 pub mod shard;
 pub mod state;

@@ -166,7 +166,8 @@ fn batch(folder: &Path, position: u64) -> Result<Spilled, OfflineError> {
 }
 
 /// The messages of a batch that was set aside, one JSON object a line, as they could be pushed again.
-/// A payload that is not JSON is given as text where it is UTF-8, else as a list of bytes.
+/// A payload that is not JSON is given as text where it is UTF-8, else as a list of bytes; one that is
+/// encrypted is not given.
 ///
 /// # Errors
 /// [`OfflineError::NoBatch`], [`OfflineError::Unreadable`].
@@ -176,6 +177,8 @@ pub fn messages(folder: &Path, position: u64) -> Result<String, OfflineError> {
     for record in spilled.push.batch.records() {
         let text = std::str::from_utf8(record.payload);
         let payload = match (record.is_json, text) {
+            // Here is no key.
+            _ if spilled.push.batch.is_sealed() => Value::Null,
             (true, _) => serde_json::from_slice(record.payload).unwrap_or(Value::Null),
             (false, Ok(text)) => json!(text),
             (false, Err(_)) => json!(record.payload),
@@ -185,6 +188,7 @@ pub fn messages(folder: &Path, position: u64) -> Result<String, OfflineError> {
             "partition": spilled.partition.as_str(),
             "transactionId": record.transaction_id,
             "bufferedMs": spilled.time_ms,
+            "isEncrypted": spilled.push.batch.is_sealed(),
             "payload": payload,
         });
         // Writing to a string cannot fail.

@@ -29,6 +29,7 @@ use crate::delivery::{Delivery, jobs};
 use crate::ingest::{self, Ingest};
 use crate::log::local::StoreLock;
 use crate::projection::Projector;
+use crate::sealing::watch::Watch;
 use crate::shard::Engine;
 use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
@@ -83,6 +84,8 @@ pub struct Ground {
 pub struct Server {
     /// Ends before what it works on.
     projector: Option<Projector>,
+    /// Looks after keys that may change.
+    key_watch: Option<Watch>,
     rooms: Arc<Rooms>,
     stop: watch::Sender<bool>,
     doors: JoinSet<()>,
@@ -119,6 +122,11 @@ impl Server {
     ) -> Result<Self, StartError> {
         let store::Opened { engine, telemetry, ground, store_words, projection } = opened;
         let projector = projection.map(|store| Projector::start(store, Arc::clone(&telemetry)));
+        let key_watch = Watch::start(
+            store::key_source(settings)?,
+            Arc::clone(engine.seals()),
+            Duration::from_millis(settings.encryption.reload_ms),
+        );
         let http_addr = http_listener.local_addr().doing("reading the HTTP address")?;
         let tcp_addr = tcp_listener.local_addr().doing("reading the TCP address")?;
         let auth = Arc::new(access::auth(settings, Arc::clone(&ground.clock))?);
@@ -157,6 +165,7 @@ impl Server {
             store_words,
             projector,
             _watchers: watchers,
+            key_watch,
             _ground: ground,
         })
     }
@@ -189,6 +198,7 @@ impl Server {
     /// committed. Connections that do not end within `patience` are cut.
     pub async fn stop(mut self, patience: Duration) {
         drop(self.projector.take());
+        drop(self.key_watch.take());
         // An error means that no door is open any more.
         let _ = self.stop.send(true);
         // What waits for messages would keep its connection open for as long as it likes.

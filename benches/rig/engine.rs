@@ -14,6 +14,7 @@ use onrush::buffer::ring::RingLimits;
 use onrush::buffer::{self, Buffers};
 use onrush::catalog::{AutoCreate, Catalogs};
 use onrush::log::simulated::SimulatedLog;
+use onrush::sealing::Keyring;
 use onrush::shard::replica::Replica;
 use onrush::shard::{Config, Engine, Parts};
 use onrush::state::kv::memory::MemoryKv;
@@ -49,6 +50,7 @@ impl Rig {
             random: Arc::new(SeededRandom::new(SEED)),
             buffers: Arc::new(Buffers::new(SHARDS, buffers)),
             telemetry: Arc::clone(&telemetry),
+            seals: Arc::new(Keyring::empty()),
             standby: None,
         };
         let replica = Replica::new(shards, StoreKey([3; 16]));

@@ -126,6 +126,12 @@ codes! {
     SubscriptionConflict = 308, "subscription_conflict", No, NotApplied;
     /// The queue has no such consumer group.
     GroupNotFound = 310, "group_not_found", No, NotApplied;
+    /// The next message was sealed with a key that the server does not have now. It stays where it is;
+    /// others may be had, and this one once the key is back.
+    KeyNotHere = 340, "key_not_here", Yes, NotApplied;
+    /// The next message does not open: it was changed, moved, or its key is another one. It stays where
+    /// it is; others may be had.
+    SealBroken = 341, "seal_broken", Yes, NotApplied;
 
     /// The partition's ring is full; the message was not taken.
     RingFull = 401, "ring_full", Yes, NotApplied;
@@ -199,6 +205,8 @@ mod tests {
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
             (308, "subscription_conflict"),
+            (340, "key_not_here"),
+            (341, "seal_broken"),
             (401, "ring_full"),
             (402, "busy"),
             (403, "too_many_in_flight"),
@@ -224,11 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn only_capacity_the_server_and_a_damaged_batch_may_be_tried_again() {
+    fn only_capacity_the_server_a_damaged_batch_and_what_does_not_open_may_be_tried_again() {
         for code in Code::ALL {
             let by_hundreds = match code.number() / 100 {
                 4 => true,
                 5 => !matches!(code, Code::Poisoned | Code::Internal),
+                3 => matches!(code, Code::KeyNotHere | Code::SealBroken),
                 _ => *code == Code::BadChecksum,
             };
             assert_eq!(code.is_retryable(), by_hundreds, "{code}");

@@ -44,6 +44,11 @@ impl Budget {
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
+    /// Takes bytes whether they fit or not: something that is counted already has grown.
+    pub fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     /// Gives bytes back and wakes whoever waits for room, once there is some.
     pub fn give_back(&self, bytes: u64) {
         let used = self.used.fetch_sub(bytes, Ordering::AcqRel) - bytes;

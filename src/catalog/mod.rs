@@ -47,6 +47,11 @@ pub enum CatalogError {
     /// Encryption was asked for and the server has no key. Nothing is ever stored in clear instead.
     #[error("the queue asks for encryption and this server has no key")]
     NoEncryptionKey,
+    /// Rows in SQL were asked for, and encryption too: rows would hold in clear what must not be.
+    #[error(
+        "the queue asks for encryption and for rows in SQL (sqlRows), which are never encrypted"
+    )]
+    SealedRows,
     /// Rows in SQL were asked for and the store is in no database.
     #[error("the queue asks for rows in SQL (sqlRows) and this server's store is in no database")]
     NoDatabase,
@@ -128,8 +133,8 @@ impl Catalogs {
     /// Makes a queue, or replaces all settings of one that exists. Answers when that is durable.
     ///
     /// # Errors
-    /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`] and [`CatalogError::NoDatabase`]:
-    /// nothing was changed.
+    /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`], [`CatalogError::SealedRows`] and
+    /// [`CatalogError::NoDatabase`]: nothing was changed.
     pub async fn configure(
         &self,
         name: &QueueName,
@@ -138,6 +143,12 @@ impl Catalogs {
         asked: Asked,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
         check(&asked.options)?;
+        if asked.options.encryption_enabled && !self.engine.seals().can_seal() {
+            return Err(CatalogError::NoEncryptionKey);
+        }
+        if asked.options.encryption_enabled && asked.sql_rows {
+            return Err(CatalogError::SealedRows);
+        }
         if asked.sql_rows && !self.has_sql {
             return Err(CatalogError::NoDatabase);
         }
@@ -239,9 +250,6 @@ fn check(options: &QueueOptions) -> Result<(), CatalogError> {
         if value > limit {
             return Err(CatalogError::Option { field, value, limit });
         }
-    }
-    if options.encryption_enabled {
-        return Err(CatalogError::NoEncryptionKey);
     }
     Ok(())
 }

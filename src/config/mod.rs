@@ -34,7 +34,8 @@ pub use choice::{
 };
 pub use error::{ConfigError, Origin, Problem, Shown};
 pub use settings::{
-    Auth, Buffer, Database, Delivery, Http, SETTINGS, Server, Settings, Store, Tls, Wire,
+    Auth, Buffer, Database, Delivery, Encryption, Http, SETTINGS, Server, Settings, Store, Tls,
+    Wire,
 };
 pub use source::{FlagValue, Inputs};
 pub use table::Setting;

@@ -268,6 +268,20 @@ settings! {
         probe_ms: u64 = 100, Rule::Millis { min: 10, max: MINUTE };
     }
 
+    /// Keys for queues that ask for encryption. Without one such a queue is refused, and so is a push to
+    /// it: nothing is stored in clear instead.
+    encryption: Encryption {
+        /// One key: 64 hexadecimal digits; it has the number 0. Better given by the variable
+        /// ONRUSH_ENCRYPTION_KEY_FILE, the path of a file that holds it.
+        key: Secret = Secret::default(), Rule::Secret { bytes_max: 64 },
+            names ["QUEEN_ENCRYPTION_KEY"];
+        /// A file of numbered keys, in TOML, of which one is active: new messages get it, the others
+        /// open what they sealed. Empty where there is none. See docs/encryption.md.
+        key_ring: String = String::new(), Rule::Text { bytes_max: 4096 };
+        /// How often that file is read again; what it says counts from then on, without a restart.
+        reload_ms: u64 = 1_000, Rule::Millis { min: 10, max: HOUR };
+    }
+
     /// What consumers get when they do not say.
     delivery: Delivery {
         /// How long a pop that may wait does so, when it does not say.
@@ -310,7 +324,7 @@ mod tests {
     #[test]
     fn there_is_a_row_per_field() {
         assert_eq!(SETTINGS.len(), Settings::default().values().len());
-        assert_eq!(SECTIONS.len(), 10);
+        assert_eq!(SECTIONS.len(), 11);
     }
 
     #[test]

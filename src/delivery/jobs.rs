@@ -12,6 +12,8 @@ use std::time::Duration;
 use onrush_protocol::name::{GroupName, PartitionName};
 use tokio::sync::watch;
 
+use crate::delivery::carry;
+use crate::sealing::Place;
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::shard::look::letters::{LetterFilter, NextLetter, ShownLetter};
@@ -138,18 +140,38 @@ async fn with_bodies(
     let (mut wanted, mut skipped) = (Vec::new(), 0);
     for some in places.chunks(BODIES_PER_STEP) {
         let some = some.iter().map(|it| (it.key, it.place)).collect();
-        for ShownLetter { letter, .. } in engine.read_letters(some).await? {
+        for shown in engine.read_letters(some).await? {
+            let letter = &shown.letter;
             let says = |text: &str| letter.error.contains(text);
-            if job.error.as_deref().is_none_or(says) {
-                let key = (letter.partition, letter.group, letter.seq);
-                let body = LetterBody { batch: letter.batch, sub: letter.sub };
-                wanted.push((key, Some(body)));
-            } else {
+            if !job.error.as_deref().is_none_or(says) {
                 skipped += 1;
+                continue;
+            }
+            let key = (letter.partition, letter.group, letter.seq);
+            match carry(engine, &shown, destination(job, &shown)) {
+                Ok(batch) => {
+                    wanted.push((key, Some(LetterBody { batch, sub: letter.sub.clone() })));
+                }
+                Err(error) => {
+                    let (partition, seq) = (&shown.partition_name, letter.seq);
+                    tracing::error!(%partition, seq, error, "a dead letter stays where it is");
+                    skipped += 1;
+                }
             }
         }
     }
     Ok((batches(wanted.into_iter()), skipped))
+}
+
+/// Where a letter's message comes to stand.
+fn destination<'a>(job: &'a Job, shown: &'a ShownLetter) -> Place<'a> {
+    match &job.action {
+        Action::Requeue { queue, partition } => {
+            let partition = partition.as_deref().unwrap_or(&shown.partition_name);
+            Place { queue: *queue, partition }
+        }
+        _ => Place { queue: shown.queue, partition: &shown.partition_name },
+    }
 }
 
 /// Letters by partition and group, as a draft wants them.

@@ -10,22 +10,28 @@ pub mod parcel;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::base::place::PartitionNumber;
+use crate::base::place::{PartitionNumber, QueueId};
 use crate::base::random::Random;
 use crate::catalog::Catalogs;
-use crate::delivery::parcel::Package;
+use crate::delivery::parcel::{Delivered, Package, Unpacked};
 use crate::log::ReadError;
+use crate::sealing::{OpenError, Place};
 use crate::shard::Engine;
 use crate::shard::command::{
-    Ack, Command, CommandError, Empty, Extend, Find, Found, Pop, Popped, ReplyTo, Verdicts, Wanted,
+    Ack, Command, CommandError, Empty, Extend, Find, Found, GiveBack, Pop, Popped, ReplyTo,
+    Verdicts, Wanted,
 };
 use crate::shard::look::letters::{LetterFilter, LetterPage, ShownLetter};
 use crate::shard::look::messages::Body;
 use crate::shard::watch::Watch;
-use crate::state::draft::ack::AckItem;
+use crate::state::draft::ack::{AckItem, AckRefusal, Verdict};
+use crate::state::draft::care;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::{GroupStart, LeaseToken, Sequence};
 use crate::state::model::Run;
@@ -75,6 +81,43 @@ pub enum PopError {
     /// Messages were claimed and their bodies could not be read; their lease will run out.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Messages were claimed, and the next one does not open. Nothing of them is held any more, and no
+    /// attempt is counted: it comes next as long as it stands there.
+    #[error("message {seq} of partition {partition} cannot be handed out: {error}")]
+    Open {
+        /// Its partition.
+        partition: PartitionName,
+        /// Its sequence.
+        seq: Sequence,
+        /// Why.
+        error: OpenError,
+    },
+    /// Messages were to be settled at once, and that was refused: they come again.
+    #[error("the messages could not be settled: {0}")]
+    Settle(#[from] AckRefusal),
+}
+
+/// The message of a dead letter as it may stand somewhere: in its own place or in another. Where nothing
+/// is sealed that is the message as it is kept; else it is sealed for that place if its queue asks for it,
+/// and without its transaction id, which is taken from messages that are pushed again.
+///
+/// # Errors
+/// Why it stays where it is, in words.
+pub fn carry(engine: &Engine, shown: &ShownLetter, to: Place<'_>) -> Result<Bytes, String> {
+    let kept = shown.letter.batch.clone();
+    let batch = RecordBatch::parse_trusted(kept.clone()).map_err(|error| error.to_string())?;
+    let seals = engine.catalog_now().seals(to.queue);
+    if !batch.is_sealed() && !seals {
+        return Ok(kept);
+    }
+    let from = Place { queue: shown.queue, partition: &shown.partition_name };
+    let opened = engine.seals().open(from, &batch).map_err(|(_, error)| error.to_string())?;
+    let carried = care::renamed(opened.bytes()).ok_or("it is no message")?;
+    if !seals {
+        return Ok(carried.bytes().clone());
+    }
+    let sealed = engine.seals().seal(to, &carried).map_err(|error| error.to_string())?;
+    Ok(sealed.bytes().clone())
 }
 
 /// Hands messages out.
@@ -83,13 +126,15 @@ pub struct Delivery {
     engine: Arc<Engine>,
     catalogs: Catalogs,
     random: Arc<dyn Random>,
+    /// The message that did not open last: said once, however often it is asked for.
+    unopened: Arc<Mutex<Option<(PartitionNumber, Sequence)>>>,
 }
 
 impl Delivery {
     /// Hands out what `engine` keeps.
     #[must_use]
     pub fn new(engine: Arc<Engine>, catalogs: Catalogs, random: Arc<dyn Random>) -> Self {
-        Self { engine, catalogs, random }
+        Self { engine, catalogs, random, unopened: Arc::default() }
     }
 
     /// Messages for a consumer, from as many partitions as it allows.
@@ -129,32 +174,102 @@ impl Delivery {
         self.engine.submit(Command::Pop(Box::new(pop)));
     }
 
-    /// The batches of an answer. Waits for the disk where they are no longer in memory.
+    /// The batches of an answer. Waits for the disk where they are no longer in memory, and for a commit
+    /// where they are to be settled.
     ///
     /// # Errors
-    /// [`PopError::Read`].
+    /// [`PopError::Read`], [`PopError::Open`], [`PopError::Settle`].
     pub async fn unpack(&self, popped: Popped) -> Result<Handout, PopError> {
-        let Popped { queue, token, empty, until_ms, parcels } = match self.unpack_near(popped) {
+        let popped = match self.unpack_near(popped) {
             Ok(handout) => return handout,
             Err(popped) => popped,
         };
-        let packages = parcel::unpack_far(&self.engine, parcels).await?;
+        let Popped { queue, token, empty, mut until_ms, to_settle, parcels } = popped;
+        let unpacked = parcel::unpack_far(&self.engine, parcels).await?;
+        let packages = self.keep_opened(token, unpacked)?;
+        if let Some(group) = to_settle {
+            self.settle(group, token, &packages).await?;
+            until_ms = 0;
+        }
         Ok(Handout { queue, token, until_ms, empty, packages })
     }
 
-    /// The batches of an answer where none of them is far; otherwise the answer again, for
-    /// [`Self::unpack`].
+    /// What opened. The rest of each lease is given back before anybody could settle a part of it.
+    fn keep_opened(
+        &self,
+        token: LeaseToken,
+        unpacked: Vec<Unpacked>,
+    ) -> Result<Vec<Package>, PopError> {
+        let mut packages = Vec::with_capacity(unpacked.len());
+        let mut refusal = None;
+        for Unpacked { package, stopped } in unpacked {
+            if let Some((seq, error)) = stopped {
+                let partition = package.partition;
+                let back = GiveBack { token, partition, from: seq };
+                self.engine.submit(Command::GiveBack(back));
+                if self.unopened.lock().replace((partition, seq)) != Some((partition, seq)) {
+                    let name = package.name.as_str();
+                    tracing::error!(partition = name, seq, %error, "a message cannot be handed out");
+                }
+                let partition = package.name.clone();
+                refusal.get_or_insert(PopError::Open { partition, seq, error });
+            }
+            if !package.batches.is_empty() {
+                packages.push(package);
+            }
+        }
+        match refusal {
+            Some(refusal) if packages.is_empty() => Err(refusal),
+            _ => Ok(packages),
+        }
+    }
+
+    async fn settle(
+        &self,
+        group: GroupName,
+        token: LeaseToken,
+        packages: &[Package],
+    ) -> Result<(), PopError> {
+        let item = |package: &Package, delivered: &Delivered| {
+            let last = delivered.first_seq + u64::from(delivered.batch.count()) - 1;
+            let (verdict, error) = (Verdict::Completed, Box::default());
+            (package.partition, AckItem { first: delivered.first_seq, last, verdict, error })
+        };
+        let items = packages.iter().flat_map(|it| it.batches.iter().map(move |of| item(it, of)));
+        for verdict in self.ack(group, Some(token), items.collect()).await? {
+            verdict?;
+        }
+        Ok(())
+    }
+
+    /// A message that is kept alone, as it was pushed; `None` is one that could not be read.
+    ///
+    /// # Errors
+    /// [`OpenError`] where it is sealed and does not open.
+    pub fn reveal(
+        &self,
+        queue: QueueId,
+        partition: &str,
+        kept: Option<&RecordBatch>,
+    ) -> Result<RecordBatch, OpenError> {
+        let kept = kept.ok_or(OpenError::Malformed("it is no batch"))?;
+        let opened = self.engine.seals().open(Place { queue, partition }, kept);
+        opened.map_err(|(_, error)| error)
+    }
+
+    /// The batches of an answer where none of them is far and nothing is to be settled; otherwise the
+    /// answer again, for [`Self::unpack`].
     ///
     /// # Errors
     /// The answer itself.
     pub fn unpack_near(&self, popped: Popped) -> Result<Result<Handout, PopError>, Popped> {
-        if parcel::is_far(&self.engine, &popped.parcels) {
+        if popped.to_settle.is_some() || parcel::is_far(&self.engine, &popped.parcels) {
             return Err(popped);
         }
-        let Popped { queue, token, empty, until_ms, parcels } = popped;
-        let packages = parcel::unpack_all(&self.engine, parcels);
-        let handout = |packages| Handout { queue, token, until_ms, empty, packages };
-        Ok(packages.map(handout).map_err(PopError::from))
+        let Popped { queue, token, empty, until_ms, parcels, .. } = popped;
+        let unpacked = parcel::unpack_all(&self.engine, parcels).map_err(PopError::from);
+        let packages = unpacked.and_then(|unpacked| self.keep_opened(token, unpacked));
+        Ok(packages.map(|packages| Handout { queue, token, until_ms, empty, packages }))
     }
 
     /// Takes a consumer's verdicts; one result per item, in order. Answers when they are durable.

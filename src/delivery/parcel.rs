@@ -1,4 +1,5 @@
-//! From claims to batches: reads what is not in memory, and cuts batches to what was claimed.
+//! From claims to batches: reads what is not in memory, cuts batches to what was claimed, and opens
+//! those that are sealed.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use onrush_protocol::name::PartitionName;
 
 use crate::base::place::PartitionNumber;
 use crate::log::ReadError;
+use crate::sealing::{Keyring, OpenError, Place};
 use crate::shard::Engine;
 use crate::shard::command::{Parcel, Source};
 use crate::state::codec::Chunk;
@@ -38,6 +40,15 @@ pub struct Delivered {
     pub batch: RecordBatch,
 }
 
+/// Messages of one partition as far as they open.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// What there is to hand out; without batches where the first message does not open.
+    pub package: Package,
+    /// The first message that does not open, and why. What comes behind it is not handed out either.
+    pub stopped: Option<(Sequence, OpenError)>,
+}
+
 /// Whether any of the batches would have to be waited for.
 #[must_use]
 pub fn is_far(engine: &Engine, parcels: &[Parcel]) -> bool {
@@ -57,7 +68,7 @@ pub fn is_far(engine: &Engine, parcels: &[Parcel]) -> bool {
 pub async fn unpack_far(
     engine: &Arc<Engine>,
     parcels: Vec<Parcel>,
-) -> Result<Vec<Package>, ReadError> {
+) -> Result<Vec<Unpacked>, ReadError> {
     let engine = Arc::clone(engine);
     let reading = tokio::task::spawn_blocking(move || unpack_all(&engine, parcels));
     reading.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))
@@ -67,24 +78,65 @@ pub async fn unpack_far(
 ///
 /// # Errors
 /// [`ReadError`] when a claimed batch cannot be read.
-pub fn unpack_all(engine: &Engine, parcels: Vec<Parcel>) -> Result<Vec<Package>, ReadError> {
+pub fn unpack_all(engine: &Engine, parcels: Vec<Parcel>) -> Result<Vec<Unpacked>, ReadError> {
     parcels.into_iter().map(|parcel| unpack_one(engine, parcel)).collect()
 }
 
-fn unpack_one(engine: &Engine, parcel: Parcel) -> Result<Package, ReadError> {
-    let Parcel { partition, name, ranges, attempts, sources } = parcel;
+fn unpack_one(engine: &Engine, parcel: Parcel) -> Result<Unpacked, ReadError> {
+    let Parcel { queue, partition, name, ranges, mut attempts, sources } = parcel;
     let shard = engine.shards().of_partition(partition);
-    let mut batches = Vec::with_capacity(sources.len());
+    let mut batches: Vec<Delivered> = Vec::with_capacity(sources.len());
+    let mut stopped = None;
     for source in sources {
+        if stopped.is_some() {
+            break;
+        }
         let chunks = match source {
             Source::Hot(chunks) => chunks,
             Source::Cold(run) => engine.read(shard, &run)?,
         };
         for chunk in chunks {
+            let first = batches.len();
             cut(&chunk, &ranges, &mut batches)?;
+            if batches.last().is_some_and(|last| last.batch.is_sealed()) {
+                let place = Place { queue, partition: name.as_str() };
+                stopped = open(engine.seals(), place, &mut batches, first);
+                if stopped.is_some() {
+                    break;
+                }
+            }
         }
     }
-    Ok(Package { partition, name, attempts, batches })
+    if let Some((from, _)) = stopped {
+        attempts.retain(|(seq, _)| *seq < from);
+    }
+    Ok(Unpacked { package: Package { partition, name, attempts, batches }, stopped })
+}
+
+/// Opens batches from `first` on, as far as they open; takes away the rest, and says where that begins.
+fn open(
+    seals: &Keyring,
+    place: Place<'_>,
+    batches: &mut Vec<Delivered>,
+    first: usize,
+) -> Option<(Sequence, OpenError)> {
+    for at in first..batches.len() {
+        let delivered = batches.get_mut(at)?;
+        let (index, error) = match seals.open(place, &delivered.batch) {
+            Ok(opened) => {
+                delivered.batch = opened;
+                continue;
+            }
+            Err(stopped) => stopped,
+        };
+        let from = delivered.first_seq + u64::from(index);
+        let before = delivered.batch.slice(0, index);
+        let before = before.and_then(|before| seals.open(place, &before).ok());
+        let kept = before.map(|batch| delivered.batch = batch).is_some();
+        batches.truncate(at + usize::from(kept));
+        return Some((from, error));
+    }
+    None
 }
 
 /// Adds the parts of a batch that lie in `ranges`.

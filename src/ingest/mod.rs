@@ -13,13 +13,14 @@ use onrush_protocol::batch::{BatchError, BatchLimits, RecordBatch};
 use onrush_protocol::name::{PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
 
-use crate::base::place::QueueId;
 use crate::buffer::Full;
 use crate::buffer::flush::FlushWish;
 use crate::buffer::receipt::Signer;
 use crate::buffer::ring::{Pending, Placed};
 use crate::catalog::{CatalogError, Catalogs};
+use crate::sealing::{Place, SealError};
 use crate::shard::Engine;
+use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::PushBatch;
 use crate::state::effect::ProducerSub;
 use crate::telemetry::Telemetry;
@@ -59,6 +60,9 @@ pub enum PushError {
     /// Its queue does not exist or could not be made.
     #[error(transparent)]
     Queue(#[from] CatalogError),
+    /// Its queue asks for encryption and it could not be sealed: it is never stored in clear.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// No room, and at QoS 0 nobody waits; or nobody made room in time.
     #[error(transparent)]
     Full(#[from] Full),
@@ -116,7 +120,7 @@ impl Ingest {
     /// the receipt once the promise of a durable QoS holds; at QoS 0 the answer is this return.
     ///
     /// # Errors
-    /// [`PushError::Batch`], and at QoS 0 [`PushError::Full`] when its ring is full: nothing was
+    /// [`PushError::Batch`], [`PushError::Seal`], and at QoS 0 [`PushError::Full`] when its ring is full: nothing was
     /// taken, and the signer is dropped unused.
     pub fn try_push(
         &self,
@@ -128,9 +132,9 @@ impl Ingest {
     ) -> TryPush {
         let batch = RecordBatch::parse(batch, &self.config.limits)?;
         let admitted = Admitted { batch, partition, terms, signer };
-        let id = self.engine.catalog_now().find(queue.as_str()).map(|queue| queue.id);
-        match id {
-            Some(id) => self.enqueue(self.place(id, admitted)),
+        let catalog = self.engine.catalog_now();
+        match catalog.find(queue.as_str()) {
+            Some(found) => self.enqueue(self.place(found, admitted)?),
             None => Ok(Err(Later::UnknownQueue(admitted))),
         }
     }
@@ -146,7 +150,7 @@ impl Ingest {
             Later::NoRoom(placed, full) => (placed, full),
             Later::UnknownQueue(admitted) => {
                 let found = self.catalogs.find_or_create(queue).await?;
-                match self.enqueue(self.place(found.id, admitted))? {
+                match self.enqueue(self.place(&found, admitted)?)? {
                     Ok(count) => return Ok(count),
                     Err(Later::NoRoom(placed, full)) => (placed, full),
                     Err(Later::UnknownQueue(_)) => {
@@ -179,8 +183,14 @@ impl Ingest {
         }
     }
 
-    fn place(&self, queue: QueueId, admitted: Admitted) -> Placed {
-        let Admitted { batch, partition, terms, signer } = admitted;
+    /// Where a batch goes, and the batch as it is kept: sealed, if its queue asks for it.
+    fn place(&self, found: &QueueDefinition, admitted: Admitted) -> Result<Placed, SealError> {
+        let Admitted { mut batch, partition, terms, signer } = admitted;
+        let queue = found.id;
+        if found.options.encryption_enabled {
+            let place = Place { queue, partition: partition.as_str() };
+            batch = self.engine.seals().seal(place, &batch)?;
+        }
         let key = self.engine.key();
         let hash = key.place(queue, partition.as_str());
         let fingerprints = if batch.has_transaction_ids() {
@@ -199,7 +209,7 @@ impl Ingest {
             Qos::AtLeastOnce | Qos::ExactlyOnce => FlushWish::Now,
         };
         let pending = Pending { push: PushBatch { batch, fingerprints, sub }, qos, signer };
-        Placed { queue, partition, hash, flush, pending }
+        Ok(Placed { queue, partition, hash, flush, pending })
     }
 
     fn enqueue(&self, placed: Placed) -> TryPush {

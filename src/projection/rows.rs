@@ -45,7 +45,8 @@ pub(super) fn add(
                 transaction_id,
                 time_ms: entry.time_ms,
                 is_json: record.is_json,
-                payload: batch.records_section().slice_ref(record.payload),
+                payload: (!batch.is_sealed())
+                    .then(|| batch.records_section().slice_ref(record.payload)),
             });
         }
     }
@@ -102,7 +103,8 @@ mod tests {
         add(&mut rows, (1, 8), &entry, &queues, name);
         assert_eq!(rows, [], "it was pushed before");
         add(&mut rows, (1, 9), &entry, &queues, name);
-        let seen: Vec<(u64, &[u8])> = rows.iter().map(|row| (row.seq, &row.payload[..])).collect();
+        let seen: Vec<(u64, &[u8])> =
+            rows.iter().map(|row| (row.seq, row.payload.as_deref().unwrap())).collect();
         assert_eq!(seen, [(40, &b"one"[..]), (41, &b"two"[..])]);
         let id = MessageId::new(7, 1, 41).unwrap();
         assert_eq!((rows[1].id, &*rows[1].transaction_id), (id.to_bytes(), &*id.to_string()));

@@ -23,6 +23,8 @@ use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::log::postgres::{
     self, Database, Encryption, PostgresConfig, PostgresLog, ProjectionStore, Roots, SchemaName,
 };
+use crate::sealing::Keyring;
+use crate::sealing::keys::KeySource;
 use crate::shard::failover::{Patience, Standby};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
@@ -133,7 +135,8 @@ fn open_on_database(
     let standby = standby(settings, &ground, &format!("failover-{store}"), &replica)?;
     let log = Arc::new(log);
     let projection = Some(log.projection());
-    let parts = parts(settings, &ground, log, Arc::clone(&telemetry), standby);
+    let seals = keyring(settings, &ground)?;
+    let parts = parts(settings, &ground, log, Arc::clone(&telemetry), standby, seals);
     let config = shard::Config {
         sole_writer: false,
         follow_interval_ms: settings.database.follow_interval_ms,
@@ -190,6 +193,7 @@ fn parts(
     log: Arc<dyn Log>,
     telemetry: Arc<Telemetry>,
     standby: Standby,
+    seals: Arc<Keyring>,
 ) -> Parts {
     let shards = standby.shards();
     Parts {
@@ -199,8 +203,22 @@ fn parts(
         random: Arc::clone(&ground.random),
         buffers: Arc::new(Buffers::new(shards.get(), buffer_config(settings))),
         telemetry,
+        seals,
         standby: Some(standby),
     }
+}
+
+/// Where the settings say that keys are.
+pub(super) fn key_source(settings: &Settings) -> Result<KeySource, StartError> {
+    let asked = &settings.encryption;
+    let file = (!asked.key_ring.is_empty()).then(|| asked.key_ring.as_str().into());
+    KeySource::new(asked.key.expose(), file).doing("reading the keys for encryption")
+}
+
+/// The keys as they are now. A ring that cannot be read is no reason to begin without one.
+fn keyring(settings: &Settings, ground: &Ground) -> Result<Arc<Keyring>, StartError> {
+    let keys = key_source(settings)?.load().doing("reading the keys for encryption")?;
+    Ok(Arc::new(Keyring::new(keys, Arc::clone(&ground.random))))
 }
 
 /// Opens the log in the database; waits for one that is away, for as long as it is.
@@ -267,7 +285,8 @@ pub fn start_engine(
     warn_of_shards(settings, &identity);
     let (log, replica) = replay(settings, ground, &identity)?;
     let standby = standby(settings, ground, "failover", &replica)?;
-    let parts = parts(settings, ground, Arc::new(log), telemetry, standby);
+    let seals = keyring(settings, ground)?;
+    let parts = parts(settings, ground, Arc::new(log), telemetry, standby, seals);
     Engine::start(replica, parts, shard_config(settings)).doing("starting the engine's threads")
 }
 

@@ -104,6 +104,8 @@ pub enum Command {
     Ack(Box<Ack>),
     /// More time for a lease.
     Extend(Extend),
+    /// Part of a lease that its consumer never got.
+    GiveBack(GiveBack),
     /// A queue with these settings.
     Define(Box<Define>),
     /// No such queue any more.
@@ -181,6 +183,9 @@ pub struct Popped {
     pub empty: Option<Empty>,
     /// When the leases end, unix milliseconds; 0 without a lease.
     pub until_ms: u64,
+    /// The group, where its consumer wants everything settled at once and it is not: some messages may
+    /// not open, and only those that do are to be settled.
+    pub to_settle: Option<GroupName>,
     /// Messages by partition.
     pub parcels: Vec<Parcel>,
 }
@@ -199,6 +204,8 @@ pub enum Empty {
 /// Messages of one partition on their way to a consumer.
 #[derive(Debug)]
 pub struct Parcel {
+    /// Its queue.
+    pub queue: QueueId,
     /// The partition.
     pub partition: PartitionNumber,
     /// Its name.
@@ -245,6 +252,17 @@ pub struct Extend {
     pub extend_ms: u64,
     /// The answer: when it ends now, unix milliseconds; `None` when it holds nothing.
     pub reply: Reply<Result<Option<u64>, CommandError>>,
+}
+
+/// See [`Command::GiveBack`]. Nobody waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct GiveBack {
+    /// The lease.
+    pub token: LeaseToken,
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// The first sequence that is not held any more.
+    pub from: Sequence,
 }
 
 /// What is asked of a queue.

@@ -226,6 +226,7 @@ impl Lane {
         }
         if !self.is_down() && !self.holds_back_pushes() && self.stopping.is_none() {
             work.replay = self.next_replay();
+            self.seal_replay(&mut work.replay);
         }
         self.divert(work);
     }

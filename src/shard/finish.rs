@@ -188,9 +188,11 @@ impl Lane {
         self.telemetry.pop_requests.add(1);
         self.telemetry.popped.add(messages);
         let Pop { reply, queue, group, token, auto_ack, .. } = *pop;
-        let popped = Popped { queue, token, empty: None, until_ms, parcels };
+        let is_leased = until_ms > 0;
+        let to_settle = (auto_ack && is_leased).then(|| group.clone());
+        let popped = Popped { queue, token, empty: None, until_ms, to_settle, parcels };
         if let Err(Ok(popped)) = reply.send(Ok(popped))
-            && !auto_ack
+            && is_leased
         {
             self.take_back(group, token, &popped);
         }
@@ -218,7 +220,7 @@ impl Lane {
         let name = state.name.parse::<PartitionName>().ok()?;
         let source = |run| self.hot.find(shard, &run).map_or(Source::Cold(run), Source::Hot);
         let sources = runs.into_iter().map(source).collect();
-        Some(Parcel { partition, name, ranges, attempts, sources })
+        Some(Parcel { queue: state.queue, partition, name, ranges, attempts, sources })
     }
 
     /// Lets consumers try again that wait for what entries brought.
@@ -419,7 +421,8 @@ fn answer_stopping(pop: Pop) {
 /// Answers a pop with nothing.
 pub(super) fn answer_empty(pop: Pop, empty: Empty) {
     let Pop { reply, queue, token, .. } = pop;
-    let popped = Popped { queue, token, empty: Some(empty), until_ms: 0, parcels: Vec::new() };
+    let (empty, parcels) = (Some(empty), Vec::new());
+    let popped = Popped { queue, token, empty, until_ms: 0, to_settle: None, parcels };
     // A consumer that hung up took nothing with it.
     let _ = reply.send(Ok(popped));
 }

@@ -17,6 +17,7 @@ use crate::buffer::flush::LINGER_US;
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::{Append, AppendError, Durability, Extent, Log};
+use crate::sealing::Keyring;
 use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
 use crate::shard::failover::{Standby, Unknown};
 use crate::shard::hot::HotTail;
@@ -55,6 +56,7 @@ pub(super) struct Lane {
     pub(super) inbox: Arc<Inbox>,
     pub(super) view: Arc<ArcSwap<Catalog>>,
     pub(super) telemetry: Arc<Telemetry>,
+    pub(super) seals: Arc<Keyring>,
     pub(super) replica: Replica,
     pub(super) hot: HotTail,
     pub(super) parked: Parked,
@@ -158,6 +160,7 @@ impl Lane {
         self.call_those_before(&mut work.commands);
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
+        self.seal_late(&mut work.rings);
         let now_us = self.clock.monotonic_us();
         self.steady.note(self.clock.now_ms(), now_us);
         // What is due soon comes along: one commit instead of several.
@@ -198,6 +201,7 @@ impl Lane {
             }
         }
         self.rotation = self.rotation.wrapping_add(1);
+        self.seal_late(&mut drained);
         drained
     }
 
@@ -568,7 +572,8 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Subscribe(subscribe) => drop(subscribe.reply.send(Err(error.clone()))),
         Command::Survey(survey) => drop(survey.reply.send(Err(error.clone()))),
         Command::Watch(watch) => drop(watch),
-        Command::Describe(_)
+        Command::GiveBack(_)
+        | Command::Describe(_)
         | Command::Standings(_)
         | Command::Look(_)
         | Command::CheckpointDone { .. }

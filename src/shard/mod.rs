@@ -29,6 +29,7 @@ pub mod replica;
 pub mod restore;
 pub mod round;
 pub mod schedule;
+mod seal;
 mod steady;
 pub mod tend;
 mod upkeep;
@@ -48,6 +49,7 @@ use crate::base::random::Random;
 use crate::buffer::Buffers;
 use crate::buffer::receipt::PushRefusal;
 use crate::log::{Extent, Log, ReadError};
+use crate::sealing::Keyring;
 use crate::shard::command::{Command, Inbox};
 use crate::shard::failover::Standby;
 use crate::shard::hot::HotTail;
@@ -121,6 +123,8 @@ pub struct Parts {
     pub buffers: Arc<Buffers>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
+    /// Keys, for queues that ask for encryption.
+    pub seals: Arc<Keyring>,
     /// Where pushes go while the store is away, or are held back; `None` = nowhere.
     pub standby: Option<Standby>,
 }
@@ -133,6 +137,7 @@ pub struct Engine {
     inbox: Arc<Inbox>,
     view: Arc<ArcSwap<Catalog>>,
     clock: Arc<dyn Clock>,
+    seals: Arc<Keyring>,
     count: ShardCount,
     key: StoreKey,
     number: u64,
@@ -145,7 +150,7 @@ impl Engine {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
-        let Parts { log, kv, clock, random, buffers, telemetry, standby } = parts;
+        let Parts { log, kv, clock, random, buffers, telemetry, seals, standby } = parts;
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
         let (count, key) = (replica.count(), replica.key());
@@ -169,6 +174,7 @@ impl Engine {
             inbox: Arc::clone(&inbox),
             view: Arc::clone(&view),
             telemetry,
+            seals: Arc::clone(&seals),
             replica,
             hot: HotTail::new(config.hot_tail_bytes),
             parked: Parked::default(),
@@ -206,7 +212,7 @@ impl Engine {
             lane.run();
         })?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { log, kv, buffers, inbox, view, clock, count, key, number, thread })
+        Ok(Self { log, kv, buffers, inbox, view, clock, seals, count, key, number, thread })
     }
 
     /// Hands a command to the lane. Its answer comes through the command's own sender; if the
@@ -250,6 +256,12 @@ impl Engine {
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// Keys, for queues that ask for encryption.
+    #[must_use]
+    pub fn seals(&self) -> &Arc<Keyring> {
+        &self.seals
     }
 
     /// The log, for its figures.

@@ -15,7 +15,7 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Command, Define, Maintain};
+use crate::shard::command::{Ack, Command, Define, GiveBack, Maintain};
 use crate::shard::groups::{Forgotten, Sought};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
@@ -348,6 +348,13 @@ impl<'a> Round<'a> {
                 });
                 Outcome::Extended(ends.min())
             }
+            Command::GiveBack(GiveBack { token, partition, from }) => {
+                let shard = self.replica.count().of_partition(*partition);
+                if let Some(draft) = self.draft(shard) {
+                    draft.give_back(*partition, *token, *from);
+                }
+                Outcome::None
+            }
             Command::Define(define) => self.define(define),
             Command::Delete(delete) => {
                 let found = self.find(delete.name.as_str());
@@ -429,13 +436,16 @@ impl<'a> Round<'a> {
         }
         let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
         let id = self.catalog_state().next_id().saturating_add(new as QueueId);
+        let options = define.asked.unwrap_or_default().options;
+        let was_sealed = found.as_ref().is_some_and(|found| found.sealed);
         let definition = QueueDefinition {
             id: found.as_ref().map_or(id, |found| found.id),
             name: define.name.as_str().into(),
             namespace: define.namespace.clone(),
             task: define.task.clone(),
             created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
-            options: define.asked.unwrap_or_default().options,
+            sealed: was_sealed || options.encryption_enabled,
+            options,
         };
         self.sync();
         self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));

@@ -36,6 +36,8 @@ pub struct QueueDefinition {
     pub created_ms: u64,
     /// The fifteen options.
     pub options: QueueOptions,
+    /// Whether it ever asked for encryption: some of its messages may be sealed.
+    pub sealed: bool,
 }
 
 /// What is remembered of a consumer group of a queue.
@@ -69,6 +71,8 @@ pub struct Catalog {
     groups: BTreeMap<QueueId, BTreeMap<Box<str>, Subscription>>,
     /// Queues whose messages are also rows for people.
     projected: BTreeSet<QueueId>,
+    /// Queues whose new messages must be sealed.
+    sealing: BTreeSet<QueueId>,
     next_id: QueueId,
     maintenance: Maintenance,
     jobs: Jobs,
@@ -145,6 +149,18 @@ impl Catalog {
         self.projected.contains(&queue)
     }
 
+    /// Whether new messages of any queue must be sealed.
+    #[must_use]
+    pub fn has_sealing(&self) -> bool {
+        !self.sealing.is_empty()
+    }
+
+    /// Whether new messages of a queue must be sealed.
+    #[must_use]
+    pub fn seals(&self, queue: QueueId) -> bool {
+        self.sealing.contains(&queue)
+    }
+
     /// The number that the next new queue gets.
     #[must_use]
     pub fn next_id(&self) -> QueueId {
@@ -154,6 +170,10 @@ impl Catalog {
     fn define(&mut self, definition: QueueDefinition) {
         self.next_id = self.next_id.max(definition.id.saturating_add(1));
         self.by_name.insert(definition.name.clone(), definition.id);
+        match definition.options.encryption_enabled {
+            true => self.sealing.insert(definition.id),
+            false => self.sealing.remove(&definition.id),
+        };
         self.by_id.insert(definition.id, Arc::new(definition));
     }
 
@@ -187,6 +207,7 @@ impl Catalog {
 
     fn forget(&mut self, id: QueueId) {
         self.projected.remove(&id);
+        self.sealing.remove(&id);
         if let Some(gone) = self.by_id.remove(&id) {
             self.by_name.remove(&gone.name);
         }
@@ -536,7 +557,8 @@ mod tests {
             namespace: Box::default(),
             task: Box::default(),
             created_ms: 1,
-            options: QueueOptions::default(),
+            options: QueueOptions { encryption_enabled: id == 3, ..QueueOptions::default() },
+            sealed: id > 1,
         };
         let group = |queue| Effect::DefineGroup { queue, name: "g".into(), start: GroupStart::New };
         let mut effects: Vec<Effect> =
@@ -552,6 +574,10 @@ mod tests {
             assert_eq!(projected, [true, true, false, false]);
             let expected = Subscription { start: GroupStart::New, since_ms: 1, is_active: true };
             assert_eq!(catalog.group(1, "g"), Some(expected));
+            let sealed = (0..4).filter_map(|id| catalog.get(id)).map(|it| it.sealed);
+            assert_eq!(sealed.collect::<Vec<_>>(), [false, false, true, true]);
+            let sealing = (0..4).map(|id| catalog.seals(id));
+            assert_eq!(sealing.collect::<Vec<_>>(), [false, false, false, true]);
             assert_eq!(catalog.groups(0).count(), 0);
         }
     }

@@ -292,7 +292,7 @@ pub(super) fn put_queue(out: &mut BytesMut, queue: &QueueDefinition) {
     out.put_u32_le(queue.id);
     out.put_u64_le(queue.created_ms);
     out.put_u8(OPTION_COUNT as u8);
-    for option in option_values(&queue.options) {
+    for option in option_values(queue) {
         out.put_u64_le(option);
     }
     for text in [&queue.name, &queue.namespace, &queue.task] {
@@ -321,10 +321,17 @@ pub(super) fn read_queue(bytes: &mut Bytes) -> Result<QueueDefinition, EntryErro
         *text = rest_text(&mut bytes.split_to(len))?;
     }
     let [name, namespace, task] = texts;
-    Ok(QueueDefinition { id, name, namespace, task, created_ms, options: options_from(values) })
+    let (options, sealed) = options_from(values);
+    Ok(QueueDefinition { id, name, namespace, task, created_ms, options, sealed })
 }
 
-fn option_values(options: &QueueOptions) -> [u64; OPTION_COUNT] {
+/// Of the value for encryption: it is asked for; it was ever asked for.
+const ENCRYPTION_ON: u64 = 1 << 0;
+const ENCRYPTION_EVER: u64 = 1 << 1;
+
+fn option_values(queue: &QueueDefinition) -> [u64; OPTION_COUNT] {
+    let options = &queue.options;
+    let flag = |on: bool, flag: u64| if on { flag } else { 0 };
     [
         u64::from(options.lease_time_s),
         options.max_size,
@@ -339,12 +346,13 @@ fn option_values(options: &QueueOptions) -> [u64; OPTION_COUNT] {
         u64::from(options.retention_s),
         u64::from(options.completed_retention_s),
         u64::from(options.retention_enabled),
-        u64::from(options.encryption_enabled),
+        flag(options.encryption_enabled, ENCRYPTION_ON) | flag(queue.sealed, ENCRYPTION_EVER),
         u64::from(options.max_wait_time_s),
     ]
 }
 
-fn options_from(values: [u64; OPTION_COUNT]) -> QueueOptions {
+/// The options, and whether encryption was ever asked for.
+fn options_from(values: [u64; OPTION_COUNT]) -> (QueueOptions, bool) {
     let [
         lease,
         max_size,
@@ -362,7 +370,7 @@ fn options_from(values: [u64; OPTION_COUNT]) -> QueueOptions {
         encryption,
         max_wait,
     ] = values;
-    QueueOptions {
+    let options = QueueOptions {
         lease_time_s: lease as u32,
         max_size,
         ttl_s: ttl as u32,
@@ -376,9 +384,10 @@ fn options_from(values: [u64; OPTION_COUNT]) -> QueueOptions {
         retention_s: retention as u32,
         completed_retention_s: completed as u32,
         retention_enabled: enabled != 0,
-        encryption_enabled: encryption != 0,
+        encryption_enabled: encryption & ENCRYPTION_ON != 0,
         max_wait_time_s: max_wait as u32,
-    }
+    };
+    (options, encryption != 0)
 }
 
 /// The rest of `bytes` as text.

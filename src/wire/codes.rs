@@ -17,6 +17,7 @@ use crate::delivery::PopError;
 use crate::delivery::groups::GroupError;
 use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
+use crate::sealing::{OpenError, SealError};
 use crate::shard::command::CommandError;
 use crate::state::draft::DecideError;
 use crate::state::draft::ack::AckRefusal;
@@ -27,7 +28,27 @@ pub fn of_push_error(error: &PushError) -> Code {
     match error {
         PushError::Batch(error) => of_batch_error(error),
         PushError::Queue(error) => of_catalog_error(error),
+        PushError::Seal(error) => of_seal_error(error),
         PushError::Full(full) => of_full(*full),
+    }
+}
+
+/// A batch that could not be sealed.
+#[must_use]
+pub fn of_seal_error(error: &SealError) -> Code {
+    match error {
+        SealError::NoKey => Code::EncryptionKeyMissing,
+        SealError::TooLarge { .. } => Code::BatchTooLarge,
+        SealError::Failed => Code::Internal,
+    }
+}
+
+/// A message that does not open.
+#[must_use]
+pub fn of_open_error(error: &OpenError) -> Code {
+    match error {
+        OpenError::NoKey(_) => Code::KeyNotHere,
+        OpenError::Broken(_) | OpenError::Malformed(_) => Code::SealBroken,
     }
 }
 
@@ -37,7 +58,9 @@ pub fn of_push_error(error: &PushError) -> Code {
 pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
     match error {
         PushError::Full(_) if qos.is_durable() => Code::Busy,
-        PushError::Full(_) | PushError::Batch(_) | PushError::Queue(_) => of_push_error(error),
+        PushError::Full(_) | PushError::Batch(_) | PushError::Queue(_) | PushError::Seal(_) => {
+            of_push_error(error)
+        }
     }
 }
 
@@ -87,7 +110,9 @@ pub fn of_command_error(error: &CommandError) -> Code {
 pub fn of_catalog_error(error: &CatalogError) -> Code {
     match error {
         CatalogError::NotFound(_) => Code::QueueNotFound,
-        CatalogError::Option { .. } | CatalogError::NoDatabase => Code::BadOption,
+        CatalogError::Option { .. } | CatalogError::NoDatabase | CatalogError::SealedRows => {
+            Code::BadOption
+        }
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
         CatalogError::Command(error) => of_command_error(error),
     }
@@ -110,6 +135,8 @@ pub fn of_pop_error(error: &PopError) -> Code {
     match error {
         PopError::Command(error) => of_command_error(error),
         PopError::Read(error) => of_read_error(error),
+        PopError::Open { error, .. } => of_open_error(error),
+        PopError::Settle(refusal) => of_ack_refusal(refusal),
     }
 }
 
@@ -134,6 +161,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::Kv(_) => Code::Unavailable,
         DecideError::BodyMissing { .. } => Code::Internal,
         DecideError::QueueGone => Code::QueueDeleted,
+        DecideError::NotSealed => Code::EncryptionKeyMissing,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
     }
 }

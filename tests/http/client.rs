@@ -72,8 +72,15 @@ impl World {
     }
 
     /// Stops the server in order and starts it again on the same store.
+    #[allow(dead_code, reason = "not every test restarts")]
     pub(crate) async fn restart(self) -> Self {
-        let Self { server, folder, settings } = self;
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same with other settings from then on.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let Self { server, folder, mut settings } = self;
+        change(&mut settings);
         server.stop(Duration::from_secs(10)).await;
         let server = Server::start(&settings).await.unwrap();
         Self { server, folder, settings }

@@ -7,6 +7,7 @@ use onrush::base::random::SeededRandom;
 use onrush::buffer::{self, Buffers};
 use onrush::log::Log;
 use onrush::log::simulated::SimulatedLog;
+use onrush::sealing::Keyring;
 use onrush::shard::failover::Standby;
 use onrush::shard::replica::Replica;
 use onrush::shard::{Config, Engine, Parts};
@@ -35,6 +36,7 @@ impl Ground {
             random: Arc::new(SeededRandom::new(self.seed)),
             buffers: Arc::new(Buffers::new(replica.count().get(), buffer::Config::default())),
             telemetry: Arc::clone(&telemetry),
+            seals: Arc::new(Keyring::empty()),
             standby: self.standby,
         };
         (Engine::start(replica, parts, config).unwrap(), telemetry)

@@ -9,6 +9,7 @@ use crate::source_text::Code;
 pub(crate) const ROOMS: &[&str] = &[
     "base",
     "telemetry",
+    "sealing",
     "journal",
     "log",
     "state",

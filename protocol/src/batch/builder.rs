@@ -5,6 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::header::Head;
 use super::record::{FLAG_HEADERS, FLAG_JSON, FLAG_TRACE_ID, FLAG_TRANSACTION_ID};
 use super::{BatchError, BatchLimits, RecordBatch, header};
 use crate::limits::{
@@ -116,7 +117,9 @@ impl BatchBuilder {
             return None;
         }
         let mut bytes = self.buffer.split();
-        let head = header::seal(&mut bytes, self.count, self.has_transaction_ids);
+        let (count, has_transaction_ids) = (self.count, self.has_transaction_ids);
+        let head = Head { has_transaction_ids, is_sealed: false, count, crc: 0 };
+        let head = header::seal(&mut bytes, head);
         self.count = 0;
         self.has_transaction_ids = false;
         Some(RecordBatch { bytes: bytes.freeze(), head })

@@ -15,6 +15,7 @@ pub(super) const FLAG_HAS_TRANSACTION_IDS: u8 = 1 << 0;
 /// Where the compression's number stands in the flags, and how many bits it has.
 const COMPRESSION_SHIFT: u8 = 1;
 const COMPRESSION_MASK: u8 = 0b11 << COMPRESSION_SHIFT;
+/// The payloads are sealed by a server, each for itself.
 const FLAG_ENCRYPTED: u8 = 1 << 3;
 const FLAGS_KNOWN: u8 = FLAG_HAS_TRANSACTION_IDS | COMPRESSION_MASK | FLAG_ENCRYPTED;
 
@@ -22,12 +23,18 @@ const FLAGS_KNOWN: u8 = FLAG_HAS_TRANSACTION_IDS | COMPRESSION_MASK | FLAG_ENCRY
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) has_transaction_ids: bool,
+    pub(super) is_sealed: bool,
     pub(super) count: u32,
     pub(super) crc: u32,
 }
 
-/// Reads and checks the header; the records are not looked at.
-pub(super) fn read(bytes: &[u8], limits: &BatchLimits) -> Result<Head, BatchError> {
+/// Reads and checks the header; the records are not looked at. Sealed payloads are the server's own:
+/// whether such a batch is taken at all is said by `takes_sealed`.
+pub(super) fn read(
+    bytes: &[u8],
+    limits: &BatchLimits,
+    takes_sealed: bool,
+) -> Result<Head, BatchError> {
     if bytes.len() > limits.batch_bytes_max {
         let (bytes, limit) = (bytes.len(), limits.batch_bytes_max);
         return Err(BatchError::TooLarge { field: "batch", record: None, bytes, limit });
@@ -53,7 +60,8 @@ pub(super) fn read(bytes: &[u8], limits: &BatchLimits) -> Result<Head, BatchErro
         let value = (flags & COMPRESSION_MASK) >> COMPRESSION_SHIFT;
         return Err(BatchError::Unsupported { field: "compression", value });
     }
-    if flags & FLAG_ENCRYPTED != 0 {
+    let is_sealed = flags & FLAG_ENCRYPTED != 0;
+    if is_sealed && !takes_sealed {
         return Err(BatchError::Unsupported { field: "encryption", value: 1 });
     }
     let reserved = u16::from_le_bytes([r0, r1]);
@@ -68,26 +76,17 @@ pub(super) fn read(bytes: &[u8], limits: &BatchLimits) -> Result<Head, BatchErro
     let need = u32::from_le_bytes([b0, b1, b2, b3]) as usize;
     let have = bytes.len() - BATCH_HEADER_BYTES;
     if need != have {
-        return Err(BatchError::Length {
-            field: "records_bytes",
-            offset: 8,
-            need,
-            have,
-            record: None,
-        });
+        let (field, offset, record) = ("records_bytes", 8, None);
+        return Err(BatchError::Length { field, offset, need, have, record });
     }
-    if (count as usize).saturating_mul(RECORD_BYTES_MIN) > have {
-        let need = (count as usize).saturating_mul(RECORD_BYTES_MIN);
-        return Err(BatchError::Length {
-            field: "record_count",
-            offset: 4,
-            need,
-            have,
-            record: None,
-        });
+    let need = (count as usize).saturating_mul(RECORD_BYTES_MIN);
+    if need > have {
+        let (field, offset, record) = ("record_count", 4, None);
+        return Err(BatchError::Length { field, offset, need, have, record });
     }
     Ok(Head {
         has_transaction_ids: flags & FLAG_HAS_TRANSACTION_IDS != 0,
+        is_sealed,
         count,
         crc: u32::from_le_bytes([s0, s1, s2, s3]),
     })
@@ -95,19 +94,21 @@ pub(super) fn read(bytes: &[u8], limits: &BatchLimits) -> Result<Head, BatchErro
 
 /// A header's bytes.
 pub(super) fn write(head: Head, records_bytes: u32) -> [u8; BATCH_HEADER_BYTES] {
-    let flags = if head.has_transaction_ids { FLAG_HAS_TRANSACTION_IDS } else { 0 };
+    let flags = if head.has_transaction_ids { FLAG_HAS_TRANSACTION_IDS } else { 0 }
+        | if head.is_sealed { FLAG_ENCRYPTED } else { 0 };
     let [c0, c1, c2, c3] = head.count.to_le_bytes();
     let [b0, b1, b2, b3] = records_bytes.to_le_bytes();
     let [s0, s1, s2, s3] = head.crc.to_le_bytes();
     [VERSION, flags, 0, 0, c0, c1, c2, c3, b0, b1, b2, b3, s0, s1, s2, s3]
 }
 
-/// Writes the header of `bytes`, which are a header's place and then the records.
-pub(super) fn seal(bytes: &mut BytesMut, count: u32, has_transaction_ids: bool) -> Head {
+/// Writes the header of `bytes`, which are a header's place and then the records; the checksum of
+/// `head` is made here.
+pub(super) fn seal(bytes: &mut BytesMut, head: Head) -> Head {
     let Some((place, records)) = bytes.split_first_chunk_mut::<BATCH_HEADER_BYTES>() else {
-        return Head { has_transaction_ids, count, crc: 0 };
+        return head;
     };
-    let head = Head { has_transaction_ids, count, crc: crc32fast::hash(records) };
+    let head = Head { crc: crc32fast::hash(records), ..head };
     // Records come from a batch or a builder, both bounded far below 4 GiB.
     *place = write(head, records.len() as u32);
     head

@@ -57,7 +57,7 @@ impl RecordBatch {
     /// # Errors
     /// [`BatchError`] naming field, offset, record and limit, the first that is found.
     pub fn parse(bytes: Bytes, limits: &BatchLimits) -> Result<Self, BatchError> {
-        let head = header::read(&bytes, limits)?;
+        let head = header::read(&bytes, limits, false)?;
         let records = bytes.get(BATCH_HEADER_BYTES..).unwrap_or_default();
         let computed = crc32fast::hash(records);
         if computed != head.crc {
@@ -103,7 +103,7 @@ impl RecordBatch {
             message_bytes_max: usize::MAX,
             records_max: RECORDS_MAX,
         };
-        let head = header::read(&bytes, &limits)?;
+        let head = header::read(&bytes, &limits, true)?;
         Ok(Self { bytes, head })
     }
 
@@ -135,6 +135,13 @@ impl RecordBatch {
     #[must_use]
     pub fn has_transaction_ids(&self) -> bool {
         self.head.has_transaction_ids
+    }
+
+    /// Whether a server has sealed the payloads. [`Self::parse`] takes no such batch, so nobody can
+    /// push one.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.head.is_sealed
     }
 
     /// The records from first to last.
@@ -178,8 +185,41 @@ impl RecordBatch {
         for run in kept.runs {
             bytes.extend_from_slice(self.bytes.get(run).unwrap_or_default());
         }
-        let head = header::seal(&mut bytes, kept.count, kept.has_transaction_ids);
+        let Kept { count, has_transaction_ids, .. } = kept;
+        let head = header::seal(&mut bytes, Head { has_transaction_ids, count, ..self.head });
         Some(Self { bytes: bytes.freeze(), head })
+    }
+
+    /// The same records with other payloads, sealed or not as `is_sealed` says. For each record
+    /// `write` adds the new payload to what is there of the new batch, which has room for `bytes` in
+    /// all from the start; everything else of the record is copied before it is called. No limit is
+    /// held against: the result may be larger than what [`Self::parse`] takes.
+    ///
+    /// # Errors
+    /// The index of the record whose payload `write` had none for, and what it said.
+    pub fn rewrite<E>(
+        &self,
+        is_sealed: bool,
+        bytes: usize,
+        mut write: impl FnMut(&Record<'_>, &mut BytesMut) -> Result<(), E>,
+    ) -> Result<Self, (u32, E)> {
+        let mut out = BytesMut::with_capacity(bytes);
+        out.extend_from_slice(&[0; BATCH_HEADER_BYTES]);
+        let mut count = 0;
+        for record in self.records() {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(record.clear);
+            write(&record, &mut out).map_err(|error| (count, error))?;
+            // A payload has a limit far below 4 GiB, and so has what a seal adds to it.
+            let length = (out.len() - start - 4) as u32;
+            if let Some(place) = out.get_mut(start..start + 4) {
+                place.copy_from_slice(&length.to_le_bytes());
+            }
+            count += 1;
+        }
+        let head = header::seal(&mut out, Head { is_sealed, count, ..self.head });
+        Ok(Self { bytes: out.freeze(), head })
     }
 
     /// The header of the batch that these parts make when their
@@ -188,15 +228,20 @@ impl RecordBatch {
     ///
     /// # Errors
     /// [`BatchError::Count`] without parts or over [`RECORDS_MAX`] records,
-    /// [`BatchError::TooLarge`] over [`BATCH_BYTES_MAX`].
+    /// [`BatchError::TooLarge`] over [`BATCH_BYTES_MAX`], [`BatchError::Unsupported`] where sealed
+    /// parts meet others.
     pub fn joined_header<'a>(
         parts: impl IntoIterator<Item = &'a Self>,
     ) -> Result<[u8; BATCH_HEADER_BYTES], BatchError> {
         let mut crc = crc32fast::Hasher::new();
-        let mut head = Head { has_transaction_ids: false, count: 0, crc: 0 };
+        let mut head = Head { has_transaction_ids: false, is_sealed: false, count: 0, crc: 0 };
         let mut bytes = BATCH_HEADER_BYTES;
         for part in parts {
             let records_bytes = part.bytes.len() - BATCH_HEADER_BYTES;
+            if head.count > 0 && part.head.is_sealed != head.is_sealed {
+                return Err(BatchError::Unsupported { field: "encryption", value: 1 });
+            }
+            head.is_sealed = part.head.is_sealed;
             crc.combine(&crc32fast::Hasher::new_with_initial_len(
                 part.head.crc,
                 records_bytes as u64,

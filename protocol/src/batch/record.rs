@@ -16,6 +16,8 @@ pub(super) const FLAG_TRACE_ID: u8 = 1 << 1;
 pub(super) const FLAG_HEADERS: u8 = 1 << 2;
 /// The payload is JSON.
 pub(super) const FLAG_JSON: u8 = 1 << 3;
+/// Bytes of the field that a record begins with.
+const LENGTH_BYTES: usize = 4;
 /// Flags that this version knows.
 pub(super) const FLAGS_KNOWN: u8 = FLAG_TRANSACTION_ID | FLAG_TRACE_ID | FLAG_HEADERS | FLAG_JSON;
 
@@ -32,6 +34,8 @@ pub struct Record<'a> {
     pub is_json: bool,
     /// The payload, never parsed on its way.
     pub payload: &'a [u8],
+    /// Everything between the length field and the payload, as it stands: flags, ids, headers.
+    pub clear: &'a [u8],
     /// Where the whole record stands in the batch's bytes, its length field included.
     pub range: Range<usize>,
 }
@@ -121,9 +125,10 @@ pub(super) fn read(
         0 => Headers::default(),
         _ => cursor.headers(end, depth)?,
     };
+    let clear = bytes.get(at + LENGTH_BYTES..cursor.at).unwrap_or_default();
     let payload = cursor.take("payload", end - cursor.at, end)?;
     let is_json = flags & FLAG_JSON != 0;
-    Ok(Record { transaction_id, trace_id, headers, is_json, payload, range: at..end })
+    Ok(Record { transaction_id, trace_id, headers, is_json, payload, clear, range: at..end })
 }
 
 /// A place in a batch's bytes.

@@ -113,8 +113,8 @@ pub struct MessageRow {
     pub time_ms: u64,
     /// Whether its producer called it JSON.
     pub is_json: bool,
-    /// The payload.
-    pub payload: Bytes,
+    /// The payload; `None` where it is sealed.
+    pub payload: Option<Bytes>,
 }
 
 /// How far one commit leads in a shard.
@@ -449,7 +449,8 @@ async fn copy(session: &Session, rows: &[MessageRow]) -> Result<(), Refused> {
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &TYPES));
     for row in rows {
         let (seq, time) = (row.seq as i64, UNIX_EPOCH + Duration::from_millis(row.time_ms));
-        let json = row.is_json.then_some(Json(&row.payload));
+        let payload = row.payload.as_deref();
+        let json = payload.filter(|_| row.is_json).map(Json);
         let values: [&(dyn ToSql + Sync); 8] = [
             &&*row.queue,
             &&*row.partition,
@@ -458,7 +459,7 @@ async fn copy(session: &Session, rows: &[MessageRow]) -> Result<(), Refused> {
             &&*row.transaction_id,
             &time,
             &json,
-            &Blob(&row.payload),
+            &payload.map(Blob),
         ];
         writer.as_mut().write(&values).await?;
     }
@@ -470,6 +471,7 @@ async fn insert(session: &Session, rows: &[MessageRow]) -> Result<(), Refused> {
     let statement = session.client.prepare(INSERT).await?;
     for row in rows {
         let (seq, time) = (row.seq as i64, UNIX_EPOCH + Duration::from_millis(row.time_ms));
+        let payload = row.payload.as_deref().map(Blob);
         let values: [&(dyn ToSql + Sync); 8] = [
             &&*row.queue,
             &&*row.partition,
@@ -478,7 +480,7 @@ async fn insert(session: &Session, rows: &[MessageRow]) -> Result<(), Refused> {
             &Blob(row.transaction_id.as_bytes()),
             &time,
             &row.is_json,
-            &Blob(&row.payload),
+            &payload,
         ];
         session.client.execute(&statement, &values).await?;
     }

@@ -88,6 +88,7 @@ ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
     include_str!("schema/2_names.sql"),
     include_str!("schema/3_reading.sql"),
     include_str!("schema/4_rows.sql"),
+    include_str!("schema/5_sealed.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.

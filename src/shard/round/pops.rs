@@ -45,6 +45,8 @@ impl<'a> Round<'a> {
         let Some(queue) = self.catalog_state().find(pop.queue.as_str()) else {
             return Outcome::Popped(Vec::new(), None);
         };
+        // Whether a message opens is not known here, and one that does not must stay.
+        let auto_ack = pop.auto_ack && !queue.sealed;
         let (queue, group) = (queue.id, pop.group.as_str());
         let Some(known) = self.catalog_state().group(queue, group) else {
             return self.define_group(queue, pop);
@@ -62,7 +64,7 @@ impl<'a> Round<'a> {
             group,
             token: pop.token,
             lease_ms: pop.lease_ms,
-            auto_ack: pop.auto_ack,
+            auto_ack,
         };
         let taken = match place {
             Some((_, hash)) => self.take_from_one(&ask, pop.budget, known, hash),
@@ -72,7 +74,7 @@ impl<'a> Round<'a> {
             Ok(haul) => haul,
             Err(error) => return Outcome::Failed(error),
         };
-        if pop.auto_ack && !claims.is_empty() {
+        if auto_ack && !claims.is_empty() {
             self.sync();
         }
         if is_new && claims.is_empty() {

@@ -330,8 +330,9 @@ fn is_done(cursor: &CursorDraft) -> bool {
     lease.is_some_and(|lease| cursor.progress.open_ranges(lease.from, lease.to).is_empty())
 }
 
-/// The message of a batch of one, without its transaction id.
-fn renamed(body: &Bytes) -> Option<RecordBatch> {
+/// The message of a batch of one, without its transaction id; `None` where it is no message.
+#[must_use]
+pub fn renamed(body: &Bytes) -> Option<RecordBatch> {
     let batch = RecordBatch::parse_trusted(body.clone()).ok()?;
     let record = batch.records().next()?;
     if record.transaction_id.is_none() {

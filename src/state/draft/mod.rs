@@ -15,7 +15,7 @@ pub mod pop;
 pub mod push;
 pub mod upkeep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -62,6 +62,9 @@ pub enum DecideError {
     /// The queue was deleted.
     #[error("the queue was deleted")]
     QueueGone,
+    /// The queue asks for encryption, and this batch is not sealed: it is never stored in clear.
+    #[error("the queue asks for encryption and the message is not sealed")]
+    NotSealed,
     /// The shard has as many partitions as numbers allow.
     #[error("the shard has no number left for a new partition")]
     NumbersExhausted,
@@ -92,6 +95,8 @@ pub struct Draft<'a> {
     /// Messages that this draft deleted, and from where partitions are kept after it.
     erased: HashSet<(PartitionNumber, Sequence)>,
     cleared: FastMap<PartitionNumber, Sequence>,
+    /// Partitions that were placed and take sealed batches only.
+    sealed_only: BTreeSet<PartitionNumber>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
     /// Partitions that this draft took something of, without a lease on them now, and that have
@@ -118,6 +123,7 @@ impl<'a> Draft<'a> {
             letters: FastMap::default(),
             erased: HashSet::new(),
             cleared: FastMap::default(),
+            sealed_only: BTreeSet::new(),
             ready_at: FastMap::default(),
             left_over: FastMap::default(),
         }

@@ -166,7 +166,7 @@ impl Draft<'_> {
         Ok(Claimed::Some)
     }
 
-    fn lease(
+    pub(super) fn lease(
         &mut self,
         partition: PartitionNumber,
         group: GroupIndex,

@@ -61,6 +61,19 @@ impl Draft<'_> {
         name: &str,
         hash: u64,
     ) -> Result<PartitionNumber, DecideError> {
+        let number = self.find_or_create(queue, name, hash)?;
+        if self.context.catalog.seals(queue) {
+            self.sealed_only.insert(number);
+        }
+        Ok(number)
+    }
+
+    fn find_or_create(
+        &mut self,
+        queue: QueueId,
+        name: &str,
+        hash: u64,
+    ) -> Result<PartitionNumber, DecideError> {
         if let Some(number) = self.state.find(queue, name, hash) {
             return Ok(number);
         }
@@ -84,12 +97,16 @@ impl Draft<'_> {
     /// Appends a batch to a placed partition, without its duplicates.
     ///
     /// # Errors
-    /// [`DecideError::Kv`] when the ledger cannot be read: nothing of the batch is taken.
+    /// [`DecideError::Kv`] when the ledger cannot be read, [`DecideError::NotSealed`]: nothing of the
+    /// batch is taken.
     pub fn push(
         &mut self,
         partition: PartitionNumber,
         push: &PushBatch,
     ) -> Result<Pushed, DecideError> {
+        if self.sealed_only.contains(&partition) && !push.batch.is_sealed() {
+            return Err(DecideError::NotSealed);
+        }
         let state = self.state;
         let head = *self.heads.entry(partition).or_insert_with(|| {
             state.partition(partition).map_or(0, |partition| partition.next_seq)

@@ -77,6 +77,25 @@ impl Draft<'_> {
         earliest
     }
 
+    /// Ends the part of a lease from `from` on, which its consumer never got: others may have it at once,
+    /// and no attempt is counted. Nothing happens where the token holds nothing there.
+    pub fn give_back(&mut self, partition: PartitionNumber, token: LeaseToken, from: Sequence) {
+        let local = self.state.shards.local(partition);
+        let holders = self.state.holders.get(&token);
+        let held = holders.and_then(|held| held.iter().find(|(it, _)| *it == local));
+        let Some((_, group)) = held.filter(|_| self.state.partition(partition).is_some()) else {
+            return;
+        };
+        let Some(cursor) = self.cursor(partition, *group) else { return };
+        let Some(lease) = cursor.lease.filter(|it| it.token == token && from < it.to) else {
+            return;
+        };
+        if cursor.progress.open_ranges(lease.from, from.max(lease.from)).is_empty() {
+            return self.settle(partition, *group, cursor, true);
+        }
+        self.lease(partition, *group, cursor, Lease { to: from, ..lease });
+    }
+
     /// Lets go what the queue's retention says, oldest first. Returns whether more is due than one
     /// commit should let go of.
     ///

@@ -170,7 +170,8 @@ fn queue() -> impl Strategy<Value = Effect> {
                 retention_enabled: !flag,
                 ..QueueOptions::default()
             };
-            let queue = QueueDefinition { id, name, namespace, task, created_ms, options };
+            let queue =
+                QueueDefinition { id, name, namespace, task, created_ms, options, sealed: false };
             Effect::DefineQueue(Box::new(queue))
         },
     )

@@ -264,7 +264,8 @@ impl World {
         let (namespace, task) = (Box::default(), Box::default());
         let name = format!("q{id}").into();
         let created_ms = self.now_ms;
-        let queue = QueueDefinition { id, name, namespace, task, created_ms, options };
+        let queue =
+            QueueDefinition { id, name, namespace, task, created_ms, options, sealed: false };
         let mut effects = vec![Effect::DefineQueue(Box::new(queue))];
         for name in &GROUPS[..2] {
             let (name, start) = (Box::from(*name), GroupStart::Beginning);

@@ -11,6 +11,7 @@ use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::Serialize;
 
+use crate::sealing::OpenError;
 use crate::shard::command::CommandError;
 use crate::shard::look::letters::{LetterFilter, ShownLetter};
 use crate::state::effect::{DeadReason, ProducerSub};
@@ -82,6 +83,9 @@ struct Letter<'a> {
     data: Option<Data<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
+    /// Why there is no payload, where the message does not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_error: Option<String>,
     producer_sub: Option<&'a str>,
     created_at: String,
     failed_at: Option<String>,
@@ -106,11 +110,9 @@ async fn list(api: &Api, query: &str) -> Result<Answer, Failure> {
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
     let page = api.rooms.delivery.dead_letters(queue.as_ref(), filter, offset, limit).await;
     let page = page.map_err(|error| failed(&error))?;
-    let batches: Vec<Option<RecordBatch>> =
-        page.letters.iter().map(|it| message(&it.letter.batch)).collect();
-    let shown = page.letters.iter().zip(&batches);
-    let messages: Vec<Letter<'_>> =
-        shown.map(|(letter, batch)| render(letter, batch.as_ref())).collect();
+    let shown: Vec<Shown> = page.letters.iter().map(|it| Shown::of(api, it)).collect();
+    let letters = page.letters.iter().zip(&shown);
+    let messages: Vec<Letter<'_>> = letters.map(|(letter, shown)| render(letter, shown)).collect();
     let (total, has_more) = (page.total, page.has_more);
     Ok(json(StatusCode::OK, &Body { messages, total, has_more, pagination }))
 }
@@ -120,7 +122,22 @@ pub(super) fn failed(error: &CommandError) -> Failure {
     Failure::new(codes::of_command_error(error), error.to_string())
 }
 
-/// The message of a letter; `None` where it cannot be read.
+/// A letter's message: as it is kept, and as it was pushed.
+struct Shown {
+    kept: Option<RecordBatch>,
+    opened: Result<RecordBatch, OpenError>,
+}
+
+impl Shown {
+    fn of(api: &Api, letter: &ShownLetter) -> Self {
+        let kept = message(&letter.letter.batch);
+        let delivery = &api.rooms.delivery;
+        let opened = delivery.reveal(letter.queue, &letter.partition_name, kept.as_ref());
+        Self { kept, opened }
+    }
+}
+
+/// The message of a letter as it is kept, perhaps sealed; `None` where it cannot be read.
 pub(super) fn message(batch: &Bytes) -> Option<RecordBatch> {
     RecordBatch::parse_trusted(batch.clone()).ok()
 }
@@ -141,12 +158,13 @@ fn reason(letter: &ShownLetter) -> &'static str {
     }
 }
 
-fn render<'a>(listed: &'a ShownLetter, batch: Option<&'a RecordBatch>) -> Letter<'a> {
+fn render<'a>(listed: &'a ShownLetter, shown: &'a Shown) -> Letter<'a> {
     let letter = &listed.letter;
     let id = Uuid::of_message(letter.pushed_ms, letter.partition, letter.seq);
-    let record = batch.and_then(|batch| batch.records().next());
+    let record = shown.kept.as_ref().and_then(|batch| batch.records().next());
     let given = record.as_ref().and_then(|it| it.transaction_id).map(TransactionId::Text);
-    let data = record.as_ref().map(Data::of);
+    let data = shown.opened.as_ref().ok().and_then(|batch| batch.records().next());
+    let data = data.as_ref().map(Data::of);
     Letter {
         id,
         transaction_id: given.or(id.map(TransactionId::Own)),
@@ -160,6 +178,7 @@ fn render<'a>(listed: &'a ShownLetter, batch: Option<&'a RecordBatch>) -> Letter
         retry_count: letter.attempts,
         encoding: data.as_ref().and_then(Data::encoding),
         data,
+        data_error: shown.opened.as_ref().err().map(ToString::to_string),
         producer_sub: letter.sub.as_ref().map(ProducerSub::as_str),
         created_at: millis_text(letter.pushed_ms),
         failed_at: (letter.failed_ms > 0).then(|| millis_text(letter.failed_ms)),

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use hyper::StatusCode;
-use onrush_protocol::batch::Record;
+use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::code::Code;
 use onrush_protocol::id::{partition_from_uuid, uuid_parse};
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::delivery::carry;
+use crate::sealing::{OpenError, Place};
 use crate::shard::command::Wanted;
 use crate::shard::look::letters::ShownLetter;
 use crate::shard::look::messages::{
@@ -279,6 +281,9 @@ struct Detail<'a> {
     payload: Option<Data<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
+    /// Why there is no payload, where the message does not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_error: Option<String>,
     is_encrypted: bool,
     error_message: Option<&'a str>,
     retry_count: u32,
@@ -342,17 +347,21 @@ async fn detail(api: &Api, ids: Ids) -> Result<Answer, Failure> {
             dead::message(&letter.letter.batch).map(|batch| MessageBody { batch, sub })
         }
     };
-    let record = body.as_ref().and_then(|body| body.batch.records().next());
-    Ok(json(StatusCode::OK, &detailed(&found, body.as_ref(), record.as_ref(), &letters)))
+    let (queue, partition) = (found.queue.id, &*found.partition_name);
+    let kept = body.as_ref().map(|body| &body.batch);
+    let opened = kept.map(|kept| api.rooms.delivery.reveal(queue, partition, Some(kept)));
+    let detail = detailed(&found, body.as_ref(), opened.as_ref(), &letters);
+    Ok(json(StatusCode::OK, &detail))
 }
 
 fn detailed<'a>(
     found: &'a FoundMessage,
     body: Option<&'a MessageBody>,
-    record: Option<&Record<'a>>,
+    opened: Option<&'a Result<RecordBatch, OpenError>>,
     letters: &'a [ShownLetter],
 ) -> Detail<'a> {
-    let data = record.map(Data::of);
+    let record = opened.and_then(|it| it.as_ref().ok()?.records().next());
+    let data = record.as_ref().map(Data::of);
     let options = &found.queue.options;
     let letter_of = |group: &str| letters.iter().find(|it| *it.group_name == *group);
     let attempts = |group: &GroupStatus| {
@@ -372,7 +381,8 @@ fn detailed<'a>(
         listed: listed(found, body),
         encoding: data.as_ref().and_then(Data::encoding),
         payload: data,
-        is_encrypted: options.encryption_enabled,
+        payload_error: opened.and_then(|it| it.as_ref().err()).map(ToString::to_string),
+        is_encrypted: body.is_some_and(|body| body.batch.is_sealed()),
         error_message: letters.first().map(dead::words),
         retry_count: found.groups.iter().map(attempts).max().unwrap_or(0),
         queue_config: Config {
@@ -456,8 +466,11 @@ async fn retry_one(api: &Api, ids: Ids, body: &[u8]) -> Result<Answer, Failure> 
     // The letter's own message, for when its partition has let go of it.
     let letters = api.rooms.delivery.letters_of(partition, seq).await;
     let letters = letters.map_err(|error| failed(&error))?;
-    let body = letters.first().map(|it| &it.letter);
-    let body = body.map(|it| LetterBody { batch: it.batch.clone(), sub: it.sub.clone() });
+    let body = letters.first().and_then(|it| {
+        let place = Place { queue: it.queue, partition: &it.partition_name };
+        let batch = carry(&api.rooms.engine, it, place).ok()?;
+        Some(LetterBody { batch, sub: it.letter.sub.clone() })
+    });
     let tended = api.rooms.engine.tend(Ask::Retry { partition, seq, group, body }).await;
     let Tended::Moves(moves) = tended.map_err(|error| failed(&error))? else {
         return Err(not_found());

@@ -209,9 +209,12 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         }
         Code::TooManyInFlight | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
-        Code::RingFull | Code::Busy | Code::Unavailable | Code::ShuttingDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::RingFull
+        | Code::Busy
+        | Code::Unavailable
+        | Code::ShuttingDown
+        | Code::KeyNotHere
+        | Code::SealBroken => StatusCode::SERVICE_UNAVAILABLE,
         Code::OutcomeUnknown | Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Poisoned | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

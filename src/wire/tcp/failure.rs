@@ -12,6 +12,7 @@ use crate::buffer::Full;
 use crate::buffer::receipt::PushRefusal;
 use crate::catalog::CatalogError;
 use crate::ingest::PushError;
+use crate::sealing::SealError;
 use crate::wire::codes;
 
 /// When a client should come back to a server that had no room.
@@ -48,6 +49,11 @@ pub(super) fn push(error: &PushError, qos: Qos) -> Failure {
     match error {
         PushError::Batch(error) => batch(error),
         PushError::Queue(error) => catalog(error),
+        PushError::Seal(SealError::NoKey) => failure(code, error).blaming("encryptionEnabled", 0),
+        PushError::Seal(SealError::TooLarge { limit, .. }) => {
+            failure(code, error).blaming("batch", *limit as u64)
+        }
+        PushError::Seal(SealError::Failed) => failure(code, error),
         PushError::Full(Full::Ring { messages_max, .. }) => {
             failure(code, error).blaming("ring", u64::from(*messages_max))
         }
@@ -65,6 +71,7 @@ pub(super) fn catalog(error: &CatalogError) -> Failure {
         CatalogError::NotFound(_) => failure.blaming("queue", 0),
         CatalogError::Option { field, limit, .. } => failure.blaming(field, *limit),
         CatalogError::NoEncryptionKey => failure.blaming("encryptionEnabled", 0),
+        CatalogError::SealedRows => failure.blaming("sqlRows", 0),
         CatalogError::NoDatabase => failure.blaming("sqlRows", 0),
         CatalogError::Command(_) => failure,
     }

@@ -38,7 +38,7 @@ fn row(seq: u64) -> MessageRow {
         transaction_id: "t".into(),
         time_ms: 1_000,
         is_json: true,
-        payload: Bytes::from_static(b"{\"a\": 1}"),
+        payload: Some(Bytes::from_static(b"{\"a\": 1}")),
     }
 }
 
