@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use onrush::config::Settings;
+use onrush::config::{Secret, Settings};
 use onrush::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +27,7 @@ async fn every_flow_of_the_python_client_works() {
     settings.server.http_addr = "127.0.0.1:0".parse().unwrap();
     settings.server.tcp_addr = "127.0.0.1:0".parse().unwrap();
     settings.server.data_dir = folder.path().to_owned();
+    settings.encryption.key = Secret::new("7e".repeat(32));
     let server = Server::start(&settings).await.unwrap();
     let base = format!("http://{}/queen", server.http_addr());
     let mut command = Command::new(python);
@@ -36,6 +37,6 @@ async fn every_flow_of_the_python_client_works() {
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{status}\n{stdout}\n{stderr}");
     let flows = stdout.lines().filter(|line| line.starts_with("ok: ")).count();
-    assert_eq!(flows, 20, "{stdout}\n{stderr}");
+    assert_eq!(flows, 21, "{stdout}\n{stderr}");
     server.stop(Duration::from_secs(30)).await;
 }

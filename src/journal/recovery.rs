@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Config;
 use super::error::RecoverError;
-use super::page::segment_name;
+use super::page::{base_of_name, segment_name};
 use super::reader::Record;
 use super::record::StoreId;
 use super::segment::{CreateError, Segment, UNFINISHED_SUFFIX};
@@ -215,7 +215,10 @@ fn remove_unfinished(files: &dyn Files) -> Result<(), RecoverError> {
         RecoverError::Io { action, name, source }
     };
     let names = files.list().map_err(|source| io("listing", "the log's folder", source))?;
-    for name in names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX)) {
+    // Of our own making only: what somebody else put there is not ours to delete.
+    let is_segment = |name: &str| base_of_name(name).is_some();
+    let unfinished = |name: &&String| name.strip_suffix(UNFINISHED_SUFFIX).is_some_and(is_segment);
+    for name in names.iter().filter(unfinished) {
         files.remove(name).map_err(|source| io("removing", name, source))?;
     }
     Ok(())

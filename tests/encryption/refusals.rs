@@ -126,7 +126,7 @@ fn smuggle(desk: &Desk, queue: &str, partition: &str, batch: RecordBatch) {
     let engine = &desk.world.server.rooms().engine;
     let queue = engine.catalog_now().find(queue).unwrap().id;
     let hash = engine.key().place(queue, partition);
-    let push = PushBatch { batch, fingerprints: Vec::new() };
+    let push = PushBatch { batch, fingerprints: Vec::new(), sub: None };
     let pending = Pending { push, qos: Qos::Buffered, signer: None };
     let partition = partition.parse().unwrap();
     let placed = Placed { queue, partition, hash, flush: FlushWish::Now, pending };

@@ -14,5 +14,6 @@ mod api;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
 mod client;
+mod failover;
 mod groups;
 mod letters;

@@ -67,6 +67,17 @@ async def what_is_pushed_is_popped_and_acknowledged(queen):
 
 
 @flow
+async def a_queue_that_asks_for_encryption_is_as_any_other_to_its_client(queen):
+    queue = name()
+    created = await queen.queue(queue).config({"encryption_enabled": True}).create()
+    same(created["options"]["encryptionEnabled"], True)
+    payload = {"secret": "é😀", "n": 1.5}
+    await queen.queue(queue).push([{"data": payload}])
+    messages = await queen.queue(queue).pop()
+    same([it["data"] for it in messages], [payload])
+
+
+@flow
 async def a_null_payload_stays_null(queen):
     queue = name()
     await queen.queue(queue).push([{"data": None}])

@@ -85,6 +85,21 @@ async fn what_is_pushed_is_popped_and_acknowledged_one_by_one_and_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_asks_for_encryption_is_as_any_other_to_its_client() {
+    let world = World::start().await;
+    let queue = world.queen.queue("secrets").batch(10).wait(false);
+    let options = QueueOptions { encryption_enabled: Some(true), ..QueueOptions::default() };
+    let made = queue.configure(options).await.unwrap();
+    assert_eq!(made["options"]["encryptionEnabled"], true);
+    let payloads = [json!({ "secret": "é😀", "n": 1.50 }), Value::Null, json!([1, 2])];
+    queue.push_many(payloads.clone()).await.unwrap();
+    let messages = queue.pop().await.unwrap();
+    assert_eq!(data(&messages), payloads);
+    assert!(world.queen.ack_all(&messages).await.unwrap().iter().all(|it| it.success));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_id_stands_once() {
     let world = World::start().await;
     let queue = world.queen.queue("payments").wait(false).batch(10);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onrush::config::Settings;
+use onrush::config::{Secret, Settings};
 use onrush::server::Server;
 use queen_mq::{Config, Queen};
 
@@ -27,6 +27,7 @@ impl World {
         settings.server.tcp_addr = "127.0.0.1:0".parse().unwrap();
         settings.server.data_dir = folder.path().to_owned();
         settings.store.segment_bytes = 8 << 20;
+        settings.encryption.key = Secret::new("7e".repeat(32));
         change(&mut settings);
         let server = Server::start(&settings).await.unwrap();
         let url = format!("http://{}/queen", server.http_addr());

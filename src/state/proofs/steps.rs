@@ -38,6 +38,11 @@ pub(super) enum Step {
         pick: usize,
         more_ms: u64,
     },
+    /// What one of the messages handed out so far, from its `skip`-th on, was never given to its consumer.
+    GiveBack {
+        pick: usize,
+        skip: u64,
+    },
     Lapse {
         most: usize,
     },
@@ -93,6 +98,7 @@ impl Step {
             Self::Pop { .. }
             | Self::Ack { .. }
             | Self::Extend { .. }
+            | Self::GiveBack { .. }
             | Self::Redrive { .. }
             | Self::Erase { .. }
             | Self::Entomb { .. }
@@ -208,6 +214,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         8 => ack(),
         1 => (any::<usize>(), 0..30_000_u64)
             .prop_map(|(pick, more_ms)| Step::Extend { pick, more_ms }),
+        2 => (any::<usize>(), 0..6_u64).prop_map(|(pick, skip)| Step::GiveBack { pick, skip }),
         3 => (0..4_usize).prop_map(|most| Step::Lapse { most }),
         1 => (0..2_usize).prop_map(|slot| Step::Retain { slot }),
         1 => (0..2_usize, start).prop_map(|(slot, start)| Step::Register { slot, start }),

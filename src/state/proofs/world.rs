@@ -402,6 +402,11 @@ impl World {
 
     fn upkeep(&self, desk: &Desk, draft: &mut Draft<'_>, step: &Step) {
         match step {
+            Step::GiveBack { pick, skip } => {
+                let Some(held) = pick_of(&self.held, *pick) else { return };
+                let (from, to) = (held.ranges[0].0, held.ranges[held.ranges.len() - 1].1);
+                draft.give_back(held.partition, held.token, from + skip % (to - from));
+            }
             Step::Lapse { most } => drop(draft.lapse(*most)),
             Step::Retain { slot } => drop(draft.retain(self.queues[*slot]).unwrap()),
             Step::Register { slot, start } => {
