@@ -25,6 +25,7 @@
 //! | 6 | [`catalog`] | queues and their settings as an immutable view |
 //! | 7 | [`ingest`] | admission: the only way in |
 //! | 7 | [`delivery`] | pop, ack, extend |
+//! | 8 | [`transaction`] | verdicts, pushes and state keys as a whole; queries over queues |
 //! | 10 | [`wire`] | the two ports; the one place where errors become codes |
 //! | 10 | [`offline`] | looking at a log while no server has it |
 //! | 11 | [`config`], [`cli`], [`server`], [`run`] | settings, composition, start and shutdown |
@@ -47,4 +48,5 @@ pub mod server;
 pub mod shard;
 pub mod state;
 pub mod telemetry;
+pub mod transaction;
 pub mod wire;

@@ -33,6 +33,7 @@ use crate::sealing::watch::Watch;
 use crate::shard::Engine;
 use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
+use crate::transaction::Transactions;
 use crate::wire::auth::Auth;
 use crate::wire::{Rooms, http, tcp};
 
@@ -237,14 +238,14 @@ fn rooms(
         buffer_max: settings.buffer.buffer_max as u32,
         room_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
     };
+    let ingest =
+        Ingest::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&telemetry), admission);
+    let delivery = Delivery::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&ground.random));
+    let transactions = Transactions::new(Arc::clone(&engine), ingest.clone(), delivery.clone());
     Rooms {
-        ingest: Ingest::new(
-            Arc::clone(&engine),
-            catalogs.clone(),
-            Arc::clone(&telemetry),
-            admission,
-        ),
-        delivery: Delivery::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&ground.random)),
+        ingest,
+        delivery,
+        transactions,
         catalogs,
         telemetry,
         engine,

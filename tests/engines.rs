@@ -22,6 +22,8 @@ mod seeds;
 mod station;
 #[path = "simulated/transcript.rs"]
 mod transcript;
+#[path = "engines/transfers.rs"]
+mod transfers;
 #[path = "engines/workload.rs"]
 mod workload;
 

@@ -37,6 +37,6 @@ async fn every_flow_of_the_python_client_works() {
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{status}\n{stdout}\n{stderr}");
     let flows = stdout.lines().filter(|line| line.starts_with("ok: ")).count();
-    assert_eq!(flows, 21, "{stdout}\n{stderr}");
+    assert_eq!(flows, 26, "{stdout}\n{stderr}");
     server.stop(Duration::from_secs(30)).await;
 }

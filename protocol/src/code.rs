@@ -126,6 +126,14 @@ codes! {
     SubscriptionConflict = 308, "subscription_conflict", No, NotApplied;
     /// The queue has no such consumer group.
     GroupNotFound = 310, "group_not_found", No, NotApplied;
+    /// A transaction names messages that are settled already; perhaps by itself, sent before.
+    AlreadySettled = 320, "already_settled", No, NotApplied;
+    /// A transaction asked to fail on a message that was pushed before, and there is one.
+    DuplicateMessage = 321, "duplicate_message", No, NotApplied;
+    /// The query does not exist.
+    QueryNotFound = 322, "query_not_found", No, NotApplied;
+    /// The query exists with another chain of operators.
+    QueryChanged = 323, "query_changed", No, NotApplied;
     /// The next message was sealed with a key that the server does not have now. It stays where it is;
     /// others may be had, and this one once the key is back.
     KeyNotHere = 340, "key_not_here", Yes, NotApplied;
@@ -205,6 +213,10 @@ mod tests {
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
             (308, "subscription_conflict"),
+            (320, "already_settled"),
+            (321, "duplicate_message"),
+            (322, "query_not_found"),
+            (323, "query_changed"),
             (340, "key_not_here"),
             (341, "seal_broken"),
             (401, "ring_full"),

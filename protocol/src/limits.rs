@@ -57,6 +57,8 @@ pub const GROUPS_PER_ANSWER_MAX: u32 = 1_000;
 
 /// Most partitions in one answer about a group's partitions.
 pub const PARTITIONS_PER_ANSWER_MAX: u32 = 10_000;
+/// Most leases, most acks and most sections of one transaction.
+pub const TRANSACTION_PARTS_MAX: u32 = 10_000;
 
 /// Largest sequence number: 42 bits, because the message id has room for no more.
 pub const SEQUENCE_MAX: u64 = (1 << 42) - 1;

@@ -25,6 +25,7 @@ pub enum Opcode {
     ListGroups = 12,
     GroupLag = 13,
     Subscribe = 14,
+    Transaction = 20,
     Welcome = 129,
     Pong = 130,
     Receipts = 131,
@@ -39,12 +40,13 @@ pub enum Opcode {
     Groups = 140,
     GroupPartitions = 141,
     Subscribed = 142,
+    Committed = 148,
     Failure = 255,
 }
 
 impl Opcode {
     /// Every opcode there is, by number.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Hello,
         Self::Ping,
         Self::Push,
@@ -59,6 +61,7 @@ impl Opcode {
         Self::ListGroups,
         Self::GroupLag,
         Self::Subscribe,
+        Self::Transaction,
         Self::Welcome,
         Self::Pong,
         Self::Receipts,
@@ -73,6 +76,7 @@ impl Opcode {
         Self::Groups,
         Self::GroupPartitions,
         Self::Subscribed,
+        Self::Committed,
         Self::Failure,
     ];
 
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn every_opcode_keeps_its_number() {
         let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
-        let requests = 1..=14;
+        let requests = (1..=14).chain([20]);
         let answers = requests.clone().map(|request| request | 128);
         assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
         let of = |opcode: Opcode| opcode.number();

@@ -95,6 +95,19 @@ pub struct Ingest {
     config: Config,
 }
 
+/// Memory taken out of the budget; given back when dropped.
+#[must_use]
+pub struct Reserved {
+    engine: Arc<Engine>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.engine.buffers().give_back(self.bytes);
+    }
+}
+
 /// What became of a push on the fast path.
 pub type TryPush = Result<Result<u32, Later>, PushError>;
 
@@ -173,6 +186,44 @@ impl Ingest {
                 Err(Later::UnknownQueue(_)) => return Err(full.into()),
             }
         }
+    }
+
+    /// Admits a batch that is to stand with others: checked and placed as any, but not put into a
+    /// ring. Waits for one commit when its queue is made; dropping the future leaves nothing behind
+    /// but perhaps the new queue.
+    ///
+    /// # Errors
+    /// [`PushError::Batch`], [`PushError::Queue`] and [`PushError::Seal`]; nothing was taken.
+    pub async fn admit(
+        &self,
+        queue: &QueueName,
+        partition: PartitionName,
+        batch: Bytes,
+        sub: Option<ProducerSub>,
+    ) -> Result<Placed, PushError> {
+        let batch = RecordBatch::parse(batch, &self.config.limits)?;
+        let terms = PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub };
+        let admitted = Admitted { batch, partition, terms, signer: None };
+        let found = self.catalogs.find_or_create(queue).await?;
+        Ok(self.place(&found, admitted)?)
+    }
+
+    /// Takes memory for what goes to the lane beside the rings, out of the budget of all rings. Waits
+    /// for room up to the configured time.
+    ///
+    /// # Errors
+    /// [`PushError::Full`].
+    pub async fn reserve(&self, bytes: u64) -> Result<Reserved, PushError> {
+        let budget = self.engine.buffers().budget();
+        let full = Full::Budget { limit: budget.limit() };
+        let taken = async {
+            while !budget.take(bytes) {
+                budget.wait_for_room().await;
+            }
+        };
+        let taken = tokio::time::timeout(self.config.room_timeout, taken).await;
+        taken.map_err(|_| full)?;
+        Ok(Reserved { engine: Arc::clone(&self.engine), bytes })
     }
 
     async fn wait_for_room(&self, full: Full) {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use onrush_protocol::options::QueueOptions;
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use crate::log::AppendError;
 use crate::shard::groups::{ForgetGroup, Seek, Standings, Subscribe, Survey};
 use crate::shard::look::Question;
 use crate::shard::tend::Tend;
+use crate::shard::transaction::Transaction;
 use crate::shard::watch::Watch;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::Chunk;
@@ -24,6 +26,8 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::{GroupStart, LeaseToken, Maintenance, Sequence};
 use crate::state::model::Run;
+use crate::state::queries::{QueryDefinition, QueryId};
+use crate::state::states::{StateAsk, StatePage};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -112,6 +116,12 @@ pub enum Command {
     Delete(Delete),
     /// What is held back on purpose from now on.
     Maintain(Maintain),
+    /// Verdicts, batches and state keys that stand or fall as a whole.
+    Transact(Box<Transaction>),
+    /// A query over a queue.
+    Register(Box<Register>),
+    /// State keys.
+    ReadStates(Box<ReadStates>),
     /// Which messages some transaction ids name, and what their partitions are called.
     Find(Box<Find>),
     /// What operators ask.
@@ -307,6 +317,49 @@ pub struct Maintain {
     pub pop: Option<bool>,
     /// The answer: what is held back now.
     pub reply: Reply<Result<Maintenance, CommandError>>,
+}
+
+/// See [`Command::Register`].
+#[derive(Debug)]
+pub struct Register {
+    /// Its name.
+    pub name: Box<str>,
+    /// The queue that it reads.
+    pub source: Box<str>,
+    /// The queue that it writes to; empty for none.
+    pub sink: Box<str>,
+    /// What tells one chain of operators from another.
+    pub config_hash: Box<str>,
+    /// Whether it begins without state, whatever it had.
+    pub reset: bool,
+    /// The answer.
+    pub reply: Reply<Result<Registered, CommandError>>,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Registered {
+    /// It is new.
+    Fresh(QueryDefinition),
+    /// It was known.
+    Known(QueryDefinition),
+    /// It was known and has lost its state.
+    Reset(QueryDefinition),
+    /// It is known with another chain of operators, and nothing changed.
+    Changed(QueryDefinition),
+}
+
+/// See [`Command::ReadStates`].
+#[derive(Debug)]
+pub struct ReadStates {
+    /// Of which query.
+    pub query: QueryId,
+    /// These keys of the partition in `ask`; empty for those that `ask` means.
+    pub keys: Vec<Bytes>,
+    /// Which ones; its owner is found out.
+    pub ask: StateAsk,
+    /// The answer; `None` when there is no such query.
+    pub reply: Reply<Result<Option<StatePage>, CommandError>>,
 }
 
 /// See [`Command::Find`].

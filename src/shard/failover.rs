@@ -295,6 +295,7 @@ impl Lane {
             }
         }
         work.rings.retain(|(_, rings)| !rings.is_empty());
+        self.refuse_transactions(work, |hash| holds_all || standby.gate.is_closed(hash));
         self.keep(diverted, None);
     }
 

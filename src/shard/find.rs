@@ -13,8 +13,9 @@ use onrush_protocol::id::MessageId;
 use onrush_protocol::name::GroupName;
 
 use crate::base::place::PartitionNumber;
+use crate::shard::bodies::LogBodies;
 use crate::shard::command::{Find, Found, Wanted};
-use crate::shard::lane::{Lane, LogBodies};
+use crate::shard::lane::Lane;
 use crate::state::effect::{LeaseToken, Sequence};
 use crate::state::kv::KvError;
 use crate::state::{Bodies, ShardState};

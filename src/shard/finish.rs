@@ -141,6 +141,12 @@ impl Lane {
             (Command::Define(define), Outcome::Defined(queue)) => {
                 let _ = define.reply.send(Ok(queue));
             }
+            (Command::Transact(whole), Outcome::Transacted(decided)) => {
+                self.answer_transaction(*whole, decided);
+            }
+            (Command::Register(register), Outcome::Registered(query)) => {
+                let _ = register.reply.send(Ok(query));
+            }
             (Command::Maintain(maintain), Outcome::Maintained(now)) => {
                 let _ = maintain.reply.send(Ok(now));
             }
@@ -325,6 +331,7 @@ impl Lane {
                 command,
                 Command::Look(_)
                     | Command::Find(_)
+                    | Command::ReadStates(_)
                     | Command::Describe(_)
                     | Command::Standings(_)
                     | Command::Watch(_)
@@ -345,6 +352,10 @@ impl Lane {
                     let found =
                         self.find(&find).map_err(|error| CommandError::Decide(error.into()));
                     let _ = find.reply.send(found);
+                }
+                Command::ReadStates(read) => {
+                    let page = self.read_states(&read);
+                    let _ = read.reply.send(page);
                 }
                 Command::Describe(describe) => {
                     let description = self.describe(&describe);

@@ -16,8 +16,9 @@ use crate::buffer::Buffers;
 use crate::buffer::flush::LINGER_US;
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
-use crate::log::{Append, AppendError, Durability, Extent, Log};
+use crate::log::{Append, AppendError, Durability, Log};
 use crate::sealing::Keyring;
+use crate::shard::bodies::LogBodies;
 use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
 use crate::shard::failover::{Standby, Unknown};
 use crate::shard::hot::HotTail;
@@ -29,13 +30,11 @@ use crate::shard::schedule::Schedule;
 use crate::shard::steady::Steady;
 use crate::shard::watch::Watches;
 use crate::shard::{Config, checkpointer};
+use crate::state::ShardState;
 use crate::state::catalog::Catalog;
-use crate::state::codec::{self, Chunk};
 use crate::state::draft::Context;
 use crate::state::effect::Origin;
 use crate::state::kv::Kv;
-use crate::state::model::Run;
-use crate::state::{Bodies, ShardState};
 use crate::telemetry::Telemetry;
 
 /// Pause of a retention that has more to let go of than one commit should.
@@ -170,7 +169,8 @@ impl Lane {
         };
         // What is held counts: else an outage would pile up more than one append can take.
         let held = work.rings.iter().flat_map(|(_, rings)| rings).map(Ring::bytes).sum();
-        let room = COMMIT_BYTES_MAX.saturating_sub(held);
+        let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
+        self.drain_before_transactions(&mut work, &mut room);
         work.rings.append(&mut self.drain_due(room, horizon_us, &|_| true));
         self.go_round_the_store(&mut work);
         if !self.is_down() {
@@ -565,6 +565,9 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Define(define) => drop(define.reply.send(Err(error.clone()))),
         Command::Delete(delete) => drop(delete.reply.send(Err(error.clone()))),
         Command::Maintain(maintain) => drop(maintain.reply.send(Err(error.clone()))),
+        Command::Transact(whole) => drop(whole.reply.send(Err(error.clone()))),
+        Command::Register(register) => drop(register.reply.send(Err(error.clone()))),
+        Command::ReadStates(read) => drop(read.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::Tend(tend) => drop(tend.reply.send(Err(error.clone()))),
         Command::Seek(seek) => drop(seek.reply.send(Err(error.clone()))),
@@ -579,25 +582,5 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         | Command::CheckpointDone { .. }
         | Command::Release
         | Command::Stop(_) => {}
-    }
-}
-
-/// Bodies from the hot tail, or else from the log.
-pub(super) struct LogBodies<'a> {
-    pub(super) hot: &'a HotTail,
-    pub(super) log: &'a dyn Log,
-}
-
-impl Bodies for LogBodies<'_> {
-    fn chunks(&self, shard: ShardId, run: &Run) -> Option<Vec<Chunk>> {
-        if let Some(chunks) = self.hot.find(shard, run) {
-            return Some(chunks);
-        }
-        let place = self.log.body(shard, Extent { position: run.position, len: run.len }).ok()?;
-        codec::decode_chunks(place).ok()
-    }
-
-    fn is_near(&self, shard: ShardId, run: &Run) -> bool {
-        self.hot.find(shard, run).is_some() || self.log.is_near(shard, run.position)
     }
 }

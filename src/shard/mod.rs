@@ -10,7 +10,13 @@
 //! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at, [`groups`] how
 //! consumer groups stand, [`watch`] who waits for work anywhere. [`restore`] builds the state at start
 //! where the log is shared with others.
+//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at. [`restore`] builds
+//! the state at start where the log is shared with others.
+//! batches stay in the [`hot`] tail; [`transaction`] is what stands or falls as a
+//! whole; `upkeep` writes checkpoints and lets retention work, `reclaim`
+//! gives space back. [`restore`] builds the state at start where the log is shared with others.
 
+mod bodies;
 mod checkpointer;
 pub mod command;
 pub mod failover;
@@ -32,6 +38,8 @@ pub mod schedule;
 mod seal;
 mod steady;
 pub mod tend;
+mod transact;
+pub mod transaction;
 mod upkeep;
 pub mod watch;
 

@@ -7,6 +7,7 @@ mod groups;
 mod pops;
 mod replays;
 mod tend;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Command, Define, GiveBack, Maintain};
+use crate::shard::command::{Ack, Command, Define, GiveBack, Maintain, Registered};
 use crate::shard::groups::{Forgotten, Sought};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
 use crate::shard::tend::Tended;
+use crate::shard::transaction::{Committed, Refusal};
 use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
@@ -85,7 +87,16 @@ impl Work {
         let has_commands = !self.commands.is_empty() || !self.chores.is_empty() || has_replay;
         let too_large = matches!(error, AppendError::TooLarge { .. });
         let second = if !self.rings.is_empty() && (has_commands || has_upkeep) {
-            Self { rings: std::mem::take(&mut self.rings), ..Self::default() }
+            // Transactions come behind the rings, together or not.
+            let rings = std::mem::take(&mut self.rings);
+            let whole = self.commands.extract_if(.., |it| matches!(it, Command::Transact(_)));
+            let commands = whole.collect();
+            if self.is_empty() {
+                self.rings = rings;
+                Self { commands, ..Self::default() }
+            } else {
+                Self { rings, commands, ..Self::default() }
+            }
         } else if has_upkeep && has_commands {
             let commands = std::mem::take(&mut self.commands);
             let chores = std::mem::take(&mut self.chores);
@@ -128,6 +139,10 @@ pub enum Outcome {
     Maintained(Maintenance),
     /// What became of what an operator asked.
     Tended(Tended),
+    /// The transaction stands, or why it does not.
+    Transacted(Result<Committed, Refusal>),
+    /// The query as it is now.
+    Registered(Registered),
     /// It could not be decided.
     Failed(DecideError),
 }
@@ -172,7 +187,11 @@ impl Plan {
             Outcome::Sought(sought) => !matches!(sought, Sought::Moved { .. }),
             Outcome::Forgotten(forgotten) => forgotten.queues == 0,
             Outcome::Subscribed(queues) => *queues == 0,
-            Outcome::Defined(_) | Outcome::Failed(_) | Outcome::Tended(_) => true,
+            Outcome::Defined(_)
+            | Outcome::Failed(_)
+            | Outcome::Tended(_)
+            | Outcome::Registered(_) => true,
+            Outcome::Transacted(decided) => decided.is_err(),
             Outcome::None | Outcome::Again | Outcome::Maintained(_) => false,
         };
         let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
@@ -193,7 +212,7 @@ pub fn decide<'a>(
 ) -> Plan {
     let mut round = Round::new(replica, context, turn, origin.engine);
     let lapsed = round.lapse();
-    let outcomes = round.commands(&work.commands);
+    let mut outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
     let retention_goes_on = round.upkeep(work);
     let replayed = round.replay(&work.replay);
@@ -201,6 +220,7 @@ pub fn decide<'a>(
     for (shard, rings) in &work.rings {
         round.rings(*shard, rings, &mut receipts);
     }
+    round.transactions(&work.commands, &mut outcomes);
     let Round { drafts, catalog, durability, turn, unfinished, .. } = round;
     let mut entries: Vec<(ShardId, Entry)> = Vec::new();
     for (shard, draft) in drafts.into_iter().enumerate() {
@@ -379,7 +399,10 @@ impl<'a> Round<'a> {
             Command::Seek(seek) => self.seek(seek),
             Command::ForgetGroup(forget) => self.forget_group(forget),
             Command::Subscribe(subscribe) => self.subscribe(subscribe),
+            Command::Register(register) => Outcome::Registered(self.register_query(register)),
             Command::Pop(_)
+            | Command::Transact(_)
+            | Command::ReadStates(_)
             | Command::Find(_)
             | Command::Look(_)
             | Command::Describe(_)

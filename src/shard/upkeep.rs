@@ -88,7 +88,7 @@ impl Lane {
             }
             None => {
                 self.replica.catalog.advance(applied);
-                self.replica.catalog.checkpoint(shard)
+                self.replica.catalog.checkpoint(shard, self.replica.count())
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{Effect, Entry, GroupIndex, Sequence};
 use crate::state::ledger::First;
 use crate::state::model::{Cursor, Lease, Partition, Run};
+use crate::state::rows;
 
 impl ShardState {
     /// Applies the shard's next entry, whose first byte is at `position` of the log and which is
@@ -73,7 +74,19 @@ impl ShardState {
                 let done = self.replayed.entry(*spill).or_default();
                 *done = (*done).max(*position);
             }
+            Effect::PutState { owner, partition, key, value } => {
+                if self.partition(*partition).is_some() {
+                    self.states.put(rows::state_key(*partition, *owner, key), value, now_ms);
+                }
+            }
+            Effect::RemoveState { owner, partition, key } => {
+                if self.partition(*partition).is_some() {
+                    self.states.remove(rows::state_key(*partition, *owner, key));
+                }
+            }
+            Effect::DropStates { owner } => self.states.drop_owner(*owner),
             Effect::DefineQueue(_)
+            | Effect::DefineQuery(_)
             | Effect::ForgetQueue { .. }
             | Effect::DefineGroup { .. }
             | Effect::Subscribe { .. }
@@ -252,6 +265,7 @@ impl ShardState {
                     self.changes.touch_erased(number);
                 }
                 self.moved.retain(|(moved, _), _| *moved != number);
+                self.states.drop_partition(number);
             }
             partition.live = false;
             partition.name = Box::default();

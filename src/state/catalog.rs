@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use onrush_protocol::options::QueueOptions;
 
-use crate::base::place::{QueueId, ShardId};
+use crate::base::place::{QueueId, ShardCount, ShardId};
 use crate::state::care::Care;
 use crate::state::care::job::{Job, JobId, Jobs};
 use crate::state::care::rows::{self as care_rows, Kind};
@@ -19,6 +19,7 @@ use crate::state::codec::EntryError;
 use crate::state::effect::{Effect, Entry, GroupStart, Maintenance};
 use crate::state::kv::{Kv, RowChange, Scan, Space};
 use crate::state::ledger::Flushed;
+use crate::state::queries::{Queries, QueryDefinition, QueryId};
 use crate::state::rows;
 
 /// One queue's settings as the catalog's log holds them.
@@ -76,9 +77,16 @@ pub struct Catalog {
     next_id: QueueId,
     maintenance: Maintenance,
     jobs: Jobs,
+    queries: Queries,
 }
 
 impl Catalog {
+    /// The queries over queues.
+    #[must_use]
+    pub fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
     /// What is held back on purpose.
     #[must_use]
     pub fn maintenance(&self) -> Maintenance {
@@ -226,6 +234,7 @@ pub struct CatalogShard {
     traces: Traces,
     changed_jobs: BTreeSet<JobId>,
     changed_traces: BTreeSet<EventNumber>,
+    changed_queries: BTreeSet<QueryId>,
     /// Something that only the meta row says changed.
     is_meta_changed: bool,
     stored_position: u64,
@@ -296,7 +305,8 @@ impl CatalogShard {
     #[must_use]
     pub fn is_changed(&self) -> bool {
         let is_care_changed = !self.changed_jobs.is_empty() || !self.changed_traces.is_empty();
-        self.is_meta_changed || !self.changed.is_empty() || is_care_changed
+        let has_new_queries = !self.changed_queries.is_empty();
+        self.is_meta_changed || !self.changed.is_empty() || is_care_changed || has_new_queries
     }
 
     /// Applies the next entry; tells what the other shards have to do about it.
@@ -327,6 +337,11 @@ impl CatalogShard {
                 Effect::Project { queue, on } => {
                     self.catalog.project(*queue, *on);
                     (*queue, CatalogChange::Queue(*queue))
+                }
+                Effect::DefineQuery(query) => {
+                    self.catalog.queries.define((**query).clone());
+                    self.changed_queries.insert(query.id);
+                    continue;
                 }
                 Effect::Maintain(maintenance) => {
                     self.catalog.maintenance = *maintenance;
@@ -411,7 +426,7 @@ impl CatalogShard {
 
     /// Rows that bring the store up to this state.
     #[must_use]
-    pub fn checkpoint(&mut self, shard: ShardId) -> Checkpoint {
+    pub fn checkpoint(&mut self, shard: ShardId, shards: ShardCount) -> Checkpoint {
         self.writing_position = self.position;
         let mut meta = Vec::with_capacity(28);
         meta.put_u64_le(self.head);
@@ -446,9 +461,18 @@ impl CatalogShard {
             });
         }
         self.care_rows(shard, &mut rows);
-        let (trims, graves) = (Vec::new(), Vec::new());
-        let ids = Flushed::default();
-        Checkpoint { shard, head: self.head, rows, ids, trims, graves, position: self.position }
+        for query in std::mem::take(&mut self.changed_queries) {
+            let value = self.catalog.queries.get(query).map(|query| {
+                let mut value = BytesMut::new();
+                query.put(&mut value);
+                value.to_vec()
+            });
+            let (space, key) = (Space::Queries, rows::shard_key(shard, query));
+            rows.push(RowChange { space, key, value });
+        }
+        let (trims, graves, owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (ids, head, position) = (Flushed::default(), self.head, self.position);
+        Checkpoint { shard, shards, head, rows, ids, trims, graves, owners, position }
     }
 
     /// Reads the catalog from its rows; empty without any.
@@ -469,6 +493,14 @@ impl CatalogShard {
                 failed = Some(error);
                 Scan::Stop
             }
+        })?;
+        let queries = &mut state.catalog.queries;
+        kv.scan(Space::Queries, &rows::shard_key(shard, 0), &[], &mut |_, value| {
+            match QueryDefinition::read(&mut Bytes::copy_from_slice(value)) {
+                Ok(query) => queries.define(query),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() { Scan::Stop } else { Scan::Continue }
         })?;
         if let Some(error) = failed {
             return Err(wrong(error));
@@ -567,7 +599,7 @@ mod tests {
         effects.extend([group(1), Effect::Project { queue: 2, on: false }]);
         state.apply(&Entry { time_ms: 1, origin: Default::default(), effects }, 0, 10);
         let kv = MemoryKv::new();
-        kv.write(&state.checkpoint(4).rows).unwrap();
+        kv.write(&state.checkpoint(4, ShardCount::new(4).unwrap()).rows).unwrap();
         let loaded = CatalogShard::load(4, &kv).unwrap();
         for catalog in [state.catalog(), loaded.catalog()] {
             let projected: Vec<bool> = (0..4).map(|id| catalog.is_projected(id)).collect();

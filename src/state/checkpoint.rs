@@ -12,7 +12,7 @@ use crate::base::place::{PartitionNumber, ShardCount, ShardId, StoreKey};
 use crate::state::care::graves;
 use crate::state::care::rows::{Kind, key as care_key, range as care_range};
 use crate::state::codec::EntryError;
-use crate::state::effect::{GroupIndex, Sequence, SpillId};
+use crate::state::effect::{GroupIndex, OwnerId, Sequence, SpillId};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
 use crate::state::ledger::{DedupPolicy, Flushed};
 use crate::state::model::{Partition, Run};
@@ -49,6 +49,8 @@ pub struct Trim {
 pub struct Checkpoint {
     /// The shard.
     pub shard: ShardId,
+    /// How many there are.
+    pub shards: ShardCount,
     /// Entries of the shard that the rows include.
     pub head: u64,
     /// Rows to put or remove.
@@ -57,8 +59,10 @@ pub struct Checkpoint {
     pub ids: Flushed,
     /// Run rows to remove; see [`Checkpoint::resolve`].
     pub trims: Vec<Trim>,
-    /// Partitions whose dead letters are gone.
+    /// Partitions whose dead letters and state keys are gone.
     pub graves: Vec<PartitionNumber>,
+    /// Owners whose state keys are gone.
+    pub owners: Vec<OwnerId>,
     /// Log position that the rows include: it must be durable in the log before they are written.
     pub position: u64,
 }
@@ -82,8 +86,32 @@ impl Checkpoint {
         }
         for partition in std::mem::take(&mut self.graves) {
             graves::removals(kv, self.shard, partition, &mut self.rows)?;
+            let (from, to) = rows::keys_of_partition(partition);
+            let rows = &mut self.rows;
+            kv.scan(Space::States, &from, &to, &mut |key, _| {
+                rows.push(RowChange { space: Space::States, key: key.to_vec(), value: None });
+                Scan::Continue
+            })?;
         }
-        Ok(())
+        self.resolve_owners(kv)
+    }
+
+    /// An owner's keys stand partition by partition, so all are looked at; owners seldom go.
+    fn resolve_owners(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
+        let owners = std::mem::take(&mut self.owners);
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let (shard, shards, rows) = (self.shard, self.shards, &mut self.rows);
+        kv.scan(Space::States, &[], &[], &mut |key, _| {
+            let is_its = rows::parts_of_state_key(key).is_some_and(|(partition, owner, _)| {
+                shards.of_partition(partition) == shard && owners.contains(&owner)
+            });
+            if is_its {
+                rows.push(RowChange { space: Space::States, key: key.to_vec(), value: None });
+            }
+            Scan::Continue
+        })
     }
 }
 
@@ -168,7 +196,8 @@ impl ShardState {
     #[must_use]
     pub fn change_count(&self) -> usize {
         let care = self.graves.change_count() + self.changes.erased.len();
-        self.changes.partitions.len() + self.ledger.recent_len() + care
+        let states = self.states.len();
+        self.changes.partitions.len() + self.ledger.recent_len() + care + states
     }
 
     /// Begins a checkpoint; exactly one may be under way.
@@ -200,11 +229,13 @@ impl ShardState {
             let key = care_key(self.shard, Kind::Erased, u64::from(partition));
             out.push(RowChange { space: Space::Care, key, value });
         }
+        let owners = self.states.begin_flush(&mut out);
         let ids = self.ledger.begin_flush(policy);
         let trims = std::mem::take(&mut self.changes.trims);
         let graves = std::mem::take(&mut self.changes.graves);
-        let (shard, head, position) = (self.shard, self.head, self.position);
-        Checkpoint { shard, head, rows: out, ids, trims, graves, position }
+        let (shard, shards, head) = (self.shard, self.shards, self.head);
+        let position = self.position;
+        Checkpoint { shard, shards, head, rows: out, ids, trims, graves, owners, position }
     }
 
     /// Ends the checkpoint under way: its rows can be read, so memory lets go of them.
@@ -228,6 +259,7 @@ impl ShardState {
         self.graves.end();
         self.stored_position = self.changes.writing_position;
         self.ledger.end_flush();
+        self.states.end_flush();
     }
 
     fn meta_row(&self) -> RowChange {

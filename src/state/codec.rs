@@ -15,6 +15,8 @@
 //! A batch's place in the log is its whole effect, so that sequence and time are read with it; a
 //! run's place is one such effect or several that stand in a row.
 
+mod states;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::base::place::PartitionNumber;
@@ -22,6 +24,7 @@ use crate::state::effect::{
     DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin,
     ProducerSub, Progress, Sequence, SpillId,
 };
+use crate::state::queries::QueryDefinition;
 use crate::state::{care, rows};
 
 /// Bytes before an entry's first effect.
@@ -30,6 +33,8 @@ const EFFECT_HEADER: usize = 8;
 const CHUNK_HEADER: usize = 24;
 /// One move of a seek.
 const SEEK_BYTES: usize = 4 + 8;
+/// Owner, partition, and length of the key.
+const STATE_HEADER: usize = 4 + 4 + 2;
 
 /// Batches up to this size are copied behind their header: at 150 bytes a message, an I/O vector of
 /// its own costs the kernel more than the copy costs us (measured by `benches/state.rs`).
@@ -55,6 +60,10 @@ const TAG_SEEK: u8 = 25;
 const TAG_DROP_GROUP: u8 = 26;
 const TAG_FORGET_GROUP: u8 = 27;
 const TAG_SUBSCRIBE: u8 = 28;
+const TAG_PUT_STATE: u8 = 30;
+const TAG_REMOVE_STATE: u8 = 31;
+const TAG_DROP_STATES: u8 = 32;
+const TAG_DEFINE_QUERY: u8 = 33;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 /// Who pushed it is known; of Append, Relocate and Bury.
@@ -126,6 +135,10 @@ fn body_len(effect: &Effect) -> usize {
         | Effect::Maintain(_) => 4,
         Effect::Project { .. } => 4 + 1,
         Effect::DefineQueue(definition) => rows::queue_len(definition),
+        Effect::PutState { key, value, .. } => STATE_HEADER + key.len() + value.len(),
+        Effect::RemoveState { key, .. } => STATE_HEADER + key.len(),
+        Effect::DropStates { .. } => 4,
+        Effect::DefineQuery(query) => query.encoded_len(),
     }
 }
 
@@ -231,6 +244,7 @@ impl Rope {
                     self.head.put_u64_le(*next);
                 }
             }
+            Effect::PutState { .. } | Effect::RemoveState { .. } => self.state(effect),
             _ => self.small(effect),
         }
     }
@@ -279,31 +293,6 @@ impl Rope {
         self.head.put_u32_le(number);
     }
 
-    fn group(&mut self, effect: &Effect) {
-        match effect {
-            Effect::RegisterGroup { group, queue, name, start } => {
-                self.header(TAG_REGISTER_GROUP, 0, effect);
-                self.head.put_u32_le(*group);
-                self.head.put_u32_le(*queue);
-                rows::put_start(&mut self.head, *start);
-                self.head.put_slice(name.as_bytes());
-            }
-            Effect::DefineGroup { queue, name, start } => {
-                self.subscription(TAG_DEFINE_GROUP, *queue, name, *start, effect);
-            }
-            Effect::Subscribe { queue, name, start } => {
-                self.subscription(TAG_SUBSCRIBE, *queue, name, *start, effect);
-            }
-            Effect::ForgetGroup { queue, name, keep_start } => {
-                self.number(TAG_FORGET_GROUP, *queue, effect);
-                self.head.put_u8(u8::from(*keep_start));
-                self.head.put_slice(name.as_bytes());
-            }
-            Effect::DropGroup { group } => self.number(TAG_DROP_GROUP, *group, effect),
-            _ => {}
-        }
-    }
-
     fn small(&mut self, effect: &Effect) {
         match effect {
             Effect::CreatePartition { number, queue, name } => {
@@ -346,21 +335,16 @@ impl Rope {
             }
             Effect::DropQueue { queue } => self.number(TAG_DROP_QUEUE, *queue, effect),
             Effect::ForgetQueue { queue } => self.number(TAG_FORGET_QUEUE, *queue, effect),
-            Effect::Maintain(Maintenance { push, pop }) => {
-                let flags = u32::from(*push) | u32::from(*pop) << 1;
-                self.number(TAG_MAINTAIN, flags, effect);
-            }
-            Effect::Project { queue, on } => {
-                self.number(TAG_PROJECT, *queue, effect);
-                self.head.put_u8(u8::from(*on));
-            }
-            Effect::DefineQueue(definition) => {
-                self.header(TAG_DEFINE_QUEUE, 0, effect);
-                rows::put_queue(&mut self.head, definition);
-            }
+            Effect::DropStates { owner } => self.number(TAG_DROP_STATES, *owner, effect),
+            Effect::Maintain(_)
+            | Effect::Project { .. }
+            | Effect::DefineQueue(_)
+            | Effect::DefineQuery(_) => self.of_catalog(effect),
             Effect::Append { .. }
             | Effect::Relocate { .. }
             | Effect::Bury(_)
+            | Effect::PutState { .. }
+            | Effect::RemoveState { .. }
             | Effect::Care(_)
             | Effect::Seek { .. }
             | Effect::Replayed { .. } => {}
@@ -518,6 +502,8 @@ fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
             let position = body.try_get_u64_le().map_err(|_| CUT_OFF)?;
             Effect::Replayed { spill, position }
         }
+        TAG_DEFINE_QUERY => Effect::DefineQuery(Box::new(QueryDefinition::read(&mut body)?)),
+        TAG_PUT_STATE | TAG_REMOVE_STATE => states::read_state(tag, &mut body)?,
         _ => decode_small(tag, &mut body)?,
     };
     if body.has_remaining() {
@@ -586,6 +572,7 @@ fn decode_small(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
             Effect::Trim { partition: first, base_seq }
         }
         TAG_DROP_QUEUE => Effect::DropQueue { queue: first },
+        TAG_DROP_STATES => Effect::DropStates { owner: first },
         TAG_FORGET_QUEUE => Effect::ForgetQueue { queue: first },
         TAG_PROJECT => {
             let on = body.try_get_u8().map_err(short)? != 0;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::care::Care;
 use crate::state::catalog::QueueDefinition;
+use crate::state::queries::QueryDefinition;
 
 /// Index of a consumer group inside its shard.
 pub type GroupIndex = u32;
@@ -44,6 +45,9 @@ impl ProducerSub {
         &self.0
     }
 }
+/// Number of whoever owns state keys: given once, never again, so that what is written under one can
+/// be dropped whole.
+pub type OwnerId = u32;
 
 /// What is held back on purpose while somebody works on the store or on consumers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -268,6 +272,33 @@ pub enum Effect {
         /// Position in it.
         position: u64,
     },
+    /// A state key has this value.
+    PutState {
+        /// Whose it is.
+        owner: OwnerId,
+        /// The partition that it belongs to.
+        partition: PartitionNumber,
+        /// Its key, unique for owner and partition.
+        key: Bytes,
+        /// Its value.
+        value: Bytes,
+    },
+    /// A state key has no value any more.
+    RemoveState {
+        /// Whose it is.
+        owner: OwnerId,
+        /// The partition that it belongs to.
+        partition: PartitionNumber,
+        /// Its key.
+        key: Bytes,
+    },
+    /// All state keys of an owner in this shard are gone, and there are no new ones.
+    DropStates {
+        /// The owner.
+        owner: OwnerId,
+    },
+    /// Catalog: a query is known, or it is as new.
+    DefineQuery(Box<QueryDefinition>),
     /// Catalog: a queue exists with these settings.
     DefineQueue(Box<QueueDefinition>),
     /// Catalog: whether a queue's messages are also rows for people who ask in SQL, from now on.

@@ -8,6 +8,10 @@
 //! changes (`cursors` those of groups, `standing` their counters and ready lists), [`care`] dead letters
 //! and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for
 //! another machine, [`ledger`] transaction ids, `since` messages by time, [`catalog`] queues.
+//! changes, [`care`] dead letters and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
+//! machine, [`ledger`] transaction ids, [`catalog`] queues.
+//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
+//! machine, [`ledger`] transaction ids, [`states`] state keys, [`catalog`] queues and [`queries`].
 
 pub mod apply;
 pub mod care;
@@ -24,9 +28,11 @@ pub mod portable;
 pub mod progress;
 #[cfg(test)]
 mod proofs;
+pub mod queries;
 pub mod rows;
 mod since;
 mod standing;
+pub mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,6 +98,8 @@ pub struct ShardState {
     graves: Graves,
     erased: Erased,
     ledger: Ledger,
+    /// State keys that are not rows yet.
+    states: states::States,
     /// How far failover logs were replayed here.
     replayed: BTreeMap<SpillId, u64>,
     changes: checkpoint::Changes,
@@ -123,6 +131,7 @@ impl ShardState {
             graves: Graves::default(),
             erased: Erased::default(),
             ledger: Ledger::default(),
+            states: states::States::default(),
             replayed: BTreeMap::new(),
             changes: checkpoint::Changes::default(),
         }

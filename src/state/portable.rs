@@ -57,6 +57,7 @@ pub fn export<E: From<KvError>>(
     if shard == count.catalog() {
         out.rows(kv, Space::Queues, &from, &to)?;
         out.rows(kv, Space::Care, &from, &to)?;
+        out.rows(kv, Space::Queries, &from, &to)?;
     } else {
         for space in [Space::Groups, Space::Partitions, Space::Letters, Space::Care] {
             out.rows(kv, space, &from, &to)?;
@@ -69,7 +70,7 @@ pub fn export<E: From<KvError>>(
     for local in 0..partitions {
         let Some(number) = count.number(shard, local) else { break };
         let (from, to) = rows::keys_of_partition(number);
-        for space in [Space::Runs, Space::Dead] {
+        for space in [Space::Runs, Space::Dead, Space::States] {
             out.rows(kv, space, &from, &to)?;
         }
     }
@@ -148,11 +149,12 @@ pub fn clear(shard: ShardId, count: ShardCount, kv: &dyn Kv) -> Result<(), KvErr
     if shard != count.catalog() {
         kv.forget_ids(shard, count)?;
     }
-    for space in [Space::Partitions, Space::Groups, Space::Queues, Space::Letters, Space::Care] {
+    let by_shard = [Space::Partitions, Space::Groups, Space::Queues, Space::Letters, Space::Care];
+    for space in by_shard.into_iter().chain([Space::Queries]) {
         let is_ours = |number: u32| number == u32::from(shard);
         remove(kv, space, &is_ours)?;
     }
-    for space in [Space::Runs, Space::Dead] {
+    for space in [Space::Runs, Space::Dead, Space::States] {
         let is_ours = |number: u32| count.of_partition(number) == shard;
         remove(kv, space, &is_ours)?;
     }
@@ -239,6 +241,8 @@ fn tag(space: Space) -> u8 {
         Space::Queues => 6,
         Space::Letters => 40,
         Space::Care => 41,
+        Space::States => 30,
+        Space::Queries => 31,
     }
 }
 
@@ -252,6 +256,8 @@ fn space(tag: u8) -> Option<Space> {
         6 => Space::Queues,
         40 => Space::Letters,
         41 => Space::Care,
+        30 => Space::States,
+        31 => Space::Queries,
         _ => return None,
     })
 }
@@ -261,8 +267,18 @@ mod tests {
     use super::*;
     use crate::state::kv::memory::MemoryKv;
 
-    const ALL: [Space; 6] =
-        [Space::Meta, Space::Partitions, Space::Groups, Space::Runs, Space::Dead, Space::Queues];
+    const ALL: [Space; 10] = [
+        Space::Meta,
+        Space::Partitions,
+        Space::Groups,
+        Space::Runs,
+        Space::Dead,
+        Space::Queues,
+        Space::Letters,
+        Space::Care,
+        Space::States,
+        Space::Queries,
+    ];
 
     fn count() -> ShardCount {
         ShardCount::new(3).unwrap()
@@ -279,6 +295,7 @@ mod tests {
             put(Space::Meta, rows::meta_key(shard), format!("meta {shard}"));
         }
         put(Space::Queues, rows::shard_key(3, 9), "queue 9".into());
+        put(Space::Queries, rows::shard_key(3, 2), "query 2".into());
         for shard in 0..3 {
             put(Space::Groups, rows::shard_key(shard, 0), format!("group of {shard}"));
             for local in 0..4 {
@@ -292,6 +309,7 @@ mod tests {
                     put(Space::Runs, rows::run_key(number, seq), format!("run {number} {seq}"));
                 }
                 put(Space::Dead, rows::dead_key(number, 1, 2), format!("dead {number}"));
+                put(Space::States, rows::state_key(number, 5, b"k"), format!("state {number}"));
                 for (generation, fingerprint) in [(3, u128::MAX), (4, u128::from(number))] {
                     let (seq, time_ms) = (u64::from(number) + 1, u64::from(shard) + 9);
                     ids.push(IdRow { generation, partition: number, fingerprint, seq, time_ms });

@@ -10,7 +10,7 @@ use crate::base::place::{PartitionNumber, ShardId};
 use crate::state::care::graves::DeadPlace;
 use crate::state::catalog::QueueDefinition;
 use crate::state::codec::EntryError;
-use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Progress, Sequence};
+use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, OwnerId, Progress, Sequence};
 use crate::state::model::{Cursor, Group, Lease, Partition, Run};
 
 const CUT_OFF: EntryError = EntryError { field: "row", problem: "cut off" };
@@ -98,6 +98,18 @@ pub(super) fn dead_value(place: &DeadPlace) -> Vec<u8> {
 }
 
 /// Two numbers as a value: a position and a length.
+/// Key of a state key.
+#[must_use]
+pub fn state_key(partition: PartitionNumber, owner: OwnerId, key: &[u8]) -> Vec<u8> {
+    [key_u32(partition).as_slice(), &key_u32(owner), key].concat()
+}
+
+/// The parts of a key of [`state_key`].
+pub(super) fn parts_of_state_key(mut key: &[u8]) -> Option<(PartitionNumber, OwnerId, &[u8])> {
+    Some((key.try_get_u32().ok()?, key.try_get_u32().ok()?, key))
+}
+
+/// Two numbers as a value: a dead letter's position and length.
 pub(super) fn pair_value(first: u64, second: u64) -> Vec<u8> {
     [first.to_le_bytes(), second.to_le_bytes()].concat()
 }

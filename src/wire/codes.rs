@@ -19,8 +19,11 @@ use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
 use crate::sealing::{OpenError, SealError};
 use crate::shard::command::CommandError;
+use crate::shard::transaction::Refusal;
 use crate::state::draft::DecideError;
 use crate::state::draft::ack::AckRefusal;
+use crate::transaction::TransactionError;
+use crate::transaction::streams::StreamError;
 
 /// A push that was not admitted.
 #[must_use]
@@ -148,7 +151,37 @@ pub fn of_ack_refusal(refusal: &AckRefusal) -> Code {
         AckRefusal::NoGroup(_) => Code::LeaseNotFound,
         AckRefusal::LeaseExpired => Code::LeaseExpired,
         AckRefusal::NoMessage { .. } => Code::MessageNotFound,
+        AckRefusal::Settled { .. } => Code::AlreadySettled,
         AckRefusal::Decide(error) => of_decide_error(error),
+    }
+}
+
+/// A transaction that does not stand.
+#[must_use]
+pub fn of_transaction_error(error: &TransactionError) -> Code {
+    match error {
+        TransactionError::Refused(refusal) => match refusal {
+            Refusal::Lease(_) => Code::LeaseExpired,
+            Refusal::Ack { refusal, .. } => of_ack_refusal(refusal),
+            Refusal::NoPartition(_) => Code::PartitionNotFound,
+            Refusal::NoQuery => Code::QueryNotFound,
+            Refusal::Append { error, .. } => of_decide_error(error),
+            Refusal::Duplicate { .. } => Code::DuplicateMessage,
+        },
+        TransactionError::Push { error, .. } => of_push_error_at(error, Qos::ExactlyOnce),
+        TransactionError::TooLarge { .. } => Code::TooManyRecords,
+        TransactionError::Command(error) => of_command_error(error),
+    }
+}
+
+/// A query that was not registered, moved on or read.
+#[must_use]
+pub fn of_stream_error(error: &StreamError) -> Code {
+    match error {
+        StreamError::Length { .. } => Code::BadValue,
+        StreamError::NoQuery => Code::QueryNotFound,
+        StreamError::TooMuch => Code::BatchTooLarge,
+        StreamError::Command(error) => of_command_error(error),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::delivery::Delivery;
 use crate::ingest::Ingest;
 use crate::shard::Engine;
 use crate::telemetry::Telemetry;
+use crate::transaction::Transactions;
 
 /// The rooms that requests are taken to.
 pub struct Rooms {
@@ -26,6 +27,8 @@ pub struct Rooms {
     pub ingest: Ingest,
     /// Pops, acks, extensions.
     pub delivery: Delivery,
+    /// Pushes and acks that stand or fall as a whole, and queries.
+    pub transactions: Transactions,
     /// Queues.
     pub catalogs: Catalogs,
     /// Counters.

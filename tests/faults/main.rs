@@ -17,3 +17,4 @@ mod client;
 mod failover;
 mod groups;
 mod letters;
+mod transactions;

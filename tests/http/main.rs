@@ -22,4 +22,6 @@ mod messages;
 mod pop;
 mod push;
 mod roles;
+mod streams;
 mod tls;
+mod transactions;

@@ -8,9 +8,10 @@ import sys
 import uuid
 from datetime import datetime, timezone
 
-from queen import Queen
+from queen import Queen, Stream
 
 FLOWS = []
+BASE = sys.argv[1]
 
 
 def flow(function):
@@ -283,6 +284,107 @@ async def namespaces_overview_and_figures_are_told(queen):
         queen.admin.get_worker_metrics,
     ):
         same(isinstance(await read(), dict), True, read.__name__)
+async def until(queen, queue, count, group=None):
+    """The payloads of a queue, as soon as there are so many."""
+    seen = []
+    for _ in range(300):
+        builder = queen.queue(queue).batch(100).wait(False)
+        messages = await (builder.group(group) if group else builder).pop()
+        seen.extend(it["data"] for it in messages)
+        if messages:
+            await queen.ack(messages, True, {"group": group} if group else {})
+        if len(seen) >= count:
+            return seen
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"only {seen!r} of {count} in {queue}")
+
+
+@flow
+async def a_transaction_moves_messages_on(queen):
+    source, sink, audit = name(), name(), name()
+    await queen.queue(source).push([{"data": 1}, {"data": 2}])
+    messages = await queen.queue(source).batch(10).pop()
+    transaction = queen.transaction().ack(messages)
+    transaction = transaction.queue(sink).partition("p").push([{"data": 10}, {"data": None}])
+    done = await transaction.queue(audit).push([{"data": "moved"}]).commit()
+    same(done["success"], True, done)
+    same([it["type"] for it in done["results"]], ["ack", "ack", "push", "push", "push"])
+    same(await queen.queue(source).wait(False).pop(), [])
+    same(await until(queen, sink, 2), [10, None])
+    same(await until(queen, audit, 1), ["moved"])
+
+
+@flow
+async def a_transaction_that_is_refused_changes_nothing(queen):
+    source, sink = name(), name()
+    await queen.queue(source).push([{"data": 1}, {"data": 2}])
+    messages = await queen.queue(source).batch(10).pop()
+    unknown = {**messages[1], "transactionId": "never-pushed"}
+    transaction = queen.transaction().ack([messages[0], unknown])
+    try:
+        await transaction.queue(sink).push([{"data": 10}]).commit()
+    except Exception as error:
+        if "Message not found" not in str(error):
+            raise AssertionError(error)
+    else:
+        raise AssertionError("a message that is not there was acknowledged")
+    same(await queen.queue(sink).wait(False).pop(), [])
+    both = await queen.transaction().ack(messages).commit()
+    same(both["success"], True, both)
+
+
+@flow
+async def a_stream_maps_and_filters(queen):
+    source, sink = name(), name()
+    stream = Stream.from_(queen.queue(source)).map(lambda m: m["data"]["n"] * 10)
+    stream = stream.filter(lambda m: m["data"]["n"] > 1).to(queen.queue(sink))
+    runner = await stream.run(query_id=name(), url=BASE, max_wait_millis=100)
+    try:
+        await queen.queue(source).push([{"data": {"n": n}} for n in range(5)])
+        same(await until(queen, sink, 3), [{"value": n} for n in (20, 30, 40)])
+        same(runner.metrics()["errorsTotal"], 0, runner.metrics())
+    finally:
+        await runner.stop()
+
+
+def counting(queen, source, sink):
+    time = lambda m: m["data"]["at"]
+    stream = Stream.from_(queen.queue(source)).window_tumbling(seconds=1, event_time=time, idle_flush_ms=0)
+    stream = stream.aggregate({"count": lambda m: 1, "sum": lambda m: m["n"]})
+    return stream.to(queen.queue(sink))
+
+
+@flow
+async def a_stream_counts_in_tumbling_windows(queen):
+    source, sink = name(), name()
+    runner = await counting(queen, source, sink).run(query_id=name(), url=BASE, max_wait_millis=100)
+    try:
+        for at, n in [(1000, 1), (1500, 2), (2100, 3), (3500, 4)]:
+            await queen.queue(source).push([{"data": {"at": at, "n": n}}])
+        windows = await until(queen, sink, 2)
+        same([(it["count"], it["sum"]) for it in windows], [(2, 3), (1, 3)], windows)
+    finally:
+        await runner.stop()
+
+
+@flow
+async def a_stream_that_is_started_again_goes_on_with_its_state(queen):
+    source, sink, query = name(), name(), name()
+    stream = counting(queen, source, sink)
+    runner = await stream.run(query_id=query, url=BASE, max_wait_millis=100)
+    await queen.queue(source).push([{"data": {"at": 1000, "n": 1}}])
+    for _ in range(300):
+        if runner.metrics()["cyclesTotal"] > 0:
+            break
+        await asyncio.sleep(0.05)
+    await runner.stop()
+    await queen.queue(source).push([{"data": {"at": 1900, "n": 2}}, {"data": {"at": 2500, "n": 9}}])
+    runner = await stream.run(query_id=query, url=BASE, max_wait_millis=100)
+    try:
+        windows = await until(queen, sink, 1)
+        same([(it["count"], it["sum"]) for it in windows], [(2, 3)], windows)
+    finally:
+        await runner.stop()
 
 
 @flow
@@ -361,4 +463,4 @@ async def run(base):
             print(f"ok: {title}", flush=True)
 
 
-asyncio.run(run(sys.argv[1]))
+asyncio.run(run(BASE))

@@ -8,8 +8,6 @@ use crate::world::World;
 
 /// Method and path, as the client says them.
 const ROUTES: &[(&str, &str)] = &[
-    // Several pushes and acks at once, all or nothing.
-    ("POST", "/api/v1/transaction"),
     // Values by key.
     ("POST", "/api/v1/kv"),
     ("GET", "/api/v1/kv/space/key"),
@@ -35,10 +33,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/v1/fetch"),
     ("POST", "/api/v1/partitions/changed"),
     // Streams.
-    ("POST", "/streams/v1/queries"),
-    ("POST", "/streams/v1/cycle"),
     ("POST", "/streams/v1/claim"),
-    ("POST", "/streams/v1/state/get"),
     ("POST", "/streams/v1/state/partitions"),
 ];
 
@@ -75,9 +70,6 @@ async fn what_the_server_does_not_have_it_refuses_by_name() {
 async fn the_client_tells_that_a_route_is_missing_instead_of_guessing() {
     let world = World::start().await;
     let refused = world.queen.kv().get("space", "key").await.unwrap_err();
-    assert_eq!(refused.status(), Some(404), "{refused:?}");
-    let push = world.queen.transaction().push("orders", 1).unwrap();
-    let refused = push.commit().await.unwrap_err();
     assert_eq!(refused.status(), Some(404), "{refused:?}");
     assert!(world.queen.queue("orders").wait(false).pop().await.unwrap().is_empty());
     world.stop().await;

@@ -22,6 +22,7 @@ use onrush::state::draft::pop::PopBudget;
 use onrush::state::draft::push::Pushed;
 use onrush::state::effect::{GroupStart, LeaseToken, Sequence};
 use onrush::telemetry::Telemetry;
+use onrush::transaction::Transactions;
 use onrush_protocol::batch::{BatchBuilder, BatchLimits, NewRecord};
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
@@ -39,6 +40,8 @@ pub(crate) struct Station {
     pub(crate) engine: Arc<Engine>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) catalogs: Catalogs,
+    #[allow(dead_code, reason = "not every test commits transactions")]
+    pub(crate) transactions: Transactions,
     ingest: Ingest,
     delivery: Delivery,
     requests: AtomicU64,
@@ -75,8 +78,9 @@ impl Station {
             Ingest::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&telemetry), config);
         let random = Arc::new(SeededRandom::new(seed));
         let delivery = Delivery::new(Arc::clone(&engine), catalogs.clone(), random);
+        let transactions = Transactions::new(Arc::clone(&engine), ingest.clone(), delivery.clone());
         let requests = AtomicU64::new(0);
-        Self { engine, telemetry, catalogs, ingest, delivery, requests }
+        Self { engine, telemetry, catalogs, transactions, ingest, delivery, requests }
     }
 
     /// Pushes one batch and waits for what its QoS promises.

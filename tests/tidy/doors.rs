@@ -20,6 +20,7 @@ pub(crate) const ROOMS: &[&str] = &[
     "catalog",
     "ingest",
     "delivery",
+    "transaction",
     "process",
     "dashboard",
     "wire",

@@ -24,9 +24,6 @@ use crate::name::GroupName;
 use crate::primitive::{Reader, in_range, put_count32, put_long, put_short};
 use crate::text::LongText;
 
-/// Fewest bytes of an item: all but the error's text.
-const ITEM_BYTES_MIN: usize = 4 + 8 + 8 + 1 + 2;
-
 /// Settles messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -97,11 +94,7 @@ impl Ack {
         out.put_slice(&self.lease);
         put_count32(out, self.items.len());
         for item in &self.items {
-            out.put_u32_le(item.partition);
-            out.put_u64_le(item.first_seq);
-            out.put_u64_le(item.last_seq);
-            out.put_u8(item.outcome.number());
-            put_long(out, item.error.as_bytes());
+            item.encode(out);
         }
     }
 
@@ -113,7 +106,7 @@ impl Ack {
         let mut reader = Reader::new(&body);
         let group = reader.short("group", GroupName::parse)?;
         let lease = reader.array("lease")?;
-        let count = reader.count32("items", ITEM_BYTES_MIN, ACK_ITEMS_MAX)?;
+        let count = reader.count32("items", AckItem::BYTES_MIN, ACK_ITEMS_MAX)?;
         let mut items = Vec::with_capacity(count);
         for _ in 0..count {
             items.push(AckItem::decode(&mut reader)?);
@@ -124,7 +117,18 @@ impl Ack {
 }
 
 impl AckItem {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// Fewest bytes of an item: all but the error's text.
+    pub(super) const BYTES_MIN: usize = 4 + 8 + 8 + 1 + 2;
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.partition);
+        out.put_u64_le(self.first_seq);
+        out.put_u64_le(self.last_seq);
+        out.put_u8(self.outcome.number());
+        put_long(out, self.error.as_bytes());
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let partition = reader.u32("partition")?;
         let first_seq = reader.u64("first_seq")?;
         let offset = reader.at();

@@ -19,6 +19,7 @@ mod scope;
 mod seek;
 mod stats;
 mod subscribe;
+mod transaction;
 
 use bytes::{Bytes, BytesMut};
 
@@ -36,6 +37,7 @@ pub use push::{Push, PushSection, PushSections, PushTerms};
 pub use seek::{Seek, SeekTo};
 pub use stats::Stats;
 pub use subscribe::Subscribe;
+pub use transaction::{Transaction, TransactionAck};
 
 use crate::decode_error::DecodeError;
 use crate::frame;
@@ -59,6 +61,7 @@ pub enum Request {
     ListGroups(ListGroups),
     GroupLag(GroupLag),
     Subscribe(Subscribe),
+    Transaction(Transaction),
 }
 
 impl Request {
@@ -82,6 +85,7 @@ impl Request {
             Some(Opcode::ListGroups) => ListGroups::decode(body).map(Self::ListGroups),
             Some(Opcode::GroupLag) => GroupLag::decode(body).map(Self::GroupLag),
             Some(Opcode::Subscribe) => Subscribe::decode(body).map(Self::Subscribe),
+            Some(Opcode::Transaction) => Transaction::decode(body).map(Self::Transaction),
             _ => Err(DecodeError::Opcode(opcode)),
         }
     }
@@ -104,6 +108,7 @@ impl Request {
             Self::ListGroups(_) => Opcode::ListGroups,
             Self::GroupLag(_) => Opcode::GroupLag,
             Self::Subscribe(_) => Opcode::Subscribe,
+            Self::Transaction(_) => Opcode::Transaction,
         }
     }
 
@@ -124,6 +129,7 @@ impl Request {
             Self::ListGroups(request) => request.encode(out),
             Self::GroupLag(request) => request.encode(out),
             Self::Subscribe(request) => request.encode(out),
+            Self::Transaction(request) => request.encode(out),
         }
     }
 

@@ -15,8 +15,6 @@ use crate::decode_error::DecodeError;
 use crate::limits::ACK_ITEMS_MAX;
 use crate::primitive::{Reader, put_count32, put_flag};
 
-const ITEM_BYTES: usize = 2 + 4 + 4 + 1;
-
 /// Says what an ack did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acked {
@@ -46,10 +44,7 @@ impl Acked {
     pub fn encode(&self, out: &mut BytesMut) {
         put_count32(out, self.items.len());
         for item in &self.items {
-            out.put_u16_le(item.code);
-            out.put_u32_le(item.acked);
-            out.put_u32_le(item.dead_lettered);
-            put_flag(out, item.lease_released);
+            item.encode(out);
         }
     }
 
@@ -59,17 +54,33 @@ impl Acked {
     /// [`DecodeError`] naming the field.
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(&body);
-        let count = reader.count32("items", ITEM_BYTES, ACK_ITEMS_MAX)?;
+        let count = reader.count32("items", AckedItem::BYTES, ACK_ITEMS_MAX)?;
         let mut items = Vec::with_capacity(count);
         for _ in 0..count {
-            items.push(AckedItem {
-                code: reader.u16("code")?,
-                acked: reader.u32("acked")?,
-                dead_lettered: reader.u32("dead_lettered")?,
-                lease_released: reader.flag("lease_released")?,
-            });
+            items.push(AckedItem::decode(&mut reader)?);
         }
         reader.end()?;
         Ok(Self { items })
+    }
+}
+
+impl AckedItem {
+    /// Bytes of an item.
+    pub(super) const BYTES: usize = 2 + 4 + 4 + 1;
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u16_le(self.code);
+        out.put_u32_le(self.acked);
+        out.put_u32_le(self.dead_lettered);
+        put_flag(out, self.lease_released);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            code: reader.u16("code")?,
+            acked: reader.u32("acked")?,
+            dead_lettered: reader.u32("dead_lettered")?,
+            lease_released: reader.flag("lease_released")?,
+        })
     }
 }

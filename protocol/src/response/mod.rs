@@ -4,6 +4,7 @@
 //! file with its byte table. Called by the server's dispatch to encode and by clients to decode.
 
 mod acked;
+mod committed;
 mod configured;
 mod deleted;
 mod extended;
@@ -23,6 +24,7 @@ mod welcome;
 use bytes::{Bytes, BytesMut};
 
 pub use acked::{Acked, AckedItem};
+pub use committed::Committed;
 pub use configured::Configured;
 pub use deleted::Deleted;
 pub use extended::Extended;
@@ -61,6 +63,7 @@ pub enum Response {
     Groups(Groups),
     GroupPartitions(GroupPartitions),
     Subscribed(Subscribed),
+    Committed(Committed),
     Failure(Failure),
 }
 
@@ -88,6 +91,7 @@ impl Response {
                 GroupPartitions::decode(body).map(Self::GroupPartitions)
             }
             Some(Opcode::Subscribed) => Subscribed::decode(body).map(Self::Subscribed),
+            Some(Opcode::Committed) => Committed::decode(body).map(Self::Committed),
             Some(Opcode::Failure) => Failure::decode(body).map(Self::Failure),
             _ => Err(DecodeError::Opcode(opcode)),
         }
@@ -111,6 +115,7 @@ impl Response {
             Self::Groups(_) => Opcode::Groups,
             Self::GroupPartitions(_) => Opcode::GroupPartitions,
             Self::Subscribed(_) => Opcode::Subscribed,
+            Self::Committed(_) => Opcode::Committed,
             Self::Failure(_) => Opcode::Failure,
         }
     }
@@ -135,6 +140,7 @@ impl Response {
             Self::Groups(response) => response.encode(out),
             Self::GroupPartitions(response) => response.encode(out),
             Self::Subscribed(response) => response.encode(out),
+            Self::Committed(response) => response.encode(out),
             Self::Failure(response) => response.encode(out),
         }
     }

@@ -23,8 +23,6 @@ const TAG_PUSHED: u8 = 0;
 const TAG_MIXED: u8 = 1;
 const TAG_BUFFERED: u8 = 2;
 const TAG_FAILED: u8 = 3;
-/// Fewest bytes of a section: a tag and the count of what was buffered.
-const SECTION_BYTES_MIN: usize = 1 + 4;
 const OUTCOME_BYTES: usize = 1 + 8 + 8;
 
 /// Says what became of each section of a push.
@@ -112,7 +110,7 @@ impl Receipts {
         let mut reader = Reader::new(&body);
         let flags = reader.u8("flags")?;
         in_range("flags", 0, u64::from(flags), 0, u64::from(FLAG_BUFFERED | FLAG_STORE_HEALTHY))?;
-        let count = reader.count16("sections", SECTION_BYTES_MIN)?;
+        let count = reader.count16("sections", SectionReceipt::BYTES_MIN)?;
         let mut sections = Vec::with_capacity(count);
         for _ in 0..count {
             sections.push(SectionReceipt::decode(&mut reader)?);
@@ -127,7 +125,10 @@ impl Receipts {
 }
 
 impl SectionReceipt {
-    fn encode(&self, out: &mut BytesMut) {
+    /// Fewest bytes of a section: a tag and the count of what was buffered.
+    pub(super) const BYTES_MIN: usize = 1 + 4;
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Pushed { partition, first_seq, time_ms, count } => {
                 out.put_u8(TAG_PUSHED);
@@ -157,7 +158,7 @@ impl SectionReceipt {
         }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let offset = reader.at();
         match reader.u8("receipt")? {
             TAG_PUSHED => Ok(Self::Pushed {

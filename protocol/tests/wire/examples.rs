@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 use onrush_protocol::request::{
     Ack, AckItem, AckOutcome, Configure, DeleteGroup, DeleteQueue, Extend, GroupLag, Hello,
     ListGroups, Ping, Pop, Push, PushSection, PushSections, PushTerms, Seek, SeekTo,
-    Stats as AskStats, Subscribe, SubscriptionStart, Token,
+    Stats as AskStats, Subscribe, SubscriptionStart, Token, Transaction, TransactionAck,
 };
 use onrush_protocol::response::{
-    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, GroupDeleted,
-    GroupPartitions, GroupStanding, Groups, Messages, MessagesSection, PartitionStanding, Pong,
-    PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats, StatsEntry, Subscribed,
-    Welcome,
+    Acked, AckedItem, Attempts, Chunk, Committed, Configured, Deleted, Extended, Failure,
+    GroupDeleted, GroupPartitions, GroupStanding, Groups, Messages, MessagesSection,
+    PartitionStanding, Pong, PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats,
+    StatsEntry, Subscribed, Welcome,
 };
 use onrush_protocol::{
     BatchBuilder, Code, GroupName, LeaseToken, LongText, NewRecord, PartitionName, Qos, QueueName,
@@ -123,6 +123,39 @@ fn options() -> QueueOptions {
     }
 }
 
+fn transaction() -> Transaction {
+    let item = AckItem {
+        partition: 42,
+        first_seq: 1000,
+        last_seq: 1004,
+        outcome: AckOutcome::Completed,
+        error: long(""),
+    };
+    let section = PushSection {
+        queue: queue(),
+        partition: PartitionName::default(),
+        batch: small_batch().bytes().clone(),
+    };
+    Transaction {
+        fail_on_duplicate: true,
+        leases: vec![lease()],
+        acks: vec![TransactionAck { group: group(), lease: lease(), item }],
+        sections: vec![section],
+    }
+}
+
+fn committed() -> Committed {
+    Committed {
+        acks: vec![AckedItem { acked: 5, lease_released: true, ..AckedItem::default() }],
+        sections: vec![SectionReceipt::Pushed {
+            partition: 42,
+            first_seq: 1000,
+            time_ms: TIME_MS,
+            count: 1,
+        }],
+    }
+}
+
 fn requests() -> Vec<(&'static str, u64, Request)> {
     let section = PushSection {
         queue: queue(),
@@ -183,6 +216,7 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
         ("configure", 7, Request::Configure(configure)),
         ("delete_queue", 8, Request::DeleteQueue(DeleteQueue { queue: queue() })),
         ("stats", 9, Request::Stats(AskStats {})),
+        ("transaction", 10, Request::Transaction(transaction())),
     ]
     .into_iter()
     .chain(group_requests())
@@ -279,6 +313,7 @@ fn responses() -> Vec<(&'static str, u64, Response)> {
         ),
         ("deleted", 8, Response::Deleted(Deleted { existed: true })),
         ("stats_answer", 9, Response::Stats(Stats { entries: vec![entry] })),
+        ("committed", 10, Response::Committed(committed())),
         ("failure", 72_623_859_790_382_856, Response::Failure(failure)),
     ]
     .into_iter()

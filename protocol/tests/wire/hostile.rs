@@ -1,8 +1,8 @@
 //! Bytes that mean no good: cut short, gone on, changed, or announcing more than is there.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use onrush_protocol::request::{Ack, Configure, Hello, Pop, Push};
-use onrush_protocol::response::{Acked, Messages, Receipts, Stats};
+use onrush_protocol::request::{Ack, Configure, Hello, Pop, Push, Transaction};
+use onrush_protocol::response::{Acked, Committed, Messages, Receipts, Stats};
 use onrush_protocol::{Code, DecodeError, Request, Response, fuzz_bodies};
 
 use crate::examples;
@@ -105,6 +105,12 @@ fn counts_that_the_bytes_cannot_hold_are_refused() {
     let mut ack = vec![1, b'g'];
     ack.extend_from_slice(&[0; 16]);
     assert_eq!(count(Ack::decode(announcing(&ack, 4))), ("items", every_u32, 64 / 23));
+    let leases = Transaction::decode(announcing(&[0], 2));
+    assert_eq!(count(leases), ("leases", every_u16, 64 / 16));
+    let acks = Transaction::decode(announcing(&[0; 3], 4));
+    assert_eq!(count(acks), ("acks", every_u32, 64 / 40));
+    let sections = Transaction::decode(announcing(&[0; 7], 2));
+    assert_eq!(count(sections), ("sections", every_u16, 64 / 6));
     let configure = Configure::decode(announcing(&[0; 3], 2));
     assert_eq!(count(configure), ("options", every_u16, 64 / 9));
 
@@ -122,6 +128,7 @@ fn counts_that_the_bytes_cannot_hold_are_refused() {
     let attempts = Messages::decode(announcing(&section, 4));
     assert_eq!(count(attempts), ("attempts", every_u32, 64 / 12));
     assert_eq!(count(Acked::decode(announcing(&[], 4))), ("items", every_u32, 64 / 11));
+    assert_eq!(count(Committed::decode(announcing(&[], 4))), ("acks", every_u32, 64 / 11));
     assert_eq!(count(Stats::decode(announcing(&[], 2))), ("entries", every_u16, 64 / 9));
 }
 

@@ -5,13 +5,13 @@ use onrush_protocol::limits::{FRAME_BYTES_MAX, SEQUENCE_MAX, TIME_MS_MAX};
 use onrush_protocol::request::{
     Ack, AckItem, AckOutcome, Configure, DeleteGroup, DeleteQueue, Extend, GroupLag, Hello,
     ListGroups, Ping, Pop, Push, PushSection, PushSections, PushTerms, Seek, SeekTo,
-    Stats as AskStats, Subscribe, SubscriptionStart, Token,
+    Stats as AskStats, Subscribe, SubscriptionStart, Token, Transaction, TransactionAck,
 };
 use onrush_protocol::response::{
-    Acked, AckedItem, Attempts, Chunk, Configured, Deleted, Extended, Failure, GroupDeleted,
-    GroupPartitions, GroupStanding, Groups, Messages, MessagesSection, PartitionStanding, Pong,
-    PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats, StatsEntry, Subscribed,
-    Welcome,
+    Acked, AckedItem, Attempts, Chunk, Committed, Configured, Deleted, Extended, Failure,
+    GroupDeleted, GroupPartitions, GroupStanding, Groups, Messages, MessagesSection,
+    PartitionStanding, Pong, PushOutcome, PushStatus, Receipts, SectionReceipt, Sought, Stats,
+    StatsEntry, Subscribed, Welcome,
 };
 use onrush_protocol::{
     BatchBuilder, BatchLimits, GroupName, LongText, MessageId, NewRecord, PartitionName, Qos,
@@ -220,6 +220,27 @@ fn ack() -> impl Strategy<Value = Request> {
         .prop_map(|(group, lease, items)| Request::Ack(Ack { group, lease, items }))
 }
 
+fn transaction() -> impl Strategy<Value = Request> {
+    let acks = vec(ack(), 0..5).prop_map(|requests| {
+        let asked = requests.into_iter().flat_map(|request| {
+            let Request::Ack(Ack { group, lease, items }) = request else { return Vec::new() };
+            let each = items.into_iter().map(|item| {
+                let group = group.clone();
+                TransactionAck { group, lease, item }
+            });
+            each.collect()
+        });
+        asked.collect::<Vec<TransactionAck>>()
+    });
+    let section = (queue(), partition(), blob())
+        .prop_map(|(queue, partition, batch)| PushSection { queue, partition, batch });
+    (any::<bool>(), vec(any::<[u8; 16]>(), 0..4), acks, vec(section, 0..4)).prop_map(
+        |(fail_on_duplicate, leases, acks, sections)| {
+            Request::Transaction(Transaction { fail_on_duplicate, leases, acks, sections })
+        },
+    )
+}
+
 fn any_request() -> impl Strategy<Value = Request> {
     let configure = (queue(), short(), short(), options(), any::<bool>()).prop_map(
         |(queue, namespace, task, options, sql_rows)| {
@@ -238,6 +259,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         queue().prop_map(|queue| Request::DeleteQueue(DeleteQueue { queue })),
         Just(Request::Stats(AskStats {})),
         of_groups(),
+        transaction(),
     ]
 }
 
@@ -324,6 +346,14 @@ fn any_response() -> impl Strategy<Value = Response> {
             Response::Configured(Configured { queue_id, options, sql_rows })
         }),
         any::<bool>().prop_map(|existed| Response::Deleted(Deleted { existed })),
+        (any::<[u32; 2]>(), any::<[u64; 2]>()).prop_map(
+            |([acked, count], [first_seq, time_ms])| {
+                let acks = vec![AckedItem { acked, ..AckedItem::default() }];
+                let section =
+                    SectionReceipt::Pushed { partition: acked, first_seq, time_ms, count };
+                Response::Committed(Committed { acks, sections: vec![section] })
+            }
+        ),
         vec(entry, 0..9).prop_map(|entries| Response::Stats(Stats { entries })),
         failure().prop_map(Response::Failure),
         about_groups(),

@@ -68,6 +68,15 @@ pub enum AckRefusal {
         /// Last sequence asked for.
         last: Sequence,
     },
+    /// The range names messages that are settled already, and to settle them again was to be part of
+    /// something that happens once.
+    #[error("messages {first} to {last} are settled already")]
+    Settled {
+        /// First sequence asked for.
+        first: Sequence,
+        /// Last sequence asked for.
+        last: Sequence,
+    },
     /// It could not be decided.
     #[error(transparent)]
     Decide(#[from] DecideError),

@@ -7,21 +7,26 @@
 //! [`push`] places and appends, [`pop`] leases, [`ack`] settles, [`care`] moves dead letters and deletes
 //! messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets leases lapse and trims.
 //! Pure: `now` is an argument. Called by `shard`.
+//! messages, [`upkeep`] lets leases lapse and trims; [`transaction`] has what only commands ask for that
+//! stand or fall as a whole. Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
 pub mod care;
 pub mod group;
 pub mod pop;
 pub mod push;
+mod reversible;
+pub mod transaction;
 pub mod upkeep;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use hashbrown::{HashMap, HashSet};
 
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::care::graves::DeadKey;
 use crate::state::catalog::Catalog;
+use crate::state::draft::reversible::Reversible;
 use crate::state::effect::{Effect, Entry, GroupIndex, Origin, Progress, Sequence};
 use crate::state::kv::{Kv, KvError};
 use crate::state::ledger::{self, DedupPolicy};
@@ -70,6 +75,14 @@ pub enum DecideError {
     NumbersExhausted,
 }
 
+impl DecideError {
+    /// Whether the same may be decided a moment later, unchanged.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Kv(_) | Self::BodyMissing { .. })
+    }
+}
+
 /// A cursor as this draft sees it.
 #[derive(Clone, Debug)]
 struct CursorDraft {
@@ -83,25 +96,35 @@ pub struct Draft<'a> {
     context: Context<'a>,
     now_ms: u64,
     effects: Vec<Effect>,
-    heads: FastMap<PartitionNumber, Sequence>,
-    new_partitions: HashMap<(QueueId, Box<str>), PartitionNumber>,
-    new_groups: HashMap<(QueueId, Box<str>), GroupIndex>,
     /// Groups that this draft drops.
     gone_groups: Vec<GroupIndex>,
-    new_ids: FastMap<ledger::Key, ledger::First>,
-    cursors: FastMap<(PartitionNumber, GroupIndex), CursorDraft>,
     /// Dead letters that this draft made, by when they failed, or took away.
-    letters: FastMap<DeadKey, Option<u64>>,
+    letters: Reversible<DeadKey, Option<u64>>,
     /// Messages that this draft deleted, and from where partitions are kept after it.
     erased: HashSet<(PartitionNumber, Sequence)>,
     cleared: FastMap<PartitionNumber, Sequence>,
+    heads: Reversible<PartitionNumber, Sequence>,
+    new_partitions: Reversible<(QueueId, Box<str>), PartitionNumber>,
+    new_groups: Reversible<(QueueId, Box<str>), GroupIndex>,
+    new_ids: Reversible<ledger::Key, ledger::First>,
+    cursors: Reversible<(PartitionNumber, GroupIndex), CursorDraft>,
     /// Partitions that were placed and take sealed batches only.
-    sealed_only: BTreeSet<PartitionNumber>,
+    sealed_only: Reversible<PartitionNumber, ()>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
     /// Partitions that this draft took something of, without a lease on them now, and that have
     /// more work.
     left_over: FastMap<GroupIndex, VecDeque<PartitionNumber>>,
+    /// Where a part began that may yet be undone.
+    mark: Option<Mark>,
+}
+
+/// See [`Draft::mark`].
+#[derive(Debug, Default)]
+struct Mark {
+    effects: usize,
+    /// The groups of what came into `left_over` since.
+    left_over: Vec<GroupIndex>,
 }
 
 impl<'a> Draft<'a> {
@@ -114,19 +137,84 @@ impl<'a> Draft<'a> {
             now_ms: context.now_ms.max(state.last_ms),
             context,
             effects: Vec::new(),
-            heads: FastMap::default(),
-            new_partitions: HashMap::new(),
-            new_groups: HashMap::new(),
             gone_groups: Vec::new(),
-            new_ids: FastMap::default(),
-            cursors: FastMap::default(),
-            letters: FastMap::default(),
+            letters: Reversible::default(),
             erased: HashSet::new(),
             cleared: FastMap::default(),
-            sealed_only: BTreeSet::new(),
+            heads: Reversible::default(),
+            new_partitions: Reversible::default(),
+            new_groups: Reversible::default(),
+            new_ids: Reversible::default(),
+            cursors: Reversible::default(),
+            sealed_only: Reversible::default(),
             ready_at: FastMap::default(),
             left_over: FastMap::default(),
+            mark: None,
         }
+    }
+
+    /// What is decided from here on stands or falls together: [`Self::keep`] or [`Self::undo`] must
+    /// follow. Pops have no place in between.
+    pub fn mark(&mut self) {
+        // Named one by one, so that a new field asks what undoing means to it.
+        let Self {
+            state: _,
+            context: _,
+            now_ms: _,
+            effects,
+            heads,
+            new_partitions,
+            new_groups,
+            new_ids,
+            cursors,
+            letters,
+            sealed_only,
+            // No transaction deletes messages or groups.
+            gone_groups: _,
+            erased: _,
+            cleared: _,
+            ready_at: _,
+            left_over: _,
+            mark,
+        } = self;
+        *mark = Some(Mark { effects: effects.len(), left_over: Vec::new() });
+        heads.mark();
+        new_partitions.mark();
+        new_groups.mark();
+        new_ids.mark();
+        cursors.mark();
+        letters.mark();
+        sealed_only.mark();
+    }
+
+    /// What was decided since the mark stands.
+    pub fn keep(&mut self) {
+        self.mark = None;
+        self.heads.keep();
+        self.new_partitions.keep();
+        self.new_groups.keep();
+        self.new_ids.keep();
+        self.cursors.keep();
+        self.letters.keep();
+        self.sealed_only.keep();
+    }
+
+    /// What was decided since the mark never was.
+    pub fn undo(&mut self) {
+        let Some(mark) = self.mark.take() else { return };
+        self.effects.truncate(mark.effects);
+        for group in mark.left_over.into_iter().rev() {
+            if let Some(list) = self.left_over.get_mut(&group) {
+                list.pop_back();
+            }
+        }
+        self.heads.undo();
+        self.new_partitions.undo();
+        self.new_groups.undo();
+        self.new_ids.undo();
+        self.cursors.undo();
+        self.letters.undo();
+        self.sealed_only.undo();
     }
 
     /// The time that the entry will carry, unix milliseconds.
@@ -144,6 +232,24 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.effects.is_empty()
+    }
+
+    /// All that later decisions of this draft rest on, in words.
+    #[cfg(test)]
+    pub(super) fn in_words(&self) -> String {
+        fn sorted<K: std::fmt::Debug, V: std::fmt::Debug>(map: &Reversible<K, V>) -> Vec<String> {
+            let mut all: Vec<String> = map.iter().map(|pair| format!("{pair:?}")).collect();
+            all.sort();
+            all
+        }
+        let mut left_over: Vec<_> = self.left_over.iter().filter(|it| !it.1.is_empty()).collect();
+        left_over.sort();
+        let (heads, partitions) = (sorted(&self.heads), sorted(&self.new_partitions));
+        let (groups, ids) = (sorted(&self.new_groups), sorted(&self.new_ids));
+        let (effects, cursors) = (&self.effects, sorted(&self.cursors));
+        let letters = sorted(&self.letters);
+        let known = format!("{heads:?} {partitions:?} {groups:?} {ids:?} {cursors:?} {letters:?}");
+        format!("{effects:?} {known} {left_over:?}")
     }
 
     /// The entry; `None` when nothing was decided.
@@ -181,6 +287,9 @@ impl<'a> Draft<'a> {
         let visible = self.state.partition(partition).map_or(0, |it| it.next_seq);
         if lease.is_none() && progress.has_open(visible) {
             self.left_over.entry(group).or_default().push_back(partition);
+            if let Some(mark) = &mut self.mark {
+                mark.left_over.push(group);
+            }
         }
         self.effects.push(Effect::Settle { partition, group, progress, release });
         self.put_cursor(partition, group, CursorDraft { lease, ..cursor });

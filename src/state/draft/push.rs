@@ -63,7 +63,7 @@ impl Draft<'_> {
     ) -> Result<PartitionNumber, DecideError> {
         let number = self.find_or_create(queue, name, hash)?;
         if self.context.catalog.seals(queue) {
-            self.sealed_only.insert(number);
+            self.sealed_only.insert(number, ());
         }
         Ok(number)
     }
@@ -104,11 +104,11 @@ impl Draft<'_> {
         partition: PartitionNumber,
         push: &PushBatch,
     ) -> Result<Pushed, DecideError> {
-        if self.sealed_only.contains(&partition) && !push.batch.is_sealed() {
+        if self.sealed_only.contains_key(&partition) && !push.batch.is_sealed() {
             return Err(DecideError::NotSealed);
         }
         let state = self.state;
-        let head = *self.heads.entry(partition).or_insert_with(|| {
+        let head = self.heads.get(&partition).copied().unwrap_or_else(|| {
             state.partition(partition).map_or(0, |partition| partition.next_seq)
         });
         if push.fingerprints.is_empty() {

@@ -77,7 +77,7 @@ fn a_batch_may_touch_one_row_twice_and_the_last_change_counts(kv: &dyn Kv) {
 
 fn spaces_do_not_see_each_other(kv: &dyn Kv) {
     let spaces =
-        [Space::Meta, Space::Partitions, Space::Groups, Space::Runs, Space::Dead, Space::Queues];
+        [Space::Meta, Space::Runs, Space::Dead, Space::Queues, Space::States, Space::Queries];
     let changes: Vec<RowChange> =
         spaces.iter().zip(0u8..).map(|(space, n)| put(*space, b"k", &[n])).collect();
     kv.write(&changes).unwrap();

@@ -101,6 +101,8 @@ pub struct DiskKv {
     queues: Keyspace,
     letters: Keyspace,
     care: Keyspace,
+    states: Keyspace,
+    queries: Keyspace,
     /// Held while one thread brings the rows in memory below the limit.
     relief: Mutex<()>,
     config: DiskKvConfig,
@@ -207,6 +209,8 @@ impl DiskKv {
             queues: open("queues")?,
             letters: open("letters")?,
             care: open("care")?,
+            states: open("states")?,
+            queries: open("queries")?,
             relief: Mutex::new(()),
             config,
             database,
@@ -247,6 +251,8 @@ impl DiskKv {
             Space::Queues => &self.queues,
             Space::Letters => &self.letters,
             Space::Care => &self.care,
+            Space::States => &self.states,
+            Space::Queries => &self.queries,
         }
     }
 
@@ -267,6 +273,8 @@ impl DiskKv {
             &self.queues,
             &self.letters,
             &self.care,
+            &self.states,
+            &self.queries,
         ];
         let fullest = all.into_iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size());
         if let Some(keyspace) = fullest {

@@ -33,6 +33,10 @@ pub enum Space {
     Letters,
     /// Deleted messages, jobs, traces. Key: shard (4), kind (1), number (8).
     Care,
+    /// State keys. Key: partition (4), owner (4), the key itself.
+    States,
+    /// Queries. Key: shard (4), query id (4).
+    Queries,
 }
 
 /// A transaction id, and the first message that had it.

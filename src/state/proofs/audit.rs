@@ -11,10 +11,10 @@ use onrush_protocol::batch::RecordBatch;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::care::Care;
 use crate::state::effect::{
-    DeadLetter, Effect, Entry, GroupIndex, ProducerSub, Progress, Sequence,
+    DeadLetter, Effect, Entry, GroupIndex, OwnerId, ProducerSub, Progress, Sequence,
 };
 use crate::state::model::Lease;
-use crate::state::proofs::picture::Message;
+use crate::state::proofs::picture::{Message, States};
 use crate::state::proofs::world::{POLICY, SHARD, shards};
 
 #[derive(Default)]
@@ -48,6 +48,8 @@ pub(super) struct Audit {
     erased: BTreeSet<(PartitionNumber, Sequence)>,
     /// Messages that some group got back from its dead letters.
     pub(super) reopened: BTreeSet<(PartitionNumber, Sequence)>,
+    pub(super) states: States,
+    dropped: BTreeSet<OwnerId>,
     last_ms: u64,
     /// How often each thing was seen, so that a test can prove that it saw them.
     pub(super) seen: BTreeMap<&'static str, u64>,
@@ -138,10 +140,30 @@ impl Audit {
                     partition.live = false;
                     partition.cursors.clear();
                 }
+                let partitions = &self.partitions;
+                self.states.retain(|(number, ..), _| partitions[number].live);
+            }
+            Effect::PutState { owner, partition, key, value } => {
+                self.partition(*partition);
+                let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+                assert!(!self.dropped.contains(owner), "a key of an owner that is gone");
+                let state = (text(value), now_ms);
+                self.states.insert((*partition, *owner, text(key)), state);
+                *self.seen.entry("state").or_default() += 1;
+            }
+            Effect::RemoveState { owner, partition, key } => {
+                self.partition(*partition);
+                let key = String::from_utf8(key.to_vec()).unwrap();
+                self.states.remove(&(*partition, *owner, key));
+            }
+            Effect::DropStates { owner } => {
+                self.dropped.insert(*owner);
+                self.states.retain(|(_, its, _), _| its != owner);
             }
             Effect::Seek { group, moves } => self.seek(*group, moves),
             Effect::DropGroup { group } => self.drop_group(*group),
             Effect::DefineQueue(_)
+            | Effect::DefineQuery(_)
             | Effect::DefineGroup { .. }
             | Effect::ForgetGroup { .. }
             | Effect::Subscribe { .. }

@@ -12,6 +12,7 @@ use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{
     DeadLetter, DeadReason, Effect, Entry, GroupStart, Maintenance, Origin, ProducerSub, Progress,
 };
+use crate::state::queries::QueryDefinition;
 
 fn text() -> impl Strategy<Value = Box<str>> {
     "[a-zäöü€ ]{0,12}".prop_map(Into::into)
@@ -192,6 +193,23 @@ fn groups() -> impl Strategy<Value = Effect> {
     ]
 }
 
+fn states() -> impl Strategy<Value = Effect> {
+    let query = (any::<(u32, u32, u64)>(), text(), text(), text(), text()).prop_map(
+        |((id, owner, created_ms), name, source, sink, config_hash)| {
+            let query = QueryDefinition { id, owner, created_ms, name, source, sink, config_hash };
+            Effect::DefineQuery(Box::new(query))
+        },
+    );
+    let put =
+        (any::<(u32, u32)>(), batch(), batch()).prop_map(|((owner, partition), key, value)| {
+            Effect::PutState { owner, partition, key, value }
+        });
+    let remove = (any::<(u32, u32)>(), batch())
+        .prop_map(|((owner, partition), key)| Effect::RemoveState { owner, partition, key });
+    let drop = any::<u32>().prop_map(|owner| Effect::DropStates { owner });
+    prop_oneof![query, put, remove, drop]
+}
+
 fn effect() -> impl Strategy<Value = Effect> {
     let fingerprints = prop::collection::vec(any::<u128>(), 0..4);
     let append = (any::<u32>(), any::<u64>(), sub(), batch(), fingerprints);
@@ -249,6 +267,7 @@ fn effect() -> impl Strategy<Value = Effect> {
         any::<([u8; 16], u64)>().prop_map(|(spill, position)| Effect::Replayed { spill, position }),
         any::<(u32, bool)>().prop_map(|(queue, on)| Effect::Project { queue, on }),
         any::<(bool, bool)>().prop_map(|(push, pop)| Effect::Maintain(Maintenance { push, pop })),
+        states(),
     ];
     prop_oneof![
         3 => append, 2 => relocate, 1 => create, 1 => register, 1 => define, 2 => lease,

@@ -8,12 +8,13 @@ use onrush_protocol::batch::RecordBatch;
 use crate::base::place::PartitionNumber;
 use crate::state::care::graves::{IndexKey, scan_index};
 use crate::state::effect::{
-    DeadLetter, GroupIndex, GroupStart, ProducerSub, Progress, Sequence, SpillId,
+    DeadLetter, GroupIndex, GroupStart, OwnerId, ProducerSub, Progress, Sequence, SpillId,
 };
 use crate::state::kv::Scan;
 use crate::state::ledger::First;
 use crate::state::model::{Lease, Standing};
 use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
+use crate::state::states::StateAsk;
 use crate::state::{Bodies, ShardState, codec};
 
 /// A message as a consumer would get it.
@@ -55,6 +56,36 @@ pub(super) struct Picture {
     ids: BTreeMap<(PartitionNumber, u8), First>,
     next_timer_ms: Option<u64>,
     replayed: BTreeMap<SpillId, u64>,
+    pub(super) states: States,
+}
+
+/// State keys with their values and times, by partition and owner.
+pub(super) type States = BTreeMap<(PartitionNumber, OwnerId, String), (String, u64)>;
+
+/// The state keys of a partition, read page by page.
+fn states(desk: &Desk, number: PartitionNumber, out: &mut States) {
+    let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    for owner in 0..40 {
+        let mut after = None;
+        loop {
+            let (rows_max, bytes_max) = (2, 1000);
+            let prefix = bytes::Bytes::from_static(b"k");
+            let ask = StateAsk { owner, partition: number, prefix, after, rows_max, bytes_max };
+            let page = desk.state.states(&desk.kv, &ask).unwrap();
+            for row in &page.rows {
+                let value = (text(&row.value), row.updated_ms);
+                let before = out.insert((number, owner, text(&row.key)), value);
+                assert_eq!(before, None, "a key stands twice");
+                let keys = std::slice::from_ref(&row.key);
+                let alone = desk.state.states_at(&desk.kv, owner, number, keys).unwrap();
+                assert_eq!(alone.as_slice(), std::slice::from_ref(row));
+            }
+            after = page.more_after;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
 }
 
 /// The messages that a partition keeps, read through runs and rows.
@@ -102,6 +133,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
     check_letters(desk);
     let (mut partitions, mut dead, mut ids) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut erased = BTreeMap::new();
+    let mut keys = States::new();
     for number in state.partition_numbers() {
         let partition = state.partition(number).unwrap();
         let cursors = partition.cursors.iter().map(|it| {
@@ -124,6 +156,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         if !ranges.is_empty() {
             erased.insert(number, ranges.to_vec());
         }
+        states(desk, number, &mut keys);
         for id in 0..12_u8 {
             let fingerprint = key().fingerprint(&format!("id{id}"));
             let now_ms = now_ms.max(state.last_ms());
@@ -144,6 +177,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         ids,
         next_timer_ms: state.next_timer_ms(),
         replayed: state.replayed.clone(),
+        states: keys,
     }
 }
 

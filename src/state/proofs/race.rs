@@ -67,6 +67,7 @@ impl Promises {
                 consumed.done.extend(item.first..=item.last);
             }
             Answer::Restarted(group) => self.consumed.retain(|(_, its), _| its != group),
+            Answer::Whole(answers) => answers.iter().for_each(|answer| self.check(answer, audit)),
             _ => {}
         }
     }
@@ -104,5 +105,6 @@ proptest! {
         let pictures = desks.iter().map(|desk| picture(desk, &world.tape, world.now_ms));
         let pictures: Vec<_> = pictures.collect();
         prop_assert_eq!(&pictures[0], &pictures[1]);
+        prop_assert_eq!(&pictures[0].states, &audit.states);
     }
 }

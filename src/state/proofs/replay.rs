@@ -34,6 +34,10 @@ pub(super) fn carry_out(world: &mut World, desks: &mut [Desk], one: &Move) {
             let queue = world.replace_queue(*slot);
             world.decide(&mut desks[*who], &[Step::Drop { queue }], &mut |_, _| {});
         }
+        Move::Reset { who, slot } => {
+            let owner = world.replace_owner(*slot);
+            world.decide(&mut desks[*who], &[Step::Forget { owner }], &mut |_, _| {});
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::place::QueueId;
 use crate::state::draft::ack::Verdict;
 use crate::state::draft::group::SeekTo;
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::GroupStart;
+use crate::state::effect::{GroupStart, OwnerId};
 
 /// One command to a shard.
 #[derive(Clone, Debug)]
@@ -84,9 +84,22 @@ pub(super) enum Step {
     Clear {
         pick: usize,
     },
+    /// Pushes, acks and state keys that stand or fall together.
+    Whole {
+        parts: Vec<Step>,
+        states: Vec<(usize, u8, Option<u16>)>,
+        /// About the last ack: everything that its lease holds up to it, and whether it ends then.
+        through: Option<bool>,
+        /// Whether it is refused at its end for a reason of its own.
+        fails: bool,
+    },
     /// Not made up: follows from [`Move::Delete`].
     Drop {
         queue: QueueId,
+    },
+    /// Not made up: follows from [`Move::Reset`].
+    Forget {
+        owner: OwnerId,
     },
 }
 
@@ -105,9 +118,10 @@ impl Step {
             | Self::Clear { .. }
             | Self::Seek { .. }
             | Self::DropGroup { .. } => 1,
-            Self::Register { .. } | Self::Drop { .. } => 2,
+            Self::Register { .. } | Self::Drop { .. } | Self::Forget { .. } => 2,
             Self::Retain { .. } | Self::Relocate { .. } | Self::Rebury { .. } => 3,
             Self::Push { .. } => 4,
+            Self::Whole { .. } => 5,
         }
     }
 }
@@ -125,6 +139,8 @@ pub(super) enum Move {
     Restart { who: usize, kept: usize },
     /// A queue is deleted and another takes its place.
     Delete { who: usize, slot: usize },
+    /// An owner of state keys loses them and has another number from there on.
+    Reset { who: usize, slot: usize },
 }
 
 fn push() -> impl Strategy<Value = Step> {
@@ -202,6 +218,14 @@ fn seek() -> impl Strategy<Value = Step> {
     })
 }
 
+fn whole() -> impl Strategy<Value = Step> {
+    let parts = prop::collection::vec(prop_oneof![push(), ack()], 1..5);
+    let states = prop::collection::vec((0..2_usize, 0..5_u8, any::<Option<u16>>()), 0..4);
+    let through = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    (parts, states, through, prop::bool::weighted(0.3))
+        .prop_map(|(parts, states, through, fails)| Step::Whole { parts, states, through, fails })
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let start = prop_oneof![
         Just(GroupStart::Beginning),
@@ -212,6 +236,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         8 => push(),
         8 => pop(),
         8 => ack(),
+        5 => whole(),
         1 => (any::<usize>(), 0..30_000_u64)
             .prop_map(|(pick, more_ms)| Step::Extend { pick, more_ms }),
         2 => (any::<usize>(), 0..6_u64).prop_map(|(pick, skip)| Step::GiveBack { pick, skip }),
@@ -244,7 +269,8 @@ pub(super) fn moves(desks: usize, most: usize) -> impl Strategy<Value = Vec<Move
         3 => sleep.prop_map(|ms| Move::Sleep { ms }),
         5 => who.clone().prop_map(|who| Move::Checkpoint { who }),
         1 => (who.clone(), any::<usize>()).prop_map(|(who, kept)| Move::Restart { who, kept }),
-        1 => (who, 0..2_usize).prop_map(|(who, slot)| Move::Delete { who, slot }),
+        1 => (who.clone(), 0..2_usize).prop_map(|(who, slot)| Move::Delete { who, slot }),
+        1 => (who, 0..2_usize).prop_map(|(who, slot)| Move::Reset { who, slot }),
     ];
     prop::collection::vec(one, 1..most)
 }

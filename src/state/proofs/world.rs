@@ -15,9 +15,10 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::care::{LetterBody, LetterMove};
 use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
 use crate::state::draft::push::{PushBatch, Pushed};
+use crate::state::draft::transaction::StateOp;
 use crate::state::draft::{Context, Draft};
 use crate::state::effect::{
-    Effect, Entry, GroupIndex, GroupStart, LeaseToken, Origin, ProducerSub, Sequence,
+    Effect, Entry, GroupIndex, GroupStart, LeaseToken, Origin, OwnerId, ProducerSub, Sequence,
 };
 use crate::state::kv::Kv;
 use crate::state::kv::memory::MemoryKv;
@@ -209,6 +210,8 @@ pub(super) enum Answer {
     Extended(Option<u64>),
     /// A group went elsewhere, or is gone: what it had done it may get again.
     Restarted(&'static str),
+    /// Everything of it stands.
+    Whole(Vec<Answer>),
     Nothing,
 }
 
@@ -219,6 +222,8 @@ pub(super) struct World {
     catalog: CatalogShard,
     /// The queues in use: a queue that was deleted has a successor with another number.
     pub(super) queues: [QueueId; 2],
+    /// The owners of state keys in use.
+    pub(super) owners: [OwnerId; 2],
     pub(super) held: Vec<Held>,
     serial: u64,
 }
@@ -230,6 +235,7 @@ impl World {
             now_ms: 1_000_000,
             catalog: CatalogShard::default(),
             queues: [0, 1],
+            owners: [0, 1],
             held: Vec::new(),
             serial: 0,
         };
@@ -282,6 +288,12 @@ impl World {
         self.define(next);
         self.queues[slot] = next;
         gone
+    }
+
+    /// An owner's keys go; another number takes its place. Returns the one that is gone.
+    pub(super) fn replace_owner(&mut self, slot: usize) -> OwnerId {
+        let next = self.owners.iter().max().unwrap() + 1;
+        std::mem::replace(&mut self.owners[slot], next)
     }
 
     /// Lets a desk decide steps; if it was stale it follows and decides again. `seen` gets the entry.
@@ -371,6 +383,7 @@ impl World {
                 let mut results = draft.ack(held.partition, held.group, token, items);
                 Answer::Acked { held: held.clone(), item, result: results.pop().unwrap() }
             }
+            Step::Whole { .. } => self.whole(desk, draft, serial, step),
             Step::Extend { pick, more_ms } => {
                 let Some(held) = pick_of(&self.held, *pick) else { return Answer::Nothing };
                 let until_ms = draft.now_ms() + more_ms;
@@ -398,6 +411,71 @@ impl World {
                 Answer::Nothing
             }
         }
+    }
+
+    /// All of it or nothing; where it is nothing, the draft must not know that it was asked.
+    fn whole(&self, desk: &Desk, draft: &mut Draft<'_>, serial: u64, step: &Step) -> Answer {
+        let Step::Whole { fails, .. } = step else { return Answer::Nothing };
+        let before = draft.in_words();
+        draft.mark();
+        match self.parts(desk, draft, serial, step).filter(|_| !fails) {
+            Some(answers) => {
+                draft.keep();
+                Answer::Whole(answers)
+            }
+            None => {
+                draft.undo();
+                assert_eq!(draft.in_words(), before, "a refused whole left something behind");
+                Answer::Nothing
+            }
+        }
+    }
+
+    fn parts(
+        &self,
+        desk: &Desk,
+        draft: &mut Draft<'_>,
+        serial: u64,
+        step: &Step,
+    ) -> Option<Vec<Answer>> {
+        let Step::Whole { parts, states, through, .. } = step else { return None };
+        let mut answers = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
+            let Step::Ack { pick, verdict, skip, most, with_token } = part else {
+                // No two batches of the world have the same payloads.
+                answers.push(self.step(desk, draft, serial + ((at as u64 + 1) << 32), part));
+                continue;
+            };
+            let held = pick_of(&self.held, *pick)?;
+            let (from, to) = held.ranges[*skip as usize % held.ranges.len()];
+            let first = from + skip % (to - from);
+            let (last, error) = ((first + most).min(to - 1), "said no".into());
+            let mut item = AckItem { first, last, verdict: *verdict, error };
+            let token = with_token.then_some(held.token);
+            let (partition, group) = (held.partition, held.group);
+            let acked = match through {
+                Some(release) => draft.ack_through(partition, group, token, &item, *release).ok(),
+                None => {
+                    let items = std::slice::from_ref(&item);
+                    draft.ack_whole(partition, group, token, items).ok().and_then(|mut it| it.pop())
+                }
+            };
+            item.first = if through.is_some() { last } else { first };
+            answers.push(Answer::Acked { held: held.clone(), item, result: Ok(acked?) });
+        }
+        let number = desk.state.partition_numbers().min();
+        if let Some(number) = number.filter(|_| !states.is_empty()) {
+            let ops = states.iter().map(|(_, key, value)| {
+                let key = Bytes::from(format!("k{key}"));
+                match value {
+                    Some(value) => StateOp::Put { key, value: Bytes::from(value.to_string()) },
+                    None => StateOp::Remove { key },
+                }
+            });
+            let owner = self.owners[states[0].0];
+            draft.change_states(owner, number, &ops.collect::<Vec<_>>()).ok()?;
+        }
+        Some(answers)
     }
 
     fn upkeep(&self, desk: &Desk, draft: &mut Draft<'_>, step: &Step) {
@@ -446,6 +524,7 @@ impl World {
                     _ => drop(draft.clear(*number)),
                 }
             }
+            Step::Forget { owner } => draft.note(Effect::DropStates { owner: *owner }),
             _ => {}
         }
     }

@@ -20,8 +20,8 @@ use crate::wire::http::ack_parse::{self, AckLine, AckRequest, Lease};
 use crate::wire::http::names::Names;
 use crate::wire::http::status::{Answer, Failure, json};
 
-const NOT_FOUND: &str = "Message not found";
-const NO_LEASE: &str = "Invalid or expired lease";
+pub(super) const NOT_FOUND: &str = "Message not found";
+pub(super) const NO_LEASE: &str = "Invalid or expired lease";
 
 /// A body with one verdict.
 pub(super) async fn ack(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
@@ -189,10 +189,11 @@ async fn ask(
 }
 
 /// A refusal in the words of the contract, where it has words for it.
-fn words(refusal: &AckRefusal) -> String {
+pub(super) fn words(refusal: &AckRefusal) -> String {
     match refusal {
         AckRefusal::NoPartition(_) | AckRefusal::NoMessage { .. } => NOT_FOUND.to_owned(),
         AckRefusal::NoGroup(_) | AckRefusal::LeaseExpired => NO_LEASE.to_owned(),
+        AckRefusal::Settled { .. } => "Message is settled already".to_owned(),
         AckRefusal::Decide(error) => error.to_string(),
     }
 }

@@ -56,14 +56,14 @@ pub(super) enum Lease {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawLine<'a> {
+pub(super) struct RawLine<'a> {
     #[serde(borrow)]
-    transaction_id: Option<&'a RawValue>,
-    partition_id: Option<&'a RawValue>,
-    status: Option<&'a RawValue>,
-    consumer_group: Option<&'a RawValue>,
-    lease_id: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
+    pub(super) transaction_id: Option<&'a RawValue>,
+    pub(super) partition_id: Option<&'a RawValue>,
+    pub(super) status: Option<&'a RawValue>,
+    pub(super) consumer_group: Option<&'a RawValue>,
+    pub(super) lease_id: Option<&'a RawValue>,
+    pub(super) error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -96,8 +96,13 @@ pub(super) fn parse_single(body: &[u8]) -> Result<AckRequest<'_>, Failure> {
     let Object::Is(raw) = shape::read::<Object<RawLine<'_>>>(body)? else {
         return Err(Failure::malformed(SINGLE.transaction_id));
     };
-    let group = group(raw.consumer_group)?;
-    Ok(AckRequest { group, lines: vec![line(&raw, &SINGLE)?] })
+    let (group, line) = single(&raw)?;
+    Ok(AckRequest { group, lines: vec![line] })
+}
+
+/// Reads a verdict that names its group itself.
+pub(super) fn single<'a>(raw: &RawLine<'a>) -> Result<(GroupName, AckLine<'a>), Failure> {
+    Ok((group(raw.consumer_group)?, line(raw, &SINGLE)?))
 }
 
 /// Reads the body of a batch of acks. A group named by a line does not count, as the contract says.

@@ -5,10 +5,15 @@
 //! and partitions. Pure. Called by every route that renders.
 
 use jiff::Timestamp;
-use onrush_protocol::id::{MessageId, partition_uuid, uuid_text};
+use onrush_protocol::id::{MessageId, partition_from_uuid, partition_uuid, uuid_text};
 use serde::{Serialize, Serializer};
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::queries::QueryId;
+
+/// Where the ids of queues and queries have a letter of their own, and which one a query's has.
+const QUERY_BYTE: usize = 7;
+const QUERY_LETTER: u8 = b's';
 
 /// A UUID as text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,10 +34,27 @@ impl Uuid {
         Self(uuid)
     }
 
+    /// A query's public id: as a queue's, with another letter.
+    pub(super) fn of_query(id: QueryId) -> Self {
+        let mut uuid = partition_uuid(id);
+        if let Some(byte) = uuid.get_mut(QUERY_BYTE) {
+            *byte = QUERY_LETTER;
+        }
+        Self(uuid)
+    }
+
     /// A message's id; `None` where its parts are beyond what ids hold.
     pub(super) fn of_message(time_ms: u64, partition: PartitionNumber, seq: u64) -> Option<Self> {
         MessageId::new(time_ms, partition, seq).ok().map(|id| Self(id.to_bytes()))
     }
+}
+
+/// The number of a query, from its public id.
+pub(super) fn query_from_uuid(mut uuid: [u8; 16]) -> Option<QueryId> {
+    let letter = partition_uuid(0).get(QUERY_BYTE).copied()?;
+    let byte = uuid.get_mut(QUERY_BYTE).filter(|byte| **byte == QUERY_LETTER)?;
+    *byte = letter;
+    partition_from_uuid(uuid)
 }
 
 impl Serialize for Uuid {
@@ -90,8 +112,6 @@ fn at(time_ms: u64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use onrush_protocol::id::partition_from_uuid;
-
     use super::*;
 
     #[test]
@@ -121,6 +141,9 @@ mod tests {
     fn a_queues_id_is_not_taken_for_a_partitions() {
         assert_ne!(Uuid::of_queue(7), Uuid::of_partition(7));
         assert_eq!(partition_from_uuid(Uuid::of_queue(7).0), None);
+        assert_eq!(partition_from_uuid(Uuid::of_query(7).0), None);
+        assert_eq!(query_from_uuid(Uuid::of_query(7).0), Some(7));
+        assert_eq!(query_from_uuid(Uuid::of_queue(7).0), None);
         let text = serde_json::to_string(&Uuid::of_queue(7)).unwrap();
         assert_eq!(text, "\"6f6e7275-7368-8071-8000-000000000007\"");
     }

@@ -20,6 +20,11 @@
 //! | `resources`, `status_page`, `analytics`, `sampler` | figures, now and over time |
 //! | `health`, `metrics`, `system` | how the server is |
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
+//! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
+//! | `streams_parse`, `streams` | queries over queues, and their cycles |
+//! | `queues`, `options`, `dead` | the control plane |
+//! | `health`, `metrics` | how the server is |
+//! | `dialect`, `status`, `ids`, `base64` | how things are written |
 
 mod ack;
 mod ack_parse;
@@ -57,11 +62,16 @@ mod sampler;
 mod shape;
 mod status;
 mod status_page;
+mod streams;
+mod streams_parse;
 mod system;
 mod table;
 mod times;
 mod traces;
+mod transaction;
+mod transaction_parse;
 mod url;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -84,7 +84,7 @@ struct OnrushMessage<'a> {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct QueenMessage<'a> {
+pub(super) struct QueenMessage<'a> {
     index: usize,
     transaction_id: Option<TransactionId<'a>>,
     status: &'static str,
@@ -197,7 +197,12 @@ fn onrush<'a>(item: &'a PushItem<'_>, outcome: &'a Outcome) -> OnrushMessage<'a>
     }
 }
 
-fn queen<'a>(index: usize, item: &'a PushItem<'_>, outcome: &'a Outcome) -> QueenMessage<'a> {
+/// A message's element as the clients of the system that we replace read it.
+pub(super) fn queen<'a>(
+    index: usize,
+    item: &'a PushItem<'_>,
+    outcome: &'a Outcome,
+) -> QueenMessage<'a> {
     let given = item.transaction_id.as_deref().map(TransactionId::Text);
     let queue_name = &*item.queue;
     match outcome {

@@ -69,17 +69,17 @@ struct RawRequest<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawItem<'a> {
+pub(super) struct RawItem<'a> {
     #[serde(borrow)]
-    queue: Option<&'a RawValue>,
-    partition: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
-    data: Option<&'a RawValue>,
-    transaction_id: Option<&'a RawValue>,
-    trace_id: Option<&'a RawValue>,
-    traceparent: Option<&'a RawValue>,
-    namespace: Option<&'a RawValue>,
-    task: Option<&'a RawValue>,
+    pub(super) queue: Option<&'a RawValue>,
+    pub(super) partition: Option<&'a RawValue>,
+    pub(super) payload: Option<&'a RawValue>,
+    pub(super) data: Option<&'a RawValue>,
+    pub(super) transaction_id: Option<&'a RawValue>,
+    pub(super) trace_id: Option<&'a RawValue>,
+    pub(super) traceparent: Option<&'a RawValue>,
+    pub(super) namespace: Option<&'a RawValue>,
+    pub(super) task: Option<&'a RawValue>,
 }
 
 /// Reads a push body.
@@ -148,7 +148,8 @@ fn whole(raw: Option<&RawValue>, name: &str, max: u32) -> Result<Option<u32>, Fa
     }
 }
 
-fn item<'a>(raw: &RawItem<'a>) -> Result<PushItem<'a>, Failure> {
+/// Reads one message.
+pub(super) fn item<'a>(raw: &RawItem<'a>) -> Result<PushItem<'a>, Failure> {
     let queue = raw.queue.and_then(shape::text);
     let queue = queue.ok_or_else(|| Failure::malformed("Queue must be a string"))?;
     let partition = optional_text(raw.partition, "Partition must be a string")?;

@@ -203,10 +203,14 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::QueueDeleted
         | Code::LeaseNotFound
         | Code::MessageNotFound
+        | Code::QueryNotFound
         | Code::GroupNotFound => StatusCode::NOT_FOUND,
-        Code::LeaseExpired | Code::EncryptionKeyMissing | Code::SubscriptionConflict => {
-            StatusCode::CONFLICT
-        }
+        Code::LeaseExpired
+        | Code::EncryptionKeyMissing
+        | Code::AlreadySettled
+        | Code::DuplicateMessage
+        | Code::QueryChanged
+        | Code::SubscriptionConflict => StatusCode::CONFLICT,
         Code::TooManyInFlight | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull

@@ -18,7 +18,7 @@ use hyper::Method;
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::{
     Api, admin, analytics, dead, groups, jobs, messages, resources, route, status_page, system,
-    traces,
+    traces, whole,
 };
 
 /// Levels, as rows write them.
@@ -121,6 +121,7 @@ pub(super) fn rows() -> Vec<Row> {
         rows.extend(theme());
     }
     rows.extend(groups::rows::rows());
+    rows.extend(whole::rows());
     rows
 }
 

@@ -362,8 +362,9 @@ impl Connection {
             }
             request => {
                 let (rooms, outbox) = (Arc::clone(&self.rooms), Arc::clone(&self.outbox));
+                let sub = self.caller.as_ref().and_then(|caller| caller.sub.clone());
                 self.tasks.spawn(async move {
-                    outbox.put([dispatch(rooms, request_id, request).await]);
+                    outbox.put([dispatch(rooms, request_id, request, sub).await]);
                 });
                 Step::Continue
             }

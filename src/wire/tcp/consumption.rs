@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use onrush_protocol::code::Code;
-use onrush_protocol::request::{Ack, AckOutcome, Pop, SubscriptionStart};
+use onrush_protocol::request::{Ack, Pop, SubscriptionStart};
 use onrush_protocol::response::{Acked, AckedItem, Attempts, Failure, MessagesWriter, Response};
 use onrush_protocol::{LeaseToken, NO_LEASE};
 use tokio::sync::Notify;
 
 use crate::delivery::{Delivery, Handout, PopError, PopOrder};
 use crate::shard::command::{CommandError, Popped, Post, ReplyTo, Verdicts};
-use crate::state::draft::ack::{AckItem, Verdict};
+use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
+use crate::wire::tcp::transaction::verdict;
 use crate::wire::tcp::{Config, failure};
 
 /// What waits for an answer on behalf of one connection.
@@ -63,12 +64,7 @@ impl Consumption {
     pub(super) fn ack(&mut self, delivery: &Delivery, request_id: u64, ack: Ack) {
         let token = (ack.lease != NO_LEASE).then_some(ack.lease);
         let items = ack.items.into_iter().map(|item| {
-            let verdict = match item.outcome {
-                AckOutcome::Completed => Verdict::Completed,
-                AckOutcome::Failed => Verdict::Failed,
-                AckOutcome::Retry => Verdict::Retry,
-                AckOutcome::DeadLetter => Verdict::Dead,
-            };
+            let verdict = verdict(item.outcome);
             let error = item.error.as_str().into();
             (item.partition, AckItem { first: item.first_seq, last: item.last_seq, verdict, error })
         });

@@ -36,7 +36,8 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Extend
         | Opcode::Configure
         | Opcode::Seek
-        | Opcode::Subscribe => Level::AtLeast(Role::ReadWrite),
+        | Opcode::Subscribe
+        | Opcode::Transaction => Level::AtLeast(Role::ReadWrite),
         Opcode::DeleteQueue | Opcode::DeleteGroup => Level::AtLeast(Role::Admin),
         // A second hello and answers are refused for what they are.
         Opcode::Hello
@@ -54,6 +55,7 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Groups
         | Opcode::GroupPartitions
         | Opcode::Subscribed
+        | Opcode::Committed
         | Opcode::Failure => Level::Public,
     }
 }

@@ -3,6 +3,7 @@
 //! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into, `connection` reads and writes,
 //! `pushes` keeps the pushes that wait for receipts, `consumption` pops and acks, `dispatch` takes
 //! everything else to its room, `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their own answer.
+//! everything else to its room (`transaction` what stands as a whole), and `outbox` collects what tasks of their own answer.
 
 mod blocks;
 mod connection;
@@ -16,6 +17,7 @@ pub mod listen;
 mod outbox;
 mod pushes;
 mod stream;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;

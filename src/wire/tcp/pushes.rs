@@ -140,7 +140,8 @@ fn answer(request_id: u64, store_healthy: bool, sections: Vec<SectionReceipt>, o
     Response::Receipts(receipts).encode_frame(request_id, out);
 }
 
-fn section_receipt(receipt: Receipt) -> SectionReceipt {
+/// A receipt as the protocol has it.
+pub(super) fn section_receipt(receipt: Receipt) -> SectionReceipt {
     let Stored { partition, pushed } = match receipt {
         Ok(Accepted::Stored(stored)) => stored,
         Ok(Accepted::Spilled { count, .. }) => return SectionReceipt::Buffered { count },

@@ -51,6 +51,7 @@
 //! | `ack` | which ranges say it all |
 //! | `group` | where consumer groups stand and are sent |
 //! | `consume` | the loop that pops, handles and acknowledges |
+//! | `transaction` | acks and pushes that stand or fall as a whole |
 //! | `buffer` | collecting messages before they are pushed |
 //! | `session` | which connection is used, and who dials |
 //! | `connection` | many requests under way on one connection |
@@ -73,6 +74,7 @@ mod push;
 mod queue;
 mod received;
 mod session;
+mod transaction;
 
 pub use ack::{AckReport, RefusedRange};
 pub use backoff::Backoff;
@@ -91,6 +93,7 @@ pub use pop::Pop;
 pub use push::{MessageReceipt, MessageStatus, Push, PushResult};
 pub use queue::{BoxFuture, Config, Queue};
 pub use received::{Popped, ReceivedMessage};
+pub use transaction::{Committed, Transaction};
 
 pub use onrush_protocol::request::{AckOutcome, SubscriptionStart};
 pub use onrush_protocol::response::{GroupStanding, PartitionStanding};

@@ -47,6 +47,11 @@ impl Target {
 }
 
 impl Queue {
+    /// Where it is, once its name is known to be one.
+    pub(crate) fn target(&self) -> Result<Target, NameError> {
+        self.target.clone()
+    }
+
     pub(crate) fn new(client: Client, name: &str) -> Self {
         let target = name.parse().map(|queue| Target { queue, partition: None });
         Self { client, target }

@@ -241,6 +241,9 @@ fn respond(shared: &Shared, request: Request) -> Response {
             shared.came.notify_waiters();
             Response::Acked(acked)
         }
+        Request::Transaction(_) => {
+            Response::Failure(Failure::new(Code::UnknownOpcode, "no transactions here"))
+        }
         Request::Extend(extend) => store.extend(extend),
         Request::Configure(configure) => store.configure(&configure),
         Request::DeleteQueue(delete) => store.delete(&delete),

@@ -1,0 +1,268 @@
+//! Transactions of one round: each is decided over the drafts of all its shards, and undone in all of
+//! them where any part of it is refused.
+//!
+//! They come after the rings: what their producers pushed before them stands before them. In: commands
+//! of the round. Out: outcomes. Called by `round`.
+
+use std::collections::BTreeSet;
+
+use crate::base::place::{PartitionNumber, ShardId};
+use crate::buffer::receipt::Stored;
+use crate::log::Durability;
+use crate::shard::command::{Command, Register, Registered};
+use crate::shard::round::{Outcome, Round};
+use crate::shard::transaction::{
+    Committed, OnDuplicate, Reach, Refusal, StateChanges, StateOwner, Transaction, TransactionAck,
+    TransactionAppend,
+};
+use crate::state::ShardState;
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::push::Pushed;
+use crate::state::draft::{DecideError, Draft};
+use crate::state::effect::{Effect, OwnerId};
+use crate::state::queries::{QueryDefinition, QueryId};
+
+/// Where a transaction began.
+struct Began {
+    catalog: usize,
+    durability: Durability,
+    touched: BTreeSet<ShardId>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn transactions(&mut self, commands: &[Command], outcomes: &mut [Outcome]) {
+        for (command, outcome) in commands.iter().zip(outcomes) {
+            if let Command::Transact(transaction) = command {
+                *outcome = Outcome::Transacted(self.transact(transaction));
+            }
+        }
+    }
+
+    fn transact(&mut self, transaction: &Transaction) -> Result<Committed, Refusal> {
+        let (catalog, durability) = (self.catalog.len(), self.durability);
+        let mut began = Began { catalog, durability, touched: BTreeSet::new() };
+        let decided = self.decide_whole(transaction, &mut began);
+        let Began { catalog, durability, touched } = began;
+        for shard in touched {
+            let Some(draft) = self.drafts.get_mut(usize::from(shard)) else { continue };
+            match (draft, &decided) {
+                (Some(draft), Ok(_)) => draft.keep(),
+                (Some(draft), Err(_)) => draft.undo(),
+                (None, _) => {}
+            }
+        }
+        if decided.is_err() {
+            self.catalog.truncate(catalog);
+            self.durability = durability;
+        }
+        decided
+    }
+
+    fn decide_whole(
+        &mut self,
+        transaction: &Transaction,
+        began: &mut Began,
+    ) -> Result<Committed, Refusal> {
+        let Transaction { leases, acks, states, appends, on_duplicate, .. } = transaction;
+        let replica = self.replica;
+        for (index, token) in leases.iter().enumerate() {
+            let holding = replica.shards.iter().filter(|state| state.holds(*token));
+            let mut holding = holding.map(ShardState::shard);
+            let lives = holding.any(|at| self.draft(at).is_some_and(|it| it.has_lease(*token)));
+            if !lives {
+                return Err(Refusal::Lease(index));
+            }
+        }
+        let acks = self.ack_all(acks, began)?;
+        if let Some(states) = states {
+            self.change_states(states, began)?;
+        }
+        let appends = appends.iter().enumerate();
+        let appends = appends.map(|(index, append)| {
+            let error = |error| Refusal::Append { index, error };
+            let stored = self.append_one(append, began).map_err(error)?;
+            match first_duplicate(&stored.pushed) {
+                Some(record) if *on_duplicate == OnDuplicate::Fail => {
+                    Err(Refusal::Duplicate { index, record })
+                }
+                _ => Ok(stored),
+            }
+        });
+        let appends = appends.collect::<Result<_, _>>()?;
+        self.sync();
+        Ok(Committed { acks, appends })
+    }
+
+    /// A draft whose changes can be undone.
+    fn marked(&mut self, shard: ShardId, began: &mut Began) -> Option<&mut Draft<'a>> {
+        let is_new = began.touched.insert(shard);
+        let draft = self.draft(shard)?;
+        if is_new {
+            draft.mark();
+        }
+        Some(draft)
+    }
+
+    fn ack_all(
+        &mut self,
+        acks: &[TransactionAck],
+        began: &mut Began,
+    ) -> Result<Vec<Acked>, Refusal> {
+        let mut results: Vec<Acked> = vec![Acked::default(); acks.len()];
+        let mut done: BTreeSet<usize> = BTreeSet::new();
+        for (index, ack) in acks.iter().enumerate() {
+            if done.contains(&index) {
+                continue;
+            }
+            // All of one partition and lease at once, so that they are decided together.
+            let same = acks.iter().enumerate().skip(index).filter(|(_, other)| is_same(ack, other));
+            let places: Vec<usize> = match ack.reach {
+                Reach::Named => same.map(|(place, _)| place).collect(),
+                Reach::Through { .. } => vec![index],
+            };
+            let items = places.iter().filter_map(|at| acks.get(*at));
+            let items: Vec<AckItem> = items.map(|ack| ack.item.clone()).collect();
+            let decided = self.ack_some(ack, &items, began);
+            let decided = decided.map_err(|(at, refusal)| Refusal::Ack {
+                index: places.get(at).copied().unwrap_or(index),
+                refusal,
+            })?;
+            for (place, acked) in places.iter().zip(decided) {
+                results.get_mut(*place).into_iter().for_each(|it| *it = acked);
+            }
+            done.extend(places);
+        }
+        Ok(results)
+    }
+
+    fn ack_some(
+        &mut self,
+        ack: &TransactionAck,
+        items: &[AckItem],
+        began: &mut Began,
+    ) -> Result<Vec<Acked>, (usize, AckRefusal)> {
+        let missing = (0, AckRefusal::NoPartition(ack.partition));
+        let shard = self.shard_of(ack.partition);
+        let draft = self.marked(shard, began).ok_or(missing)?;
+        let (partition, group, token) = (ack.partition, ack.group.as_str(), ack.token);
+        match ack.reach {
+            Reach::Named => draft.ack_whole(partition, group, token, items),
+            Reach::Through { release } => {
+                let acked = draft.ack_through(partition, group, token, &ack.item, release);
+                acked.map(|acked| vec![acked]).map_err(|refusal| (0, refusal))
+            }
+        }
+    }
+
+    fn change_states(&mut self, states: &StateChanges, began: &mut Began) -> Result<(), Refusal> {
+        let owner = self.owner(states.owner).ok_or(Refusal::NoQuery)?;
+        let missing = Refusal::NoPartition(states.partition);
+        let shard = self.shard_of(states.partition);
+        let draft = self.marked(shard, began).ok_or(missing.clone())?;
+        draft.change_states(owner, states.partition, &states.ops).map_err(|_| missing)
+    }
+
+    fn append_one(
+        &mut self,
+        append: &TransactionAppend,
+        began: &mut Began,
+    ) -> Result<Stored, DecideError> {
+        let shard = self.replica.count().of_hash(append.hash);
+        // Marked before anything of it: groups that the shard learns now are part of it.
+        self.marked(shard, began).ok_or(DecideError::QueueGone)?;
+        self.register_new_groups(shard, append.queue)?;
+        let draft = self.draft(shard).ok_or(DecideError::QueueGone)?;
+        let partition = draft.place(append.queue, append.partition.as_str(), append.hash)?;
+        let pushed = draft.push(partition, &append.push)?;
+        Ok(Stored { partition, pushed })
+    }
+
+    fn shard_of(&self, partition: PartitionNumber) -> ShardId {
+        self.replica.count().of_partition(partition)
+    }
+
+    fn owner(&self, owner: StateOwner) -> Option<OwnerId> {
+        match owner {
+            StateOwner::Number(owner) => Some(owner),
+            StateOwner::Query(id) => self.query(|query| query.id == id).map(|query| query.owner),
+        }
+    }
+
+    /// A query with what this round did to it.
+    fn query(&self, is_it: impl Fn(&QueryDefinition) -> bool) -> Option<QueryDefinition> {
+        let new = self.catalog.iter().rev().find_map(|effect| match effect {
+            Effect::DefineQuery(query) if is_it(query) => Some((**query).clone()),
+            _ => None,
+        });
+        let known = || self.catalog_state().queries().iter().find(|query| is_it(query));
+        new.or_else(|| known().map(|query| (**query).clone()))
+    }
+
+    /// Makes a query known. One that is reset loses its state in every shard with one append: no
+    /// engine can write a key of the old state after that without noticing.
+    pub(super) fn register_query(&mut self, register: &Register) -> Registered {
+        let Register { name, source, sink, config_hash, reset, .. } = register;
+        let Some(found) = self.query(|query| query.name == *name) else {
+            let (id, owner) = self.next_query();
+            let query = QueryDefinition {
+                id,
+                owner,
+                created_ms: self.context.now_ms,
+                name: name.clone(),
+                source: source.clone(),
+                sink: sink.clone(),
+                config_hash: config_hash.clone(),
+            };
+            self.define_query(query.clone());
+            return Registered::Fresh(query);
+        };
+        if !reset && found.config_hash != *config_hash {
+            return Registered::Changed(found);
+        }
+        let (source, sink) = (source.clone(), sink.clone());
+        let config_hash = config_hash.clone();
+        let mut query = QueryDefinition { source, sink, config_hash, ..found.clone() };
+        if *reset {
+            query.owner = self.next_query().1;
+            for shard in 0..self.replica.count().get() {
+                if let Some(draft) = self.draft(shard) {
+                    draft.note(Effect::DropStates { owner: found.owner });
+                }
+            }
+        }
+        if query != found {
+            self.define_query(query.clone());
+        }
+        if *reset { Registered::Reset(query) } else { Registered::Known(query) }
+    }
+
+    fn define_query(&mut self, query: QueryDefinition) {
+        self.sync();
+        self.catalog.push(Effect::DefineQuery(Box::new(query)));
+    }
+
+    /// The next numbers of a query and of an owner, after those that this round gave.
+    fn next_query(&self) -> (QueryId, OwnerId) {
+        let queries = self.catalog_state().queries();
+        let mut next = (queries.next_id(), queries.next_owner());
+        for effect in &self.catalog {
+            if let Effect::DefineQuery(query) = effect {
+                next.0 = next.0.max(query.id.saturating_add(1));
+                next.1 = next.1.max(query.owner.saturating_add(1));
+            }
+        }
+        next
+    }
+}
+
+fn is_same(ack: &TransactionAck, other: &TransactionAck) -> bool {
+    let of = |it: &TransactionAck| (it.partition, it.token, it.reach);
+    of(ack) == of(other) && ack.group == other.group
+}
+
+fn first_duplicate(pushed: &Pushed) -> Option<usize> {
+    match pushed {
+        Pushed::Stored { .. } => None,
+        Pushed::Mixed(outcomes) => outcomes.iter().position(|outcome| outcome.duplicate),
+    }
+}

@@ -1,0 +1,114 @@
+//! What the lane does for transactions beside deciding them: pushes that came before them are taken
+//! along, those that must not go round the failover log are refused, and they get their answers. And
+//! state keys are read.
+
+use std::collections::BTreeSet;
+
+use crate::base::place::ShardId;
+use crate::buffer::ring::Ring;
+use crate::log::AppendError;
+use crate::shard::command::{Command, CommandError, ReadStates};
+use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, fail_command};
+use crate::shard::round::{Work, tally_pushed};
+use crate::shard::transaction::{Committed, Refusal, Transaction, TransactionAppend};
+use crate::state::states::{StateAsk, StatePage};
+
+/// Bytes of pushes that go into a commit before its transactions, at most: more than all rings hold
+/// together by default, and what an append takes beside the transactions themselves.
+const BEFORE_BYTES_MAX: u64 = 2 * COMMIT_BYTES_MAX;
+
+impl Lane {
+    /// Takes what waits in the shards that transactions push into, whether it is due or not: it came
+    /// before them. Transactions that are too much for one commit wait for the next.
+    pub(super) fn drain_before_transactions(&mut self, work: &mut Work, room: &mut u64) {
+        if !work.commands.iter().any(|it| matches!(it, Command::Transact(_))) {
+            return;
+        }
+        let (mut shards, mut bytes) = (BTreeSet::<ShardId>::new(), 0);
+        let count = self.replica.count();
+        let mut waits = |command: &mut Command| {
+            let Command::Transact(whole) = command else { return false };
+            let is_first = bytes == 0;
+            bytes += whole.bytes();
+            if bytes > COMMIT_BYTES_MAX && !is_first {
+                return true;
+            }
+            shards.extend(whole.appends.iter().map(|append| count.of_hash(append.hash)));
+            false
+        };
+        self.again.extend(work.commands.extract_if(.., &mut waits));
+        *room = room.saturating_sub(bytes.min(COMMIT_BYTES_MAX));
+        let mut left = BEFORE_BYTES_MAX;
+        for shard in shards {
+            let rings = self.buffers.drain(shard, left);
+            let taken: u64 = rings.iter().map(Ring::bytes).sum();
+            (left, *room) = (left.saturating_sub(taken), room.saturating_sub(taken));
+            if !rings.is_empty() {
+                work.rings.push((shard, rings));
+            }
+        }
+    }
+
+    /// Refuses transactions whose pushes would overtake what waits in the failover log, or are held
+    /// back: a failover log keeps pushes one by one, and cannot promise that several stand together.
+    pub(super) fn refuse_transactions(&self, work: &mut Work, must: impl Fn(u64) -> bool) {
+        let must_wait = |append: &TransactionAppend| must(append.hash);
+        let refused = work.commands.extract_if(.., |command| match command {
+            Command::Transact(whole) => whole.appends.iter().any(must_wait),
+            _ => false,
+        });
+        let why = "pushes to this partition wait in the failover log, and a transaction cannot";
+        let error = CommandError::Append(AppendError::Unavailable(why.into()));
+        refused.for_each(|command| fail_command(command, &error));
+    }
+
+    pub(super) fn answer_transaction(
+        &self,
+        whole: Transaction,
+        decided: Result<Committed, Refusal>,
+    ) {
+        if let Ok(Committed { acks, appends }) = &decided {
+            for acked in acks {
+                self.telemetry.acked.add(u64::from(acked.settled));
+                self.telemetry.dead.add(u64::from(acked.buried));
+            }
+            for stored in appends {
+                let (new, duplicates) = tally_pushed(&stored.pushed);
+                self.telemetry.pushed.add(new);
+                self.telemetry.duplicates.add(duplicates);
+            }
+        }
+        // Whoever hung up does not want to know; what stands, stands.
+        let _ = whole.reply.send(match decided {
+            Ok(committed) => Ok(Ok(committed)),
+            Err(refusal) => match refusal.undecided() {
+                Some(error) if error.is_passing() => Err(CommandError::Decide(error.clone())),
+                _ => Ok(Err(refusal)),
+            },
+        });
+    }
+
+    /// Reads state keys as they are after everything that any engine was answered.
+    pub(super) fn read_states(
+        &mut self,
+        read: &ReadStates,
+    ) -> Result<Option<StatePage>, CommandError> {
+        if !self.config.sole_writer {
+            self.follow_all()?;
+        }
+        let query = self.replica.catalog.catalog().queries().get(read.query);
+        let Some(owner) = query.map(|query| query.owner) else { return Ok(None) };
+        let ask = StateAsk { owner, ..read.ask.clone() };
+        let at = usize::from(self.replica.count().of_partition(ask.partition));
+        let Some(shard) = self.replica.shards.get(at) else {
+            return Ok(Some(StatePage::default()));
+        };
+        let page = match read.keys.is_empty() {
+            true => shard.states(&*self.kv, &ask),
+            false => shard
+                .states_at(&*self.kv, owner, ask.partition, &read.keys)
+                .map(|rows| StatePage { rows, more_after: None }),
+        };
+        page.map(Some).map_err(|error| CommandError::Decide(error.into()))
+    }
+}

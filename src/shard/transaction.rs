@@ -1,0 +1,198 @@
+//! Commands that stand or fall as a whole, over any number of shards: what they ask, and what they
+//! are answered.
+//!
+//! One transaction is a list of verdicts, appends and changes of state keys under conditions; it
+//! becomes part of one append to the log, or nothing. A client's transaction, a cycle of a query
+//! and a step of a process are all of this form. `round` decides it.
+
+use onrush_protocol::name::{GroupName, PartitionName};
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::buffer::receipt::Stored;
+use crate::buffer::ring::Placed;
+use crate::shard::command::{CommandError, Reply};
+use crate::state::draft::DecideError;
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::push::PushBatch;
+use crate::state::draft::transaction::StateOp;
+use crate::state::effect::{LeaseToken, OwnerId};
+use crate::state::queries::QueryId;
+
+/// See [`Command::Transact`](crate::shard::command::Command::Transact).
+#[derive(Debug)]
+pub struct Transaction {
+    /// Leases that must live when it is decided.
+    pub leases: Vec<LeaseToken>,
+    /// Verdicts, decided in their order.
+    pub acks: Vec<TransactionAck>,
+    /// Changes of state keys.
+    pub states: Option<StateChanges>,
+    /// Batches, appended in their order and behind all that its producers pushed before.
+    pub appends: Vec<TransactionAppend>,
+    /// What a record that was pushed before means.
+    pub on_duplicate: OnDuplicate,
+    /// The answer.
+    pub reply: Reply<TransactionAnswer>,
+}
+
+/// What a transaction is answered.
+pub type TransactionAnswer = Result<Result<Committed, Refusal>, CommandError>;
+
+/// One verdict of a transaction.
+#[derive(Clone, Debug)]
+pub struct TransactionAck {
+    /// The group.
+    pub group: GroupName,
+    /// The lease, where the consumer names one.
+    pub token: Option<LeaseToken>,
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// Which messages, and what of them.
+    pub item: AckItem,
+    /// How far the verdict reaches.
+    pub reach: Reach,
+}
+
+/// How far a verdict reaches.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Over the messages that it names.
+    Named,
+    /// Over all that the lease holds up to the last message that it names.
+    Through {
+        /// Whether the lease ends even if it holds more.
+        release: bool,
+    },
+}
+
+/// One batch of a transaction, admitted and placed.
+#[derive(Clone, Debug)]
+pub struct TransactionAppend {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its partition.
+    pub partition: PartitionName,
+    /// The placing hash of both.
+    pub hash: u64,
+    /// The batch.
+    pub push: PushBatch,
+}
+
+impl From<Placed> for TransactionAppend {
+    fn from(placed: Placed) -> Self {
+        let Placed { queue, partition, hash, pending, .. } = placed;
+        Self { queue, partition, hash, push: pending.push }
+    }
+}
+
+impl TransactionAppend {
+    /// What it counts against limits of bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.push.batch.bytes().len() + 16 * self.push.fingerprints.len()) as u64
+    }
+}
+
+/// Changes of state keys of one owner in one partition.
+#[derive(Clone, Debug)]
+pub struct StateChanges {
+    /// Whose.
+    pub owner: StateOwner,
+    /// Of which partition.
+    pub partition: PartitionNumber,
+    /// In their order.
+    pub ops: Vec<StateOp>,
+}
+
+/// Whose state keys are meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StateOwner {
+    /// Whoever has this number.
+    Number(OwnerId),
+    /// Whoever has those of a query when it is decided.
+    Query(QueryId),
+}
+
+/// What a record that was pushed before means to a transaction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnDuplicate {
+    /// It is reported, and the rest stands.
+    #[default]
+    Report,
+    /// Nothing stands.
+    Fail,
+}
+
+/// A transaction that stands.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Committed {
+    /// One per verdict.
+    pub acks: Vec<Acked>,
+    /// One per batch.
+    pub appends: Vec<Stored>,
+}
+
+/// Why a transaction does not stand; nothing of it was done.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// A lease that it requires does not live; which of them.
+    #[error("a required lease is not held any more")]
+    Lease(usize),
+    /// A verdict was refused; which of them.
+    #[error("ack {index}: {refusal}")]
+    Ack {
+        /// Its index.
+        index: usize,
+        /// Why.
+        refusal: AckRefusal,
+    },
+    /// The partition of its state keys is not there.
+    #[error("partition {0} does not exist")]
+    NoPartition(PartitionNumber),
+    /// There is no such query.
+    #[error("the query does not exist")]
+    NoQuery,
+    /// A batch could not be placed; which of them.
+    #[error("push {index}: {error}")]
+    Append {
+        /// Its index.
+        index: usize,
+        /// Why.
+        error: DecideError,
+    },
+    /// A record was pushed before, and the transaction asked to fail then.
+    #[error("push {index}: record {record} was pushed before")]
+    Duplicate {
+        /// The index of its batch.
+        index: usize,
+        /// Its index in the batch.
+        record: usize,
+    },
+}
+
+impl Refusal {
+    /// What kept it from being decided at all, where that was it.
+    #[must_use]
+    pub fn undecided(&self) -> Option<&DecideError> {
+        match self {
+            Self::Ack { refusal: AckRefusal::Decide(error), .. } | Self::Append { error, .. } => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Transaction {
+    /// Bytes that it adds to a commit, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let appends: u64 = self.appends.iter().map(TransactionAppend::bytes).sum();
+        let ops = self.states.iter().flat_map(|states| &states.ops);
+        let states = ops.map(|op| match op {
+            StateOp::Put { key, value } => key.len() + value.len(),
+            StateOp::Remove { key } => key.len(),
+        });
+        appends + states.sum::<usize>() as u64 + 64 * self.acks.len() as u64
+    }
+}

@@ -1,0 +1,167 @@
+//! What a command may ask of one shard that stands or falls as a whole: verdicts that must each change
+//! something, state keys, leases that must live.
+//!
+//! A plain ack may be said twice. One that goes with pushes must not: said again after its answer was
+//! lost it would push again. So here an ack names messages that are open, all of them. Between
+//! [`Draft::mark`] and [`Draft::keep`] or [`Draft::undo`]; called by `shard`.
+
+use bytes::Bytes;
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::draft::Draft;
+use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
+use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId};
+use crate::state::model::Lease;
+
+/// A change of a state key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StateOp {
+    /// It has this value.
+    Put {
+        /// The key, 1 to [`STATE_KEY_BYTES_MAX`](crate::state::states::STATE_KEY_BYTES_MAX) bytes.
+        key: Bytes,
+        /// The value, at most
+        /// [`STATE_VALUE_BYTES_MAX`](crate::state::states::STATE_VALUE_BYTES_MAX) bytes.
+        value: Bytes,
+    },
+    /// It has none.
+    Remove {
+        /// The key.
+        key: Bytes,
+    },
+}
+
+impl Draft<'_> {
+    /// Whether a live lease has this token, in the eyes of what this draft did so far.
+    #[must_use]
+    pub fn has_lease(&self, token: LeaseToken) -> bool {
+        let Some(holders) = self.state.holders.get(&token) else { return false };
+        holders.iter().any(|(local, group)| {
+            let number = self.state.shards.number(self.state.shard, *local);
+            let cursor = number.and_then(|number| self.cursor(number, *group));
+            cursor.and_then(|it| it.lease).is_some_and(|lease| lease.token == token)
+        })
+    }
+
+    /// Decides all items of a command for one partition and lease, each of which must change
+    /// something.
+    ///
+    /// # Errors
+    /// The first item that is refused, by its index, and why: undo what the draft holds of it.
+    pub fn ack_whole(
+        &mut self,
+        partition: PartitionNumber,
+        group: &str,
+        token: Option<LeaseToken>,
+        items: &[AckItem],
+    ) -> Result<Vec<Acked>, (usize, AckRefusal)> {
+        for (index, item) in items.iter().enumerate() {
+            self.must_be_open(partition, group, token, item).map_err(|it| (index, it))?;
+        }
+        let results = self.ack(partition, group, token, items);
+        let numbered = results.into_iter().enumerate();
+        numbered.map(|(index, result)| result.map_err(|it| (index, it))).collect()
+    }
+
+    /// Gives a verdict on everything that a lease holds up to the last message of `item`: that is how
+    /// a consumer speaks that works through its batch as one. A failure counts against that message
+    /// only. With `release` the lease ends whatever it still holds. Without a token the group's live
+    /// lease is meant.
+    ///
+    /// # Errors
+    /// [`AckRefusal`]: undo what the draft holds of it.
+    pub fn ack_through(
+        &mut self,
+        partition: PartitionNumber,
+        group: &str,
+        token: Option<LeaseToken>,
+        item: &AckItem,
+        release: bool,
+    ) -> Result<Acked, AckRefusal> {
+        let (index, lease) = self.lease_of(partition, group)?;
+        let lease = lease.filter(|lease| token.is_none_or(|token| lease.token == token));
+        let lease = lease.ok_or(AckRefusal::LeaseExpired)?;
+        let last = AckItem { first: item.last, ..item.clone() };
+        self.must_be_open(partition, group, Some(lease.token), &last)?;
+        let item = match item.verdict {
+            Verdict::Completed => AckItem { first: lease.from, ..item.clone() },
+            Verdict::Failed | Verdict::Retry | Verdict::Dead => last,
+        };
+        let mut results = self.ack(partition, group, Some(lease.token), &[item]);
+        let mut acked = results.pop().unwrap_or(Err(AckRefusal::LeaseExpired))?;
+        if release && !acked.released {
+            self.let_others_have(partition, index);
+            acked.released = true;
+        }
+        Ok(acked)
+    }
+
+    /// Changes state keys of one owner and partition. Their sizes were checked.
+    ///
+    /// # Errors
+    /// [`AckRefusal::NoPartition`] where there is none that is applied.
+    pub fn change_states(
+        &mut self,
+        owner: OwnerId,
+        partition: PartitionNumber,
+        ops: &[StateOp],
+    ) -> Result<(), AckRefusal> {
+        self.queue_of(partition)?;
+        self.effects.extend(ops.iter().cloned().map(|op| match op {
+            StateOp::Put { key, value } => Effect::PutState { owner, partition, key, value },
+            StateOp::Remove { key } => Effect::RemoveState { owner, partition, key },
+        }));
+        Ok(())
+    }
+
+    /// The queue of a partition, unless it is deleted: what it holds may go with this very entry.
+    fn queue_of(&self, partition: PartitionNumber) -> Result<QueueId, AckRefusal> {
+        let queue = self.state.partition(partition).map(|it| it.queue);
+        let queue = queue.filter(|queue| self.context.catalog.get(*queue).is_some());
+        queue.ok_or(AckRefusal::NoPartition(partition))
+    }
+
+    fn lease_of(
+        &self,
+        partition: PartitionNumber,
+        group: &str,
+    ) -> Result<(GroupIndex, Option<Lease>), AckRefusal> {
+        let queue = self.queue_of(partition)?;
+        let index = self.state.group(queue, group).ok_or(AckRefusal::NoGroup(partition))?;
+        let cursor = self.cursor(partition, index).ok_or(AckRefusal::NoGroup(partition))?;
+        Ok((index, cursor.lease))
+    }
+
+    fn must_be_open(
+        &self,
+        partition: PartitionNumber,
+        group: &str,
+        token: Option<LeaseToken>,
+        item: &AckItem,
+    ) -> Result<(), AckRefusal> {
+        let AckItem { first, last, .. } = *item;
+        let (index, lease) = self.lease_of(partition, group)?;
+        if let Some(token) = token {
+            let lease = lease.filter(|lease| lease.token == token);
+            let lease = lease.ok_or(AckRefusal::LeaseExpired)?;
+            if first < lease.from || last >= lease.to {
+                return Err(AckRefusal::NoMessage { first, last });
+            }
+        }
+        let end = self.state.partition(partition).map_or(0, |it| it.next_seq);
+        if first > last || last >= end {
+            return Err(AckRefusal::NoMessage { first, last });
+        }
+        let open = self.cursor(partition, index).map(|it| it.progress.open_ranges(first, last + 1));
+        match open.as_deref() {
+            Some([(from, to)]) if (*from, *to) == (first, last + 1) => Ok(()),
+            _ => Err(AckRefusal::Settled { first, last }),
+        }
+    }
+
+    fn let_others_have(&mut self, partition: PartitionNumber, group: GroupIndex) {
+        if let Some(cursor) = self.cursor(partition, group).filter(|it| it.lease.is_some()) {
+            self.settle(partition, group, cursor, true);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The routes of queries: they are registered, their state is read, and a cycle moves one on.
+//!
+//! In: the whole body. Out: in both dialects what the clients of the system that we replace expect: a
+//! cycle that is refused is 200 with `success: false`, and nothing of it was done. Called by `admin`.
+
+use hyper::StatusCode;
+use onrush_protocol::id::{partition_from_uuid, uuid_parse};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::base::place::PartitionNumber;
+use crate::shard::command::Registered;
+use crate::shard::transaction::{Committed, Reach, Refusal, StateChanges, StateOwner};
+use crate::state::effect::ProducerSub;
+use crate::state::queries::{QueryDefinition, QueryId};
+use crate::state::states::StateRow;
+use crate::transaction::streams::{QueryOrder, StateQuestion, StreamError, check_ops};
+use crate::transaction::{AckOrder, Order, TransactionError, Which};
+use crate::wire::codes;
+use crate::wire::http::Api;
+use crate::wire::http::ack::{NO_LEASE, NOT_FOUND, words};
+use crate::wire::http::ack_parse::Lease;
+use crate::wire::http::ids::{Uuid, micros_text, query_from_uuid};
+use crate::wire::http::push_answer::{self, Outcome, QueenMessage};
+use crate::wire::http::push_pack::{self, Section};
+use crate::wire::http::status::{Answer, Failure, json};
+use crate::wire::http::streams_parse::{self, CycleRequest};
+use crate::wire::http::transaction::{append, placed};
+
+#[derive(Serialize)]
+struct RegisteredBody<'a> {
+    success: bool,
+    query_id: Uuid,
+    name: &'a str,
+    config_hash: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fresh: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+/// Makes a query known.
+pub(super) async fn register(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
+    let request = streams_parse::register(body)?;
+    let order = QueryOrder {
+        name: (*request.name).into(),
+        source: (*request.source).into(),
+        sink: (*request.sink).into(),
+        config_hash: (*request.config_hash).into(),
+        reset: request.reset,
+    };
+    let registered = api.rooms.transactions.register(order).await.map_err(|it| failed(&it))?;
+    let (query, fresh, reset) = match &registered {
+        Registered::Fresh(query) => (query, true, false),
+        Registered::Known(query) => (query, false, false),
+        Registered::Reset(query) => (query, false, true),
+        Registered::Changed(query) => return Ok(changed(query)),
+    };
+    let QueryDefinition { id, name, config_hash, .. } = query;
+    let body = RegisteredBody {
+        success: true,
+        query_id: Uuid::of_query(*id),
+        name,
+        config_hash,
+        fresh: Some(fresh),
+        reset: Some(reset),
+        error: None,
+        code: None,
+    };
+    Ok(json(StatusCode::OK, &body))
+}
+
+fn changed(query: &QueryDefinition) -> Answer {
+    let QueryDefinition { id, name, config_hash, .. } = query;
+    let error = format!(
+        "config_hash mismatch: operator chain changed for queryId '{name}'. Pass reset:true to \
+         begin anew without its state"
+    );
+    let body = RegisteredBody {
+        success: false,
+        query_id: Uuid::of_query(*id),
+        name,
+        config_hash,
+        fresh: None,
+        reset: None,
+        error: Some(error),
+        code: Some(onrush_protocol::code::Code::QueryChanged.name()),
+    };
+    json(StatusCode::CONFLICT, &body)
+}
+
+#[derive(Serialize)]
+struct StatesBody<'a> {
+    success: bool,
+    rows: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    key: String,
+    value: &'a RawValue,
+    updated_at: String,
+}
+
+/// What tells whether a window is over.
+#[derive(Deserialize)]
+struct Window {
+    #[serde(rename = "windowEnd")]
+    end: f64,
+}
+
+/// Reads state keys.
+pub(super) async fn read_states(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
+    let request = streams_parse::states(body)?;
+    let query = query_of(&request.query).ok_or_else(|| failed(&StreamError::NoQuery))?;
+    let Some(partition) = partition_of(&request.partition) else {
+        return Ok(json(StatusCode::OK, &StatesBody { success: true, rows: Vec::new() }));
+    };
+    let prefix = bytes::Bytes::copy_from_slice(request.prefix.as_bytes());
+    let question = StateQuestion { partition, keys: request.keys, prefix };
+    let rows = api.rooms.transactions.states(query, question).await.map_err(|it| failed(&it))?;
+    let rows = rows.iter().filter_map(|row| shown(row, request.ripe_ms)).collect();
+    Ok(json(StatusCode::OK, &StatesBody { success: true, rows }))
+}
+
+fn shown(row: &StateRow, ripe_ms: Option<f64>) -> Option<Row<'_>> {
+    if let Some(ripe_ms) = ripe_ms {
+        let window: Window = serde_json::from_slice(&row.value).ok()?;
+        (window.end <= ripe_ms).then_some(())?;
+    }
+    Some(Row {
+        key: String::from_utf8_lossy(&row.key).into_owned(),
+        // Only JSON is ever put here.
+        value: serde_json::from_slice(&row.value).ok()?,
+        updated_at: micros_text(row.updated_ms),
+    })
+}
+
+#[derive(Serialize)]
+struct CycleBody<'a> {
+    success: bool,
+    query_id: &'a str,
+    partition_id: &'a str,
+    #[serde(rename = "queueName")]
+    queue_name: &'a str,
+    state_ops_applied: usize,
+    push_results: Vec<QueenMessage<'a>>,
+    ack_result: Option<AckResult>,
+}
+
+#[derive(Serialize)]
+struct AckResult {
+    success: bool,
+    count: u64,
+    lease_released: bool,
+    dlq: bool,
+}
+
+#[derive(Serialize)]
+struct RefusedCycle<'a> {
+    success: bool,
+    query_id: &'a str,
+    partition_id: &'a str,
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+/// Why a cycle does not stand.
+struct Refused {
+    error: String,
+    code: Option<&'static str>,
+}
+
+impl Refused {
+    fn text(error: impl Into<String>) -> Self {
+        Self { error: error.into(), code: None }
+    }
+}
+
+/// Moves a query on.
+pub(super) async fn cycle(
+    api: &Api,
+    body: &[u8],
+    sub: Option<ProducerSub>,
+) -> Result<Answer, Failure> {
+    let request = match streams_parse::cycle(body)? {
+        Ok(request) => request,
+        Err((query, partition, error)) => {
+            return Ok(refuse(&query, &partition, &Refused::text(error)));
+        }
+    };
+    let target = api.config.batch_target_bytes;
+    let packed = push_pack::pack(&request.pushes, *api.rooms.ingest.limits(), target)?;
+    if let Some((index, error)) = packed.refused.first() {
+        return Err(Failure::batch(error).at(*index as usize));
+    }
+    let sections = packed.sections;
+    let known = query_of(&request.query).and_then(|id| api.rooms.transactions.query(id));
+    let order = match order(&request, &sections, known.as_ref()) {
+        Ok(order) => order,
+        Err(refused) => return Ok(refuse(&request.query, &request.partition, &refused)),
+    };
+    let committed = match api.rooms.transactions.commit(Order { sub, ..order }).await {
+        Ok(committed) => committed,
+        Err(error) => {
+            let refused = refused(&error)?;
+            return Ok(refuse(&request.query, &request.partition, &refused));
+        }
+    };
+    let source = known.as_ref().map_or("", |query| &query.source);
+    Ok(stands(&request, &sections, &committed, source))
+}
+
+fn order(
+    request: &CycleRequest<'_>,
+    sections: &[Section],
+    known: Option<&QueryDefinition>,
+) -> Result<Order, Refused> {
+    let query = query_of(&request.query).ok_or_else(|| Refused::text("Query not found"))?;
+    let partition = partition_of(&request.partition);
+    let partition = partition.ok_or_else(|| Refused::text("Partition not found"))?;
+    check_ops(&request.ops).map_err(|error| Refused {
+        code: Some(codes::of_stream_error(&error).name()),
+        error: error.to_string(),
+    })?;
+    let mut order = Order {
+        states: Some(StateChanges {
+            owner: StateOwner::Query(query),
+            partition,
+            ops: request.ops.clone(),
+        }),
+        appends: sections.iter().map(append).collect(),
+        ..Order::default()
+    };
+    if let Some(ack) = &request.ack {
+        let name = known.map_or("", |query| &query.name);
+        let group = match &request.group {
+            Some(group) => group.clone(),
+            None => {
+                let group = format!("streams.{name}").parse();
+                group.map_err(|_| Refused::text("consumer_group is required"))?
+            }
+        };
+        let token = match ack.line.lease {
+            Lease::None => None,
+            Lease::Token(token) => Some(token),
+            Lease::Foreign => return Err(Refused::text(NO_LEASE)),
+        };
+        let verdict = ack.line.verdict.ok_or_else(|| Refused::text(NOT_FOUND))?;
+        order.acks.push(AckOrder {
+            group,
+            token,
+            partition,
+            which: Which::Id(Box::from(&*ack.line.transaction_id)),
+            verdict,
+            error: ack.line.error.clone(),
+            reach: Reach::Through { release: request.release_lease },
+        });
+    }
+    Ok(order)
+}
+
+/// A refusal in the words of the contract, or a failure where nothing about the cycle is to blame.
+fn refused(error: &TransactionError) -> Result<Refused, Failure> {
+    let code = codes::of_transaction_error(error);
+    let text = match error {
+        TransactionError::Refused(Refusal::Ack { refusal, .. }) => words(refusal),
+        TransactionError::Refused(Refusal::NoQuery) => "Query not found".to_owned(),
+        TransactionError::Refused(Refusal::NoPartition(_)) => "Partition not found".to_owned(),
+        TransactionError::Refused(_) => error.to_string(),
+        TransactionError::Push { .. }
+        | TransactionError::TooLarge { .. }
+        | TransactionError::Command(_)
+            if code.is_retryable() || !matches!(error, TransactionError::Push { .. }) =>
+        {
+            return Err(Failure::new(code, error.to_string()));
+        }
+        _ => error.to_string(),
+    };
+    Ok(Refused { error: text, code: Some(code.name()) })
+}
+
+fn refuse(query_id: &str, partition_id: &str, refused: &Refused) -> Answer {
+    let Refused { error, code } = refused;
+    let body = RefusedCycle { success: false, query_id, partition_id, error, code: *code };
+    json(StatusCode::OK, &body)
+}
+
+fn stands(
+    request: &CycleRequest<'_>,
+    sections: &[Section],
+    committed: &Committed,
+    source: &str,
+) -> Answer {
+    let places = placed(request.pushes.len(), sections, committed);
+    let outcomes: Vec<Option<Outcome>> = places
+        .into_iter()
+        .map(|place| {
+            let (partition, message, duplicate) = place?;
+            Some(Outcome::Stored { partition, message, duplicate })
+        })
+        .collect();
+    let both = request.pushes.iter().zip(&outcomes).enumerate();
+    let push_results = both
+        .filter_map(|(index, (item, outcome))| {
+            Some(push_answer::queen(index, item, outcome.as_ref()?))
+        })
+        .collect();
+    let acked = committed.acks.first();
+    let ack_result = request.ack.as_ref().zip(acked).map(|(ack, acked)| AckResult {
+        success: true,
+        count: ack.count,
+        lease_released: acked.released,
+        dlq: acked.buried > 0,
+    });
+    let body = CycleBody {
+        success: true,
+        query_id: &request.query,
+        partition_id: &request.partition,
+        queue_name: source,
+        state_ops_applied: request.ops.len(),
+        push_results,
+        ack_result,
+    };
+    json(StatusCode::OK, &body)
+}
+
+fn query_of(text: &str) -> Option<QueryId> {
+    uuid_parse(text).and_then(query_from_uuid)
+}
+
+fn partition_of(text: &str) -> Option<PartitionNumber> {
+    uuid_parse(text).and_then(partition_from_uuid)
+}
+
+fn failed(error: &StreamError) -> Failure {
+    Failure::new(codes::of_stream_error(error), error.to_string())
+}
