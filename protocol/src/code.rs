@@ -213,6 +213,7 @@ mod tests {
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
             (308, "subscription_conflict"),
+            (310, "group_not_found"),
             (320, "already_settled"),
             (321, "duplicate_message"),
             (322, "query_not_found"),
