@@ -39,7 +39,7 @@ fn pushes(partitions: usize, salt: usize) -> Vec<(u16, Placed)> {
         let name = format!("p{salt}-{}", at % partitions);
         let hash = KEY.place(0, &name);
         let push = PushBatch { batch: batch.clone(), fingerprints: Vec::new(), sub: None };
-        let pending = Pending { push, qos: Qos::Buffered, signer: None };
+        let pending = Pending { push, qos: Qos::Buffered, signer: None, places: None };
         let partition: PartitionName = name.parse().expect("a name");
         let flush = FlushWish::Later { buffer_ms: 100, buffer_max: u32::MAX };
         (shards.of_hash(hash), Placed { queue: 0, partition, hash, flush, pending })

@@ -56,6 +56,7 @@ impl Shard {
             created_ms: 0,
             options: QueueOptions::default(),
             sealed: false,
+            ttl_asked: false,
         };
         let group =
             Effect::DefineGroup { queue: 0, name: "g".into(), start: GroupStart::Beginning };

@@ -108,6 +108,11 @@ async fn configure(client: &Client, queue: &str, options: QueueOptions) {
     client.queue(queue).config(options).create().await.unwrap();
 }
 
+/// What fails is handed out again without a delay.
+fn at_once() -> QueueOptions {
+    QueueOptions { retry_delay_ms: 0, ..Default::default() }
+}
+
 /// Waits until leases that were given now and last as long as [`SHORT`] have ended.
 async fn await_lapse(client: &Client) {
     let canary = client.queue("canary");
@@ -326,6 +331,7 @@ async fn extending_never_shortens_a_lease_and_keeps_the_others_out() {
 async fn failed_messages_come_again_with_their_attempts_and_nothing_passes_them() {
     let server = TestServer::start().await;
     let client = server.client().await;
+    configure(&client, "jobs", at_once()).await;
     let queue = client.queue("jobs");
     queue.push(numbered(0..6)).await.unwrap();
     // A whole batch.
@@ -624,6 +630,7 @@ async fn each_message_wakes_one_of_many_waiting_consumers() {
 async fn what_ends_a_lease_wakes_those_who_wait_for_its_partition() {
     let server = TestServer::start().await;
     let client = server.client().await;
+    configure(&client, "jobs", at_once()).await;
     let queue = client.queue("jobs");
     queue.push(numbered([0])).await.unwrap();
     let wait = || {
@@ -842,6 +849,7 @@ async fn a_batch_of_five_megabytes_comes_out_whole_and_in_slices_hot_and_cold() 
 async fn a_restart_keeps_leases_attempts_and_what_was_settled_beyond_the_cursor() {
     let server = TestServer::start().await;
     let client = server.client().await;
+    configure(&client, "jobs", at_once()).await;
     let (held, tried) = (client.queue("jobs").partition("held"), client.queue("jobs"));
     held.push(numbered(0..3)).await.unwrap();
     let lease = held.pop().batch(3).lease(Duration::from_secs(600)).send().await.unwrap();

@@ -105,7 +105,8 @@ async fn a_restart_keeps_messages_cursors_and_transaction_ids() {
 async fn a_message_that_keeps_failing_becomes_a_dead_letter_and_the_rest_goes_on() {
     let server = TestServer::start().await;
     let client = server.client().await;
-    let options = onrush_client::QueueOptions { retry_limit: 2, ..Default::default() };
+    let options =
+        onrush_client::QueueOptions { retry_limit: 2, retry_delay_ms: 0, ..Default::default() };
     client.queue("jobs").config(options).create().await.unwrap();
     let queue = client.queue("jobs");
     queue.push(numbered(0, 2)).await.unwrap();

@@ -151,6 +151,8 @@ codes! {
     DiskFull = 404, "disk_full", Yes, NotApplied;
     /// The queue or the token has used up what it may.
     QuotaExceeded = 405, "quota_exceeded", Yes, NotApplied;
+    /// The queue holds as many messages that are not done as it may; nothing of the batch was taken.
+    QueueFull = 410, "queue_full", Yes, NotApplied;
 
     /// The store cannot be reached; nothing was done.
     Unavailable = 501, "unavailable", Yes, NotApplied;
@@ -225,6 +227,7 @@ mod tests {
             (403, "too_many_in_flight"),
             (404, "disk_full"),
             (405, "quota_exceeded"),
+            (410, "queue_full"),
             (501, "unavailable"),
             (502, "outcome_unknown"),
             (503, "poisoned"),

@@ -5,8 +5,9 @@
 //! the receipt is signed. Knows no log and no consumer.
 //!
 //! [`ring`] one partition, [`shelf`] one lock's worth of rings, [`flush`] when to commit, [`budget`]
-//! bytes over all rings, [`receipt`] the way back to the producer, [`doorbell`] waking the lane.
+//! bytes over all rings, [`allowance`] places in queues that have a limit, [`receipt`] the way back to the producer, [`doorbell`] waking the lane.
 
+pub mod allowance;
 pub mod budget;
 pub mod doorbell;
 pub mod flush;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::place::ShardId;
+use crate::buffer::allowance::Allowances;
 use crate::buffer::budget::Budget;
 use crate::buffer::doorbell::Doorbell;
 use crate::buffer::flush::DueAt;
@@ -68,6 +70,7 @@ pub struct Buffers {
     due: Vec<DueAt>,
     limits: RingLimits,
     budget: Budget,
+    allowances: Allowances,
     bell: Doorbell,
     /// Until when the lane sleeps, in the clock's microseconds; 0 while it is awake.
     asleep_until_us: AtomicU64,
@@ -82,6 +85,7 @@ impl Buffers {
             due: (0..shards).map(|_| DueAt::default()).collect(),
             limits: config.ring,
             budget: Budget::new(config.budget_bytes),
+            allowances: Allowances::default(),
             bell: Doorbell::default(),
             asleep_until_us: AtomicU64::new(0),
         }
@@ -202,6 +206,12 @@ impl Buffers {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Places in queues that have a limit.
+    #[must_use]
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     /// What wakes the lane.

@@ -7,6 +7,7 @@ use onrush_protocol::qos::Qos;
 
 use crate::base::place::QueueId;
 use crate::buffer::Full;
+use crate::buffer::allowance::Places;
 use crate::buffer::flush::FlushWish;
 use crate::buffer::receipt::Signer;
 use crate::state::draft::push::PushBatch;
@@ -55,6 +56,8 @@ pub struct Pending {
     pub qos: Qos,
     /// Who waits for the receipt; `None` when it is signed already.
     pub signer: Option<Signer>,
+    /// Its places in a queue that has a limit, where it was answered before it is decided.
+    pub places: Option<Places>,
 }
 
 impl Pending {

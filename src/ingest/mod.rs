@@ -14,6 +14,7 @@ use onrush_protocol::name::{PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
 
 use crate::buffer::Full;
+use crate::buffer::allowance::NoPlace;
 use crate::buffer::flush::FlushWish;
 use crate::buffer::receipt::Signer;
 use crate::buffer::ring::{Pending, Placed};
@@ -63,6 +64,12 @@ pub enum PushError {
     /// Its queue asks for encryption and it could not be sealed: it is never stored in clear.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The queue would hold more messages that are not done than it may.
+    #[error("the queue holds as many messages that are not done as its maxSize of {limit} allows")]
+    QueueFull {
+        /// Its limit.
+        limit: u64,
+    },
     /// No room, and at QoS 0 nobody waits; or nobody made room in time.
     #[error(transparent)]
     Full(#[from] Full),
@@ -235,9 +242,9 @@ impl Ingest {
     }
 
     /// Where a batch goes, and the batch as it is kept: sealed, if its queue asks for it.
-    fn place(&self, found: &QueueDefinition, admitted: Admitted) -> Result<Placed, SealError> {
+    fn place(&self, found: &QueueDefinition, admitted: Admitted) -> Result<Placed, PushError> {
         let Admitted { mut batch, partition, terms, signer } = admitted;
-        let queue = found.id;
+        let (queue, limit) = (found.id, found.options.max_size);
         if found.options.encryption_enabled {
             let place = Place { queue, partition: partition.as_str() };
             batch = self.engine.seals().seal(place, &batch)?;
@@ -259,7 +266,14 @@ impl Ingest {
             },
             Qos::AtLeastOnce | Qos::ExactlyOnce => FlushWish::Now,
         };
-        let pending = Pending { push: PushBatch { batch, fingerprints, sub }, qos, signer };
+        let places = match qos {
+            Qos::Buffered if limit > 0 => {
+                let taken = self.engine.buffers().allowances().take(queue, batch.count(), limit);
+                taken.map_err(|NoPlace| PushError::QueueFull { limit })?
+            }
+            _ => None,
+        };
+        let pending = Pending { push: PushBatch { batch, fingerprints, sub }, qos, signer, places };
         Ok(Placed { queue, partition, hash, flush, pending })
     }
 

@@ -209,6 +209,8 @@ pub enum Empty {
     NoPartition,
     /// Another consumer of the group holds the partition.
     LeaseHeld,
+    /// The partition has messages, and waits for its window to close.
+    WindowOpen(PartitionNumber),
 }
 
 /// Messages of one partition on their way to a consumer.
@@ -282,6 +284,8 @@ pub struct Asked {
     pub options: QueueOptions,
     /// Whether its messages are also to be rows for people who ask in SQL.
     pub sql_rows: bool,
+    /// Whether the options say how long a message lives, rather than leaving it to the default.
+    pub ttl_asked: bool,
 }
 
 /// See [`Command::Define`].

@@ -1,6 +1,8 @@
 //! After the append: apply the entries, keep the batches hot, sign receipts, answer commands, and
 //! hand what became visible to consumers that wait.
 
+use std::collections::BTreeSet;
+
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
 
@@ -10,22 +12,24 @@ use crate::shard::command::{
 };
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::look::View;
-use crate::shard::round::{self, Outcome, Plan, Work};
+use crate::shard::round::{self, Asleep, Outcome, Plan, Work};
 use crate::state::ShardState;
 use crate::state::care::Care;
 use crate::state::codec::{self, Chunk, ENTRY_HEADER};
 use crate::state::draft::ack::{AckItem, Verdict};
+use crate::state::draft::gates::LetGo;
 use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::effect::{Effect, Entry, LeaseToken};
+use crate::state::sleep::Sleeper;
+
+/// Partitions of one shard that wake between two commits: the rest of them follows at once.
+const WAKINGS_MAX: usize = 4096;
 
 impl Lane {
     /// Applies a plan that the log took and answers everybody. `positions` is empty where the
     /// entries were applied already, by following.
     pub(super) fn finish(&mut self, work: Work, plan: Plan, positions: &[u64]) {
         let catalog = self.replica.count().catalog();
-        if !work.retention.is_empty() {
-            self.telemetry.retained.add(self.let_go(&plan));
-        }
         for (((shard, entry), proposal), position) in
             plan.entries.iter().zip(&plan.proposals).zip(positions)
         {
@@ -39,6 +43,8 @@ impl Lane {
         }
         self.replica.chores.extend(plan.unfinished);
         self.telemetry.lapsed.add(plan.lapsed as u64);
+        self.count_let_go(&plan.let_go);
+        self.put_to_sleep(&plan.asleep);
         self.end_replay(&work.replay, &plan.replayed);
         self.sign(work.rings, plan.receipts);
         for (command, outcome) in work.commands.into_iter().zip(plan.outcomes) {
@@ -47,20 +53,37 @@ impl Lane {
         self.wake_parked(plan.entries.iter().map(|(shard, entry)| (*shard, entry)));
     }
 
-    /// How many messages a plan lets go of that are still there.
-    fn let_go(&self, plan: &Plan) -> u64 {
-        let effects = plan
-            .entries
-            .iter()
-            .flat_map(|(shard, entry)| entry.effects.iter().map(move |effect| (*shard, effect)));
-        let gone = effects.filter_map(|(shard, effect)| match effect {
-            Effect::Trim { partition, base_seq } => {
-                let state = self.replica.shards.get(usize::from(shard))?;
-                Some(base_seq.saturating_sub(state.partition(*partition)?.base_seq))
+    fn count_let_go(&self, let_go: &LetGo) {
+        self.telemetry.expired.add(let_go.expired);
+        self.telemetry.retained.add(let_go.retained);
+        self.telemetry.completed_gone.add(let_go.completed);
+        self.telemetry.undelivered.add(let_go.undelivered);
+    }
+
+    /// Partitions that were met before their time leave the ready lists until it comes.
+    fn put_to_sleep(&mut self, asleep: &[Asleep]) {
+        let now_ms = self.now_ms();
+        for Asleep { shard, head, sleepers } in asleep {
+            let Some(state) = self.replica.shards.get_mut(usize::from(*shard)) else { continue };
+            // What somebody else did meanwhile may have opened the gate: it is looked at again.
+            let may_wait = state.head() == *head;
+            for sleeper in sleepers {
+                let until_ms = if may_wait { sleeper.until_ms } else { now_ms };
+                state.put_to_sleep(Sleeper { until_ms, ..*sleeper });
             }
-            _ => None,
-        });
-        gone.sum()
+        }
+    }
+
+    /// Wakes partitions whose time has come, and those who wait for them.
+    pub(super) fn wake_sleepers(&mut self) {
+        let now_ms = self.now_ms();
+        let mut queues = BTreeSet::new();
+        for shard in &mut self.replica.shards {
+            shard.wake_due(now_ms, WAKINGS_MAX, &mut queues);
+        }
+        if !self.parked.is_empty() || !self.watches.is_empty() {
+            queues.into_iter().for_each(|queue| self.wake_queue(queue));
+        }
     }
 
     fn keep_hot(&mut self, shard: ShardId, entry: &Entry, position: u64) {
@@ -180,6 +203,7 @@ impl Lane {
             let empty = match step {
                 Some(PopStep::NoPartition) => Empty::NoPartition,
                 Some(PopStep::LeaseHeld) => Empty::LeaseHeld,
+                Some(PopStep::WindowOpen(partition)) => Empty::WindowOpen(partition),
                 _ => Empty::NoWork,
             };
             self.telemetry.pop_requests.add(1);

@@ -168,7 +168,8 @@ impl Lane {
         let (width, now_us) = (self.log.width().max(1), self.clock.monotonic_us());
         let is_of_line = |shard: ShardId| usize::from(shard) % width == line;
         let rings = self.drain_due(COMMIT_BYTES_MAX, now_us, &is_of_line);
-        (!rings.is_empty()).then(|| Work { rings, ..Work::default() })
+        let reserved = self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
+        (!rings.is_empty()).then(|| Work { rings, reserved, ..Work::default() })
     }
 
     /// Whether nothing else than pushes waits for the lane: no command, no upkeep, no timer, nothing

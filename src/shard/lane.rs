@@ -121,6 +121,7 @@ impl Lane {
         loop {
             self.buffers.bell().listen();
             self.follow_if_due();
+            self.wake_sleepers();
             let mut work = self.gather();
             if self.is_down() {
                 self.serve_down(std::mem::take(&mut work));
@@ -172,6 +173,7 @@ impl Lane {
         let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
         self.drain_before_transactions(&mut work, &mut room);
         work.rings.append(&mut self.drain_due(room, horizon_us, &|_| true));
+        work.reserved = self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
         self.go_round_the_store(&mut work);
         if !self.is_down() {
             self.plan_upkeep(&mut work);
@@ -518,6 +520,8 @@ impl Lane {
     }
 
     pub(super) fn publish_catalog(&self) {
+        // First, so that nobody reads of a limit that is not counted.
+        self.buffers.allowances().publish(self.replica.undone());
         let catalog = self.replica.catalog.catalog();
         self.telemetry.queues.set(catalog.len() as u64);
         self.view.store(Arc::new(catalog.clone()));
@@ -543,9 +547,13 @@ impl Lane {
         const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.now_ms());
         let lease = self.next_timer_ms().filter(|_| !self.is_down());
+        let shards = self.replica.shards.iter();
+        let waking = shards.filter_map(ShardState::next_waking_ms).min();
+        let in_us = |due_ms: u64| now_us + due_ms.saturating_sub(now_ms) * 1000;
         let times = [
             self.next_failover_us(),
-            lease.map(|due_ms| now_us + due_ms.saturating_sub(now_ms) * 1000),
+            lease.map(in_us),
+            waking.map(in_us),
             self.parked.next_deadline_us(),
             self.schedule.next_us(self.has_changes()),
             (!self.config.sole_writer && !self.is_down()).then_some(self.follow_at_us),

@@ -159,6 +159,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
         let Parts { log, kv, clock, random, buffers, telemetry, seals, standby } = parts;
+        replica.count_undone();
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
         let (count, key) = (replica.count(), replica.key());

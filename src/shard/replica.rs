@@ -79,6 +79,7 @@ impl Replica {
         } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
             *state = ShardState::load(shard, self.count, self.key, kv)?;
         }
+        self.count_undone();
         Ok(())
     }
 
@@ -113,7 +114,11 @@ impl Replica {
     /// Applies a shard's next entry.
     pub fn apply(&mut self, shard: ShardId, entry: &Entry, position: u64, len: u64) {
         if shard == self.count.catalog() {
-            self.chores.extend(self.catalog.apply(entry, position, len));
+            let changes = self.catalog.apply(entry, position, len);
+            for change in &changes {
+                self.heed(change);
+            }
+            self.chores.extend(changes);
         } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
             state.apply(entry, position, len);
             // Whoever made a partition may not have known all groups of its queue.
@@ -123,6 +128,40 @@ impl Replica {
                 }
             }
         }
+    }
+
+    /// Lets shards do at once what needs no entry: look again at what waits, count what has a limit.
+    fn heed(&mut self, change: &CatalogChange) {
+        let (CatalogChange::Queue(queue) | CatalogChange::Gone(queue)) = change else { return };
+        let wanted = self.catalog.catalog().get(*queue).is_some_and(|it| it.options.max_size > 0);
+        for shard in &mut self.shards {
+            shard.wake_queue(*queue);
+            shard.count_undone(*queue, wanted);
+        }
+    }
+
+    /// Counts what is not done in all queues that have a limit.
+    pub fn count_undone(&mut self) {
+        let queues: Vec<QueueId> = self.limited().collect();
+        for shard in &mut self.shards {
+            queues.iter().for_each(|queue| shard.count_undone(*queue, true));
+        }
+    }
+
+    /// Messages that are not done, of all queues that have a limit.
+    pub fn undone(&self) -> impl Iterator<Item = (QueueId, u64)> + '_ {
+        self.limited().map(|queue| (queue, self.undone_of(queue)))
+    }
+
+    /// The same of one of them.
+    #[must_use]
+    pub fn undone_of(&self, queue: QueueId) -> u64 {
+        self.shards.iter().map(|shard| shard.undone(queue)).sum()
+    }
+
+    fn limited(&self) -> impl Iterator<Item = QueueId> + '_ {
+        let queues = self.catalog.catalog().iter();
+        queues.filter(|queue| queue.options.max_size > 0).map(|queue| queue.id)
     }
 
     /// Applies an entry that was read from the log; returns it decoded. One that is applied

@@ -12,6 +12,8 @@ mod transactions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal, Receipt, Stored};
 use crate::buffer::ring::Ring;
@@ -28,10 +30,12 @@ use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
+use crate::state::draft::gates::LetGo;
 use crate::state::draft::pop::{Claim, PopStep};
-use crate::state::draft::push::{Pushed, RecordOutcome};
+use crate::state::draft::push::{Pushed, RecordOutcome, Room};
 use crate::state::draft::{Context, DecideError, Draft};
 use crate::state::effect::{DeadLetter, Effect, Entry, Maintenance, Origin};
+use crate::state::sleep::Sleeper;
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
@@ -47,6 +51,8 @@ pub struct Work {
     pub commands: Vec<Command>,
     /// What catalog changes ask of the shards.
     pub chores: Vec<CatalogChange>,
+    /// Messages that were answered and wait in rings, of queues that have a limit.
+    pub reserved: Vec<(QueueId, u64)>,
     /// Queues whose retention is to be looked at.
     pub retention: Vec<QueueId>,
     /// Batches to be written again.
@@ -59,7 +65,8 @@ impl Work {
     /// Whether it holds nothing but pushes that have just come.
     #[must_use]
     pub fn is_only_pushes(&self) -> bool {
-        let Self { replay, rings: _, commands, chores, retention, relocations, reburials } = self;
+        let Self { replay, rings: _, reserved: _, commands, chores, .. } = self;
+        let Self { retention, relocations, reburials, .. } = self;
         let has_upkeep = !(retention.is_empty() && relocations.is_empty() && reburials.is_empty());
         replay.items.is_empty() && commands.is_empty() && chores.is_empty() && !has_upkeep
     }
@@ -95,7 +102,7 @@ impl Work {
                 self.rings = rings;
                 Self { commands, ..Self::default() }
             } else {
-                Self { rings, commands, ..Self::default() }
+                Self { rings, commands, reserved: self.reserved.clone(), ..Self::default() }
             }
         } else if has_upkeep && has_commands {
             let commands = std::mem::take(&mut self.commands);
@@ -170,8 +177,23 @@ pub struct Plan {
     pub turn: usize,
     /// Whether retention has more to let go of than fits one commit.
     pub retention_goes_on: bool,
+    /// Partitions that were met before their time, by shard.
+    pub asleep: Vec<Asleep>,
+    /// Messages that it removes.
+    pub let_go: LetGo,
     /// Chores that are too much for one commit: the rest of them.
     pub unfinished: Vec<CatalogChange>,
+}
+
+/// Partitions of one shard that were met before their time.
+#[derive(Debug)]
+pub struct Asleep {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its head when the plan is applied; any other one, and somebody else has changed it.
+    pub head: u64,
+    /// Which, and until when.
+    pub sleepers: Vec<Sleeper>,
 }
 
 impl Plan {
@@ -210,7 +232,7 @@ pub fn decide<'a>(
     turn: usize,
     work: &'a Work,
 ) -> Plan {
-    let mut round = Round::new(replica, context, turn, origin.engine);
+    let mut round = Round::new(replica, context, turn, origin.engine, work);
     let lapsed = round.lapse();
     let mut outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
@@ -223,10 +245,17 @@ pub fn decide<'a>(
     round.transactions(&work.commands, &mut outcomes);
     let Round { drafts, catalog, durability, turn, unfinished, .. } = round;
     let mut entries: Vec<(ShardId, Entry)> = Vec::new();
-    for (shard, draft) in drafts.into_iter().enumerate() {
-        if let Some(entry) = draft.and_then(|draft| draft.finish(origin)) {
-            entries.push((shard as ShardId, entry));
+    let (mut asleep, mut let_go) = (Vec::new(), LetGo::default());
+    for (shard, draft) in (0..).zip(drafts) {
+        let Some(mut draft) = draft else { continue };
+        let aside = draft.take_aside();
+        let_go.add(aside.let_go);
+        let entry = draft.finish(origin);
+        if !aside.sleepers.is_empty() {
+            let head = replica.head(shard) + u64::from(entry.is_some());
+            asleep.push(Asleep { shard, head, sleepers: aside.sleepers });
         }
+        entries.extend(entry.map(|entry| (shard, entry)));
     }
     if !catalog.is_empty() {
         let time_ms = context.now_ms.max(replica.catalog.last_ms());
@@ -252,6 +281,8 @@ pub fn decide<'a>(
         turn,
         retention_goes_on,
         unfinished,
+        asleep,
+        let_go,
     }
 }
 
@@ -269,25 +300,33 @@ struct Round<'a> {
     /// Partitions in which this round looked for a time.
     looked: usize,
     unfinished: Vec<CatalogChange>,
+    /// What queues with a limit still take.
+    rooms: HashMap<QueueId, Room>,
+    /// As in [`Work::reserved`].
+    reserved: &'a [(QueueId, u64)],
 }
 
 impl<'a> Round<'a> {
-    fn new(replica: &'a Replica, context: Context<'a>, turn: usize, engine: u64) -> Self {
-        let drafts = replica.shards.iter().map(|_| None).collect();
-        let durability = Durability::Written;
-        let (catalog, outlooks) = (Vec::new(), Outlooks::default());
-        let (looked, unfinished) = (0, Vec::new());
+    fn new(
+        replica: &'a Replica,
+        context: Context<'a>,
+        turn: usize,
+        engine: u64,
+        work: &'a Work,
+    ) -> Self {
         Self {
             replica,
             context,
-            drafts,
-            catalog,
-            durability,
+            drafts: replica.shards.iter().map(|_| None).collect(),
+            catalog: Vec::new(),
+            durability: Durability::Written,
             turn,
-            outlooks,
+            outlooks: Outlooks::default(),
             engine,
-            looked,
-            unfinished,
+            looked: 0,
+            unfinished: Vec::new(),
+            rooms: HashMap::new(),
+            reserved: &work.reserved,
         }
     }
 
@@ -319,21 +358,49 @@ impl<'a> Round<'a> {
         for ring in rings {
             let mut durable = false;
             let known = self.register_new_groups(shard, ring.queue);
+            let mut left = self.room(ring.queue);
             let Some(draft) = self.draft(shard) else { continue };
             let placed = draft.place(ring.queue, ring.partition.as_str(), ring.hash);
             let placed = known.and(placed);
             for pending in &ring.pending {
-                durable |= pending.qos.is_durable();
-                let stored = placed.clone().and_then(|partition| {
-                    let pushed = draft.push(partition, &pending.push)?;
+                let is_durable = pending.qos.is_durable();
+                durable |= is_durable;
+                // Whoever is answered already has its place.
+                let room = if is_durable { left } else { Room::default() };
+                let stored: Result<_, DecideError> = placed.clone().and_then(|partition| {
+                    let pushed = draft.push_within(partition, &pending.push, room)?;
                     Ok(Accepted::Stored(Stored { partition, pushed }))
                 });
+                if is_durable {
+                    let count = stored.as_ref().map_or(0, |it| tally_accepted(it).0);
+                    left.left = left.left.saturating_sub(count);
+                }
                 receipts.push(stored.map_err(PushRefusal::from));
+            }
+            if let Some(room) = self.rooms.get_mut(&ring.queue) {
+                *room = left;
             }
             if durable {
                 self.sync();
             }
         }
+    }
+
+    /// What a queue still takes in this round. What it lets go of in this round makes room for the
+    /// next one.
+    fn room(&mut self, queue: QueueId) -> Room {
+        let definition = self.context.catalog.get(queue);
+        let limit = definition.map_or(0, |queue| queue.options.max_size);
+        if limit == 0 {
+            return Room::default();
+        }
+        let replica = self.replica;
+        let waiting = self.reserved.iter().find(|(it, _)| *it == queue).map_or(0, |it| it.1);
+        let count = || {
+            let taken = replica.undone_of(queue).saturating_add(waiting);
+            Room { left: limit.saturating_sub(taken), limit }
+        };
+        *self.rooms.entry(queue).or_insert_with(count)
     }
 
     /// Pops come last, so that they find what the others of this round let go: a partition that is
@@ -467,6 +534,7 @@ impl<'a> Round<'a> {
             namespace: define.namespace.clone(),
             task: define.task.clone(),
             created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
+            ttl_asked: define.asked.unwrap_or_default().ttl_asked,
             sealed: was_sealed || options.encryption_enabled,
             options,
         };
@@ -537,9 +605,13 @@ impl<'a> Round<'a> {
 /// Messages of a receipt that are new, and those that are duplicates.
 #[must_use]
 pub fn tally(receipt: &Receipt) -> (u64, u64) {
-    match receipt {
-        Ok(Accepted::Stored(Stored { pushed, .. })) => tally_pushed(pushed),
-        Ok(Accepted::Spilled { .. }) | Err(_) => (0, 0),
+    receipt.as_ref().map_or((0, 0), tally_accepted)
+}
+
+fn tally_accepted(accepted: &Accepted) -> (u64, u64) {
+    match accepted {
+        Accepted::Stored(Stored { pushed, .. }) => tally_pushed(pushed),
+        Accepted::Spilled { .. } => (0, 0),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::shard::lane::Lane;
 use crate::shard::round::Work;
 use crate::state::ShardState;
 use crate::state::checkpoint::Checkpoint;
+use crate::state::draft::gates::Rules;
 
 /// Changes in all shards that make their checkpoint hurry: bounds what memory holds beside the rows.
 const CHANGES_MAX: usize = 32 << 10;
@@ -160,7 +161,7 @@ impl Lane {
         let now_us = self.clock.monotonic_us();
         if self.schedule.take_retention(now_us) {
             let queues = self.replica.catalog.catalog().iter();
-            let bounded = queues.filter(|queue| queue.options.retention_enabled);
+            let bounded = queues.filter(|queue| Rules::of(queue).lets_go());
             work.retention = bounded.map(|queue| queue.id).collect();
             let oldest = self.config.dedup.oldest(self.now_ms());
             if let Err(error) = self.kv.drop_generations_before(oldest) {

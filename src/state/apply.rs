@@ -272,6 +272,9 @@ impl ShardState {
             partition.runs = smallvec::SmallVec::new();
             partition.at_end = 0;
             for cursor in std::mem::take(&mut partition.cursors) {
+                if cursor.asleep {
+                    self.sleepers.forget(local, cursor.group);
+                }
                 if let Some(lease) = cursor.lease {
                     self.forget_lease(&lease, local, cursor.group);
                 }
@@ -287,6 +290,7 @@ impl ShardState {
     }
 
     pub(super) fn touch(&mut self, local: u32) {
+        self.recount(local);
         if let Some(partition) = self.partitions.get_mut(local as usize)
             && !partition.dirty
         {

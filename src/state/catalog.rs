@@ -39,6 +39,19 @@ pub struct QueueDefinition {
     pub options: QueueOptions,
     /// Whether it ever asked for encryption: some of its messages may be sealed.
     pub sealed: bool,
+    /// Whether somebody said how long its messages live, even if that is the default.
+    pub ttl_asked: bool,
+}
+
+impl QueueDefinition {
+    /// Whether messages are dropped when they are as old as the queue's `ttl`. The default of that
+    /// option is an hour, and has never dropped anything for those who come from Queen: it counts
+    /// only where it was asked for. Any other value was.
+    #[must_use]
+    pub fn has_ttl(&self) -> bool {
+        let is_default = self.options.ttl_s == QueueOptions::default().ttl_s;
+        self.options.ttl_s > 0 && (self.ttl_asked || !is_default)
+    }
 }
 
 /// What is remembered of a consumer group of a queue.
@@ -591,6 +604,7 @@ mod tests {
             created_ms: 1,
             options: QueueOptions { encryption_enabled: id == 3, ..QueueOptions::default() },
             sealed: id > 1,
+            ttl_asked: false,
         };
         let group = |queue| Effect::DefineGroup { queue, name: "g".into(), start: GroupStart::New };
         let mut effects: Vec<Effect> =

@@ -145,6 +145,9 @@ impl ShardState {
             let at = partition.cursors.iter().position(|cursor| cursor.group == index);
             let Some(cursor) = at.map(|at| partition.cursors.remove(at)) else { continue };
             partition.at_end -= u32::from(cursor.next >= partition.next_seq);
+            if cursor.asleep {
+                self.sleepers.forget(local, index);
+            }
             if let Some(lease) = cursor.lease {
                 self.forget_lease(&lease, local, index);
             }

@@ -119,6 +119,9 @@ pub struct Progress {
     pub settled: Vec<(Sequence, Sequence)>,
     /// Failed attempts of messages that are not settled; only those above zero, ascending.
     pub attempts: Vec<(Sequence, u32)>,
+    /// Nothing of the partition is handed out to the group before this, unix milliseconds: the delay
+    /// of a message that failed. 0 where none of those in `attempts` has to wait.
+    pub not_before_ms: u64,
 }
 
 /// A message that left the ordinary walk, with its payload.

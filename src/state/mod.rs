@@ -31,8 +31,10 @@ mod proofs;
 pub mod queries;
 pub mod rows;
 mod since;
+pub mod sleep;
 mod standing;
 pub mod states;
+pub mod undone;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,6 +93,10 @@ pub struct ShardState {
     ends: HashMap<QueueId, u64, foldhash::fast::RandomState>,
     /// Ends of leases: (until, local index, group).
     timers: BTreeSet<(u64, u32, GroupIndex)>,
+    /// Partitions with work whose time has not come. Not in the log: found out again when needed.
+    sleepers: sleep::Sleepers,
+    /// Messages that are not done, of queues that have a limit.
+    undone: undone::Undone,
     /// Who holds what by fencing token.
     holders: HashMap<LeaseToken, Holders, foldhash::fast::RandomState>,
     /// Runs that moved and whose rows may still name the old place, which may be gone by now.
@@ -126,6 +132,8 @@ impl ShardState {
             by_queue_groups: HashMap::default(),
             ends: HashMap::default(),
             timers: BTreeSet::new(),
+            sleepers: sleep::Sleepers::default(),
+            undone: undone::Undone::default(),
             holders: HashMap::default(),
             moved: BTreeMap::new(),
             graves: Graves::default(),

@@ -84,6 +84,8 @@ pub struct Cursor {
     pub group: GroupIndex,
     /// In the group's list of partitions with work.
     pub ready: bool,
+    /// Has work, and waits for its time among the shard's sleepers instead; see [`super::sleep`].
+    pub asleep: bool,
     /// Who holds messages now.
     pub lease: Option<Box<Lease>>,
     /// What lies beyond `next`, where there is anything.
@@ -97,6 +99,8 @@ pub struct Beyond {
     pub settled: Vec<(Sequence, Sequence)>,
     /// As in [`Progress::attempts`].
     pub attempts: Vec<(Sequence, u32)>,
+    /// As in [`Progress::not_before_ms`].
+    pub not_before_ms: u64,
 }
 
 /// Messages held by one consumer.
@@ -116,7 +120,7 @@ impl Cursor {
     /// A cursor of `group` before which everything is settled.
     #[must_use]
     pub fn at(next: Sequence, group: GroupIndex) -> Self {
-        Self { next, group, ready: false, lease: None, beyond: None }
+        Self { next, group, ready: false, asleep: false, lease: None, beyond: None }
     }
 
     /// How many messages are settled, from sequence 0 on.
@@ -135,15 +139,16 @@ impl Cursor {
                 next: self.next,
                 settled: beyond.settled.clone(),
                 attempts: beyond.attempts.clone(),
+                not_before_ms: beyond.not_before_ms,
             },
         }
     }
 
     pub(super) fn set_progress(&mut self, progress: Progress) {
         self.next = progress.next;
-        let Progress { settled, attempts, .. } = progress;
-        self.beyond = (!settled.is_empty() || !attempts.is_empty())
-            .then(|| Box::new(Beyond { settled, attempts }));
+        let Progress { settled, attempts, not_before_ms, .. } = progress;
+        let is_beyond = !settled.is_empty() || !attempts.is_empty() || not_before_ms > 0;
+        self.beyond = is_beyond.then(|| Box::new(Beyond { settled, attempts, not_before_ms }));
     }
 }
 

@@ -80,6 +80,18 @@ impl Progress {
         }
     }
 
+    /// Lets nothing be handed out before `until_ms`.
+    pub fn wait_until(&mut self, until_ms: u64) {
+        self.not_before_ms = self.not_before_ms.max(until_ms);
+    }
+
+    /// Forgets a delay that is over, or that no message is left for.
+    pub fn forget_waiting(&mut self, now_ms: u64) {
+        if self.not_before_ms <= now_ms || self.attempts.is_empty() {
+            self.not_before_ms = 0;
+        }
+    }
+
     /// The unsettled parts of `[from, to)`, ascending, as half-open ranges.
     #[must_use]
     pub fn open_ranges(&self, from: Sequence, to: Sequence) -> Vec<(Sequence, Sequence)> {

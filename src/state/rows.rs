@@ -255,8 +255,12 @@ fn read_lease(value: &mut Bytes) -> Result<Lease, bytes::TryGetError> {
     })
 }
 
+/// Stands beside the count of attempts where a time follows it: no count is that large.
+const WAITS: u32 = 1 << 31;
+
 pub(super) fn progress_len(progress: &Progress) -> usize {
-    8 + 4 + 16 * progress.settled.len() + 4 + 12 * progress.attempts.len()
+    let wait = if progress.not_before_ms > 0 { 8 } else { 0 };
+    8 + 4 + 16 * progress.settled.len() + 4 + wait + 12 * progress.attempts.len()
 }
 
 pub(super) fn put_progress(out: &mut BytesMut, progress: &Progress) {
@@ -266,7 +270,11 @@ pub(super) fn put_progress(out: &mut BytesMut, progress: &Progress) {
         out.put_u64_le(*first);
         out.put_u64_le(*last);
     }
-    out.put_u32_le(progress.attempts.len() as u32);
+    let waits = if progress.not_before_ms > 0 { WAITS } else { 0 };
+    out.put_u32_le(progress.attempts.len() as u32 | waits);
+    if waits > 0 {
+        out.put_u64_le(progress.not_before_ms);
+    }
     for (seq, attempts) in &progress.attempts {
         out.put_u64_le(*seq);
         out.put_u32_le(*attempts);
@@ -281,13 +289,18 @@ pub(super) fn read_progress(bytes: &mut Bytes) -> Result<Progress, EntryError> {
         let first = bytes.try_get_u64_le().map_err(short)?;
         settled.push((first, bytes.try_get_u64_le().map_err(short)?));
     }
-    let attempts_count = bytes.try_get_u32_le().map_err(short)? as usize;
+    let attempts_count = bytes.try_get_u32_le().map_err(short)?;
+    let not_before_ms = match attempts_count & WAITS {
+        0 => 0,
+        _ => bytes.try_get_u64_le().map_err(short)?,
+    };
+    let attempts_count = (attempts_count & !WAITS) as usize;
     let mut attempts = Vec::with_capacity(attempts_count.min(bytes.len() / 12));
     for _ in 0..attempts_count {
         let seq = bytes.try_get_u64_le().map_err(short)?;
         attempts.push((seq, bytes.try_get_u32_le().map_err(short)?));
     }
-    Ok(Progress { next, settled, attempts })
+    Ok(Progress { next, settled, attempts, not_before_ms })
 }
 
 pub(super) fn queue_len(queue: &QueueDefinition) -> usize {
@@ -333,21 +346,25 @@ pub(super) fn read_queue(bytes: &mut Bytes) -> Result<QueueDefinition, EntryErro
         *text = rest_text(&mut bytes.split_to(len))?;
     }
     let [name, namespace, task] = texts;
+    let ttl_asked = values.get(TTL_PLACE).is_some_and(|ttl| ttl & TTL_ASKED != 0);
     let (options, sealed) = options_from(values);
-    Ok(QueueDefinition { id, name, namespace, task, created_ms, options, sealed })
+    Ok(QueueDefinition { id, name, namespace, task, created_ms, options, sealed, ttl_asked })
 }
 
 /// Of the value for encryption: it is asked for; it was ever asked for.
 const ENCRYPTION_ON: u64 = 1 << 0;
 const ENCRYPTION_EVER: u64 = 1 << 1;
+/// Where `ttl` stands among the options, and what stands beside its 32 bits where it was asked for.
+const TTL_PLACE: usize = 2;
+const TTL_ASKED: u64 = 1 << 32;
 
 fn option_values(queue: &QueueDefinition) -> [u64; OPTION_COUNT] {
-    let options = &queue.options;
+    let QueueDefinition { options, ttl_asked, .. } = queue;
     let flag = |on: bool, flag: u64| if on { flag } else { 0 };
     [
         u64::from(options.lease_time_s),
         options.max_size,
-        u64::from(options.ttl_s),
+        u64::from(options.ttl_s) | if *ttl_asked { TTL_ASKED } else { 0 },
         u64::from(options.retry_limit),
         u64::from(options.retry_delay_ms),
         u64::from(options.dead_letter_queue),

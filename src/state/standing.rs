@@ -39,7 +39,7 @@ impl Standing {
 
 /// Brings a cursor's place on its group's ready list up to date.
 fn list(cursor: &mut Cursor, group: &mut Group, local: u32, next_seq: Sequence) {
-    let has_work = cursor.lease.is_none() && cursor.next < next_seq;
+    let has_work = cursor.lease.is_none() && cursor.next < next_seq && !cursor.asleep;
     if cursor.ready == has_work {
         return;
     }
@@ -79,6 +79,10 @@ impl ShardState {
             return false;
         };
         let before = part_of(cursor, next_seq);
+        if std::mem::take(&mut cursor.asleep) {
+            // What changes may have opened the gate: whoever pops next looks again.
+            self.sleepers.forget(local, group);
+        }
         change(cursor);
         let after = part_of(cursor, next_seq);
         its.standing.take(before);

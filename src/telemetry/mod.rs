@@ -78,8 +78,14 @@ pub struct Telemetry {
     pub acked: Counter,
     /// Became dead letters.
     pub dead: Counter,
-    /// Let go by retention.
+    /// Removed because they lived or waited too long.
+    pub expired: Counter,
+    /// Removed because they were kept long enough, whoever had seen them.
     pub retained: Counter,
+    /// Removed because all groups were done with them for long enough.
+    pub completed_gone: Counter,
+    /// Of those removed, such as some group had not settled.
+    pub undelivered: Counter,
     /// Leases that ran out.
     pub lapsed: Counter,
     /// Appends to the log, each a group commit.

@@ -32,6 +32,7 @@ pub fn of_push_error(error: &PushError) -> Code {
         PushError::Batch(error) => of_batch_error(error),
         PushError::Queue(error) => of_catalog_error(error),
         PushError::Seal(error) => of_seal_error(error),
+        PushError::QueueFull { .. } => Code::QueueFull,
         PushError::Full(full) => of_full(*full),
     }
 }
@@ -61,9 +62,11 @@ pub fn of_open_error(error: &OpenError) -> Code {
 pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
     match error {
         PushError::Full(_) if qos.is_durable() => Code::Busy,
-        PushError::Full(_) | PushError::Batch(_) | PushError::Queue(_) | PushError::Seal(_) => {
-            of_push_error(error)
-        }
+        PushError::Full(_)
+        | PushError::QueueFull { .. }
+        | PushError::Batch(_)
+        | PushError::Queue(_)
+        | PushError::Seal(_) => of_push_error(error),
     }
 }
 
@@ -196,6 +199,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::QueueGone => Code::QueueDeleted,
         DecideError::NotSealed => Code::EncryptionKeyMissing,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
+        DecideError::QueueFull { .. } => Code::QueueFull,
     }
 }
 

@@ -17,4 +17,5 @@ mod client;
 mod failover;
 mod groups;
 mod letters;
+mod options;
 mod transactions;

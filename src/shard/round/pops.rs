@@ -31,7 +31,8 @@ pub(super) struct Outlook {
 struct Haul {
     claims: Vec<Claim>,
     step: Option<PopStep>,
-    is_new: bool,
+    /// What else there is, the next round finds.
+    goes_on: bool,
 }
 
 impl<'a> Round<'a> {
@@ -70,14 +71,14 @@ impl<'a> Round<'a> {
             Some((_, hash)) => self.take_from_one(&ask, pop.budget, known, hash),
             None => self.take_from_any(&ask, pop.budget, known),
         };
-        let Haul { claims, step, is_new } = match taken {
+        let Haul { claims, step, goes_on } = match taken {
             Ok(haul) => haul,
             Err(error) => return Outcome::Failed(error),
         };
         if auto_ack && !claims.is_empty() {
             self.sync();
         }
-        if is_new && claims.is_empty() {
+        if goes_on && claims.is_empty() {
             return Outcome::Again;
         }
         let with_shard = |claim: Claim| (self.replica.count().of_partition(claim.partition), claim);
@@ -95,7 +96,7 @@ impl<'a> Round<'a> {
         let shard = replica.count().of_hash(hash);
         let Some(state) = replica.shards.get(usize::from(shard)) else { return Ok(haul) };
         let Some(group) = state.group(ask.queue, ask.group) else {
-            haul.is_new = self.register_where_missing(state, ask.queue, ask.group, known)?;
+            haul.goes_on = self.register_where_missing(state, ask.queue, ask.group, known)?;
             return Ok(haul);
         };
         if let Some(draft) = self.draft(shard) {
@@ -116,7 +117,7 @@ impl<'a> Round<'a> {
             Some(outlook) => outlook,
             None => self.look_out(ask.queue, ask.group, known)?,
         };
-        let mut haul = Haul { is_new: outlook.is_new, ..Haul::default() };
+        let mut haul = Haul { goes_on: outlook.is_new, ..Haul::default() };
         let (mut tried, mut failed) = (0, None);
         while !budget.is_spent() && tried < outlook.shards.len() {
             outlook.at %= outlook.shards.len();
@@ -127,6 +128,7 @@ impl<'a> Round<'a> {
                 Ok(step) => haul.step = Some(step),
                 Err(error) => failed = Some(error),
             }
+            haul.goes_on |= draft.has_seen_enough();
             if draft.has_work(group) {
                 (outlook.at, tried) = (outlook.at + 1, tried + 1);
             } else {

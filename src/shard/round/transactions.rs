@@ -10,7 +10,7 @@ use crate::base::place::{PartitionNumber, ShardId};
 use crate::buffer::receipt::Stored;
 use crate::log::Durability;
 use crate::shard::command::{Command, Register, Registered};
-use crate::shard::round::{Outcome, Round};
+use crate::shard::round::{Outcome, Round, tally_pushed};
 use crate::shard::transaction::{
     Committed, OnDuplicate, Reach, Refusal, StateChanges, StateOwner, Transaction, TransactionAck,
     TransactionAppend,
@@ -40,6 +40,7 @@ impl<'a> Round<'a> {
 
     fn transact(&mut self, transaction: &Transaction) -> Result<Committed, Refusal> {
         let (catalog, durability) = (self.catalog.len(), self.durability);
+        let rooms = self.rooms.clone();
         let mut began = Began { catalog, durability, touched: BTreeSet::new() };
         let decided = self.decide_whole(transaction, &mut began);
         let Began { catalog, durability, touched } = began;
@@ -54,6 +55,7 @@ impl<'a> Round<'a> {
         if decided.is_err() {
             self.catalog.truncate(catalog);
             self.durability = durability;
+            self.rooms = rooms;
         }
         decided
     }
@@ -171,9 +173,13 @@ impl<'a> Round<'a> {
         // Marked before anything of it: groups that the shard learns now are part of it.
         self.marked(shard, began).ok_or(DecideError::QueueGone)?;
         self.register_new_groups(shard, append.queue)?;
+        let room = self.room(append.queue);
         let draft = self.draft(shard).ok_or(DecideError::QueueGone)?;
         let partition = draft.place(append.queue, append.partition.as_str(), append.hash)?;
-        let pushed = draft.push(partition, &append.push)?;
+        let pushed = draft.push_within(partition, &append.push, room)?;
+        if let Some(room) = self.rooms.get_mut(&append.queue) {
+            room.left = room.left.saturating_sub(tally_pushed(&pushed).0);
+        }
         Ok(Stored { partition, pushed })
     }
 

@@ -102,8 +102,16 @@ impl Draft<'_> {
         else {
             return refuse(AckRefusal::NoGroup(partition));
         };
-        let limit = self.context.catalog.get(queue).map_or(0, |it| it.options.retry_limit);
-        let mut work = Work { partition, group, limit, end, release: false, changed: false };
+        let options = self.context.catalog.get(queue).map(|it| it.options);
+        let mut work = Work {
+            partition,
+            group,
+            limit: options.map_or(0, |it| it.retry_limit),
+            retry_delay_ms: options.map_or(0, |it| u64::from(it.retry_delay_ms)),
+            end,
+            release: false,
+            changed: false,
+        };
         let mut results: Vec<Result<Acked, AckRefusal>> =
             items.iter().map(|item| self.ack_item(&mut work, &mut cursor, token, item)).collect();
         let done = cursor
@@ -172,7 +180,11 @@ impl Draft<'_> {
         let buried = self.fail(work.partition, work.group, &mut progress, open, &failed)?;
         cursor.progress = progress;
         work.changed = true;
-        work.release |= u64::from(buried) < u64::from(count(open));
+        let is_left = u64::from(buried) < u64::from(count(open));
+        if is_left && !dead {
+            cursor.progress.wait_until(self.now_ms + work.retry_delay_ms);
+        }
+        work.release |= is_left;
         Ok(Acked { buried, ..Acked::default() })
     }
 
@@ -253,6 +265,8 @@ struct Work {
     partition: PartitionNumber,
     group: GroupIndex,
     limit: u32,
+    /// How long what failed is not handed out again.
+    retry_delay_ms: u64,
     /// Behind the last message that exists.
     end: Sequence,
     release: bool,

@@ -4,14 +4,14 @@
 //! itself, but never changes the state: that happens by applying the entry once the log has it. If
 //! the log says that somebody else was first, the draft is thrown away and nothing has happened.
 //!
-//! [`push`] places and appends, [`pop`] leases, [`ack`] settles, [`care`] moves dead letters and deletes
-//! messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets leases lapse and trims.
+//! [`push`] places and appends, [`pop`] leases what [`gates`] let through, [`ack`] settles, [`care`] moves
+//! dead letters and deletes messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets
+//! leases lapse and trims; [`transaction`] has what only commands ask for that stand or fall as a whole.
 //! Pure: `now` is an argument. Called by `shard`.
-//! messages, [`upkeep`] lets leases lapse and trims; [`transaction`] has what only commands ask for that
-//! stand or fall as a whole. Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
 pub mod care;
+pub mod gates;
 pub mod group;
 pub mod pop;
 pub mod push;
@@ -26,11 +26,13 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::care::graves::DeadKey;
 use crate::state::catalog::Catalog;
+use crate::state::draft::gates::LetGo;
 use crate::state::draft::reversible::Reversible;
 use crate::state::effect::{Effect, Entry, GroupIndex, Origin, Progress, Sequence};
 use crate::state::kv::{Kv, KvError};
 use crate::state::ledger::{self, DedupPolicy};
-use crate::state::model::Lease;
+use crate::state::model::{Cursor, Lease};
+use crate::state::sleep::Sleeper;
 use crate::state::{Bodies, ShardState};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -70,6 +72,13 @@ pub enum DecideError {
     /// The queue asks for encryption, and this batch is not sealed: it is never stored in clear.
     #[error("the queue asks for encryption and the message is not sealed")]
     NotSealed,
+    /// The queue would hold more messages that are not done than it may: nothing of the batch is
+    /// stored.
+    #[error("the queue holds as many messages that are not done as its maxSize of {limit} allows")]
+    QueueFull {
+        /// Its limit.
+        limit: u64,
+    },
     /// The shard has as many partitions as numbers allow.
     #[error("the shard has no number left for a new partition")]
     NumbersExhausted,
@@ -117,6 +126,11 @@ pub struct Draft<'a> {
     left_over: FastMap<GroupIndex, VecDeque<PartitionNumber>>,
     /// Where a part began that may yet be undone.
     mark: Option<Mark>,
+    /// Partitions that were met before their time, each with the number of effects by then.
+    sleepers: Vec<(usize, Sleeper)>,
+    /// First sequences that are kept of partitions that this draft trimmed.
+    trimmed: FastMap<PartitionNumber, Sequence>,
+    let_go: LetGo,
 }
 
 /// See [`Draft::mark`].
@@ -125,6 +139,15 @@ struct Mark {
     effects: usize,
     /// The groups of what came into `left_over` since.
     left_over: Vec<GroupIndex>,
+}
+
+/// What a draft learned and did beside its entry.
+#[derive(Debug)]
+pub struct Aside {
+    /// Partitions to be left alone until their time comes, once the entry is applied.
+    pub sleepers: Vec<Sleeper>,
+    /// Messages that it removes.
+    pub let_go: LetGo,
 }
 
 impl<'a> Draft<'a> {
@@ -149,6 +172,9 @@ impl<'a> Draft<'a> {
             sealed_only: Reversible::default(),
             ready_at: FastMap::default(),
             left_over: FastMap::default(),
+            sleepers: Vec::new(),
+            trimmed: FastMap::default(),
+            let_go: LetGo::default(),
             mark: None,
         }
     }
@@ -175,6 +201,10 @@ impl<'a> Draft<'a> {
             cleared: _,
             ready_at: _,
             left_over: _,
+            // Nor lets go of any; and it meets nobody before his time.
+            sleepers: _,
+            trimmed: _,
+            let_go: _,
             mark,
         } = self;
         *mark = Some(Mark { effects: effects.len(), left_over: Vec::new() });
@@ -252,6 +282,28 @@ impl<'a> Draft<'a> {
         format!("{effects:?} {known} {left_over:?}")
     }
 
+    /// What it learned and did beside its entry, once.
+    pub fn take_aside(&mut self) -> Aside {
+        let met = std::mem::take(&mut self.sleepers);
+        let mut changed: FastMap<PartitionNumber, usize> = FastMap::default();
+        if !met.is_empty() {
+            for (at, effect) in self.effects.iter().enumerate() {
+                if let Effect::Settle { partition, .. } | Effect::Trim { partition, .. } = effect {
+                    changed.insert(*partition, at);
+                }
+            }
+        }
+        // What was decided later may have opened the gate.
+        let holds = |(at, sleeper): &(usize, Sleeper)| {
+            changed.get(&sleeper.partition).is_none_or(|changed| changed < at)
+        };
+        let sleepers = met.into_iter().map(|it| match holds(&it) {
+            true => it.1,
+            false => Sleeper { until_ms: self.now_ms, ..it.1 },
+        });
+        Aside { sleepers: sleepers.collect(), let_go: std::mem::take(&mut self.let_go) }
+    }
+
     /// The entry; `None` when nothing was decided.
     #[must_use]
     pub fn finish(self, origin: Origin) -> Option<Entry> {
@@ -264,11 +316,17 @@ impl<'a> Draft<'a> {
         if self.gone_groups.contains(&group) {
             return None;
         }
-        if let Some(draft) = self.cursors.get(&(number, group)) {
-            return Some(draft.clone());
+        let draft = self.cursors.get(&(number, group)).cloned();
+        let of_state = |cursor: &Cursor| CursorDraft {
+            progress: cursor.progress(),
+            lease: cursor.lease.as_deref().copied(),
+        };
+        let cursor = draft.or_else(|| self.state.cursor(number, group).map(of_state));
+        let mut cursor = cursor?;
+        if let Some(base_seq) = self.trimmed.get(&number) {
+            cursor.progress.advance_to(*base_seq);
         }
-        let cursor = self.state.cursor(number, group)?;
-        Some(CursorDraft { progress: cursor.progress(), lease: cursor.lease.as_deref().copied() })
+        Some(cursor)
     }
 
     fn put_cursor(&mut self, number: PartitionNumber, group: GroupIndex, cursor: CursorDraft) {
@@ -279,9 +337,10 @@ impl<'a> Draft<'a> {
         &mut self,
         partition: PartitionNumber,
         group: GroupIndex,
-        cursor: CursorDraft,
+        mut cursor: CursorDraft,
         release: bool,
     ) {
+        cursor.progress.forget_waiting(self.now_ms);
         let progress = cursor.progress.clone();
         let lease = cursor.lease.filter(|_| !release);
         let visible = self.state.partition(partition).map_or(0, |it| it.next_seq);

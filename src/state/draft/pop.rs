@@ -1,12 +1,15 @@
 //! Deciding pops: which partitions, which messages, until when.
 //!
 //! Only what is applied can be popped, so nobody sees a message that is not yet in the log. Finding
-//! a partition with work is a look at the front of its group's ready list.
+//! a partition with work is a look at the front of its group's ready list. One whose time has not
+//! come is noted, and leaves the list when the commit is done.
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::draft::gates::{Gate, Rules};
 use crate::state::draft::{CursorDraft, DecideError, Draft};
 use crate::state::effect::{Effect, GroupIndex, LeaseToken, Sequence};
 use crate::state::model::{Lease, Run};
+use crate::state::sleep::Sleeper;
 
 /// What a consumer asks of one shard.
 #[derive(Clone, Debug)]
@@ -68,7 +71,13 @@ pub enum PopStep {
     NoPartition,
     /// Another consumer of the group holds the one partition asked for.
     LeaseHeld,
+    /// The one partition asked for has messages, and waits for its window to close.
+    WindowOpen(PartitionNumber),
 }
+
+/// Partitions before their time that one draft looks at: a pop that meets more of them goes on with
+/// the next commit, when those are out of the way.
+const SLEEPERS_MAX: usize = 1024;
 
 impl Draft<'_> {
     /// Claims messages for a consumer of `group` until the budget is spent or no work is left.
@@ -82,24 +91,33 @@ impl Draft<'_> {
         budget: &mut PopBudget,
         claims: &mut Vec<Claim>,
     ) -> Result<PopStep, DecideError> {
+        let queue = self.context.catalog.get(ask.queue);
+        let rules = queue.map_or_else(Rules::default, |queue| Rules::of(queue));
         if let Some((name, hash)) = ask.partition {
             let Some(number) = self.state.find(ask.queue, name, hash) else {
                 return Ok(PopStep::NoPartition);
             };
-            return match self.claim(number, group, ask, budget, claims)? {
+            return match self.claim(number, group, ask, &rules, budget, claims)? {
                 Claimed::Held => Ok(PopStep::LeaseHeld),
-                Claimed::Nothing | Claimed::Some => Ok(PopStep::Done),
+                Claimed::Asleep { is_window: true } => Ok(PopStep::WindowOpen(number)),
+                Claimed::Nothing | Claimed::Some | Claimed::Asleep { .. } => Ok(PopStep::Done),
             };
         }
-        while !budget.is_spent() {
+        while !budget.is_spent() && !self.has_seen_enough() {
             let Some(number) = self.next_ready(group) else { break };
-            let claimed = self.claim(number, group, ask, budget, claims)?;
+            let claimed = self.claim(number, group, ask, &rules, budget, claims)?;
             if matches!(claimed, Claimed::Nothing) && budget.is_spent() {
                 // Its next message was too large for the rest of this answer; not for another one.
                 self.left_over.entry(group).or_default().push_back(number);
             }
         }
         Ok(PopStep::Done)
+    }
+
+    /// Whether it met so many partitions before their time that the next commit should go on.
+    #[must_use]
+    pub fn has_seen_enough(&self) -> bool {
+        self.sleepers.len() >= SLEEPERS_MAX
     }
 
     /// Whether partitions are left that may have work for a group and that no pop of this draft has
@@ -128,6 +146,7 @@ impl Draft<'_> {
         partition: PartitionNumber,
         group: GroupIndex,
         ask: &PopAsk<'_>,
+        rules: &Rules,
         budget: &mut PopBudget,
         claims: &mut Vec<Claim>,
     ) -> Result<Claimed, DecideError> {
@@ -136,9 +155,18 @@ impl Draft<'_> {
         if cursor.lease.is_some() {
             return Ok(Claimed::Held);
         }
+        self.let_go_of_old(partition, group, &mut cursor, rules)?;
         let wanted = take(cursor.progress.open_ranges(0, visible), budget.messages);
         let Some((from, to)) = span(&wanted) else { return Ok(Claimed::Nothing) };
-        let runs = self.state.runs(self.context.kv, partition, from, to)?;
+        let not_before_ms = cursor.progress.not_before_ms;
+        if not_before_ms > self.now_ms {
+            let gate = Gate { until_ms: not_before_ms, is_window: false };
+            return Ok(self.leave_asleep(partition, group, gate));
+        }
+        let mut runs = self.state.runs(self.context.kv, partition, from, to)?;
+        if let Some(gate) = self.hold_back(partition, rules, &mut runs)? {
+            return Ok(self.leave_asleep(partition, group, gate));
+        }
         let (runs, to) = within_bytes(runs, &wanted, budget, to, claims.is_empty());
         let ranges: Vec<_> = wanted
             .into_iter()
@@ -164,6 +192,17 @@ impl Draft<'_> {
         }
         claims.push(Claim { partition, ranges, runs, attempts, until_ms });
         Ok(Claimed::Some)
+    }
+
+    fn leave_asleep(
+        &mut self,
+        partition: PartitionNumber,
+        group: GroupIndex,
+        gate: Gate,
+    ) -> Claimed {
+        let Gate { until_ms, is_window } = gate;
+        self.sleepers.push((self.effects.len(), Sleeper { partition, group, until_ms }));
+        Claimed::Asleep { is_window }
     }
 
     pub(super) fn lease(
@@ -192,6 +231,7 @@ enum Claimed {
     Some,
     Nothing,
     Held,
+    Asleep { is_window: bool },
 }
 
 /// The first `messages` of some ranges.

@@ -49,6 +49,28 @@ pub struct RecordOutcome {
     pub duplicate: bool,
 }
 
+/// How many messages a queue still takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Room {
+    /// How many.
+    pub left: u64,
+    /// The queue's limit.
+    pub limit: u64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { left: u64::MAX, limit: u64::MAX }
+    }
+}
+
+impl Room {
+    fn take(&self, count: u64) -> Result<(), DecideError> {
+        let Self { left, limit } = *self;
+        if count > left { Err(DecideError::QueueFull { limit }) } else { Ok(()) }
+    }
+}
+
 impl Draft<'_> {
     /// The number of a partition, which is created if it is new. `hash` is its placing hash.
     ///
@@ -104,6 +126,19 @@ impl Draft<'_> {
         partition: PartitionNumber,
         push: &PushBatch,
     ) -> Result<Pushed, DecideError> {
+        self.push_within(partition, push, Room::default())
+    }
+
+    /// As [`Self::push`], into a queue that has so much room. Duplicates need none.
+    ///
+    /// # Errors
+    /// As [`Self::push`]; and [`DecideError::QueueFull`]: nothing of the batch is taken.
+    pub fn push_within(
+        &mut self,
+        partition: PartitionNumber,
+        push: &PushBatch,
+        room: Room,
+    ) -> Result<Pushed, DecideError> {
         if self.sealed_only.contains_key(&partition) && !push.batch.is_sealed() {
             return Err(DecideError::NotSealed);
         }
@@ -112,6 +147,7 @@ impl Draft<'_> {
             state.partition(partition).map_or(0, |partition| partition.next_seq)
         });
         if push.fingerprints.is_empty() {
+            room.take(u64::from(push.batch.count()))?;
             return Ok(self.append(partition, head, push, push.batch.clone(), Vec::new()));
         }
         let in_ledger = self.find_all(partition, push)?;
@@ -130,6 +166,13 @@ impl Draft<'_> {
             }
             let message = earlier.unwrap_or(own);
             outcomes.push(RecordOutcome { message, duplicate: earlier.is_some() });
+        }
+        if let Err(full) = room.take(next - head) {
+            let all = push.fingerprints.iter().zip(&outcomes);
+            for (fingerprint, _) in all.filter(|(_, outcome)| !outcome.duplicate) {
+                self.new_ids.remove(&Key::new(partition, *fingerprint));
+            }
+            return Err(full);
         }
         if outcomes.iter().all(|outcome| !outcome.duplicate) {
             let fingerprints = push.fingerprints.clone();

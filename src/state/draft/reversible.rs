@@ -42,6 +42,12 @@ impl<K: Clone + Eq + Hash, V> Reversible<K, V> {
         }
     }
 
+    pub(super) fn remove(&mut self, key: &K) {
+        if let (Some((key, old)), Some(before)) = (self.map.remove_entry(key), &mut self.before) {
+            before.push((key, Some(old)));
+        }
+    }
+
     pub(super) fn reserve(&mut self, more: usize) {
         self.map.reserve(more);
     }

@@ -3,6 +3,7 @@
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::Failure;
+use crate::state::draft::gates::{LetGo, Rules};
 use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
 use crate::state::model::{Lease, Partition, Run};
@@ -103,27 +104,25 @@ impl Draft<'_> {
     /// [`DecideError::Kv`] when rows cannot be read: nothing is let go.
     pub fn retain(&mut self, queue: QueueId) -> Result<bool, DecideError> {
         let Some(definition) = self.context.catalog.get(queue) else { return Ok(false) };
-        let options = &definition.options;
-        if !options.retention_enabled {
+        let rules = Rules::of(definition);
+        if !rules.lets_go() {
             return Ok(false);
         }
-        let age_ms = |seconds: u32| (seconds > 0).then_some(u64::from(seconds) * 1000);
-        let rule = Rule {
-            now_ms: self.now_ms,
-            any_ms: age_ms(options.retention_s),
-            completed_ms: age_ms(options.completed_retention_s),
-        };
-        let (mut trims, mut left) = (Vec::new(), RUNS_PER_ROUND);
+        let (mut left, mut let_go) = (RUNS_PER_ROUND, LetGo::default());
+        let mut trims = Vec::new();
         for (number, partition) in self.state.partitions_of(queue) {
-            let base_seq = self.kept_from(number, partition, &rule, &mut left)?;
+            let base_seq = self.kept_from(number, partition, &rules, &mut left, &mut let_go)?;
             if base_seq > partition.base_seq {
-                trims.push(Effect::Trim { partition: number, base_seq });
+                trims.push((number, base_seq));
             }
             if left == 0 {
                 break;
             }
         }
-        self.effects.extend(trims);
+        for (number, base_seq) in trims {
+            self.trim(number, base_seq);
+        }
+        self.let_go.add(let_go);
         Ok(left == 0)
     }
 
@@ -132,22 +131,54 @@ impl Draft<'_> {
         &self,
         number: PartitionNumber,
         partition: &Partition,
-        rule: &Rule,
+        rules: &Rules,
         left: &mut usize,
+        let_go: &mut LetGo,
     ) -> Result<Sequence, DecideError> {
-        let mut base_seq = partition.base_seq;
+        let trimmed = self.trimmed.get(&number).copied();
+        let mut base_seq = trimmed.unwrap_or(partition.base_seq);
         while base_seq < partition.next_seq && *left > 0 {
             let to = partition.next_seq.min(base_seq + SEQUENCES_PER_LOOK);
             let runs = self.state.runs(self.context.kv, number, base_seq, to)?;
-            let gone = rule.gone(partition, runs.get(..*left).unwrap_or(&runs));
-            let Some(last) = gone.last() else { break };
-            base_seq = last.end_seq();
-            *left -= gone.len();
-            if gone.len() < runs.len() {
+            let mut gone = 0;
+            for run in runs.iter().take(*left) {
+                let Some(count) = self.count_of(partition, run, rules, let_go) else { break };
+                *count += run.end_seq() - base_seq.max(run.first_seq);
+                base_seq = run.end_seq();
+                gone += 1;
+            }
+            *left -= gone;
+            if gone < runs.len() {
                 break;
             }
         }
         Ok(base_seq)
+    }
+
+    /// Under what a run that nobody is to get any more is counted; `None` where it is kept. Messages
+    /// that a lease holds are kept until it ends, and dead letters have their own payload: they stay.
+    fn count_of<'a>(
+        &self,
+        partition: &Partition,
+        run: &Run,
+        rules: &Rules,
+        let_go: &'a mut LetGo,
+    ) -> Option<&'a mut u64> {
+        let cursors = &partition.cursors;
+        let leased = cursors.iter().filter_map(|it| it.lease.as_ref().map(|lease| lease.from));
+        if leased.min().is_some_and(|held| run.end_seq() > held) {
+            return None;
+        }
+        let is_past = |age_ms: u64| age_ms > 0 && run.time_ms.saturating_add(age_ms) <= self.now_ms;
+        let consumed = cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
+        match () {
+            () if is_past(rules.lifetime_ms) => Some(&mut let_go.expired),
+            () if is_past(rules.retention_ms) => Some(&mut let_go.retained),
+            () if run.end_seq() <= consumed && is_past(rules.completed_ms) => {
+                Some(&mut let_go.completed)
+            }
+            () => None,
+        }
     }
 
     /// Forgets a queue's partitions, groups and dead letters in this shard.
@@ -171,30 +202,5 @@ impl Draft<'_> {
         if matches!(self.dead_since(key), Ok(Some(failed_ms)) if failed_ms == letter.failed_ms) {
             self.effects.push(Effect::Bury(DeadLetter { is_again: true, ..letter.clone() }));
         }
-    }
-}
-
-struct Rule {
-    now_ms: u64,
-    any_ms: Option<u64>,
-    completed_ms: Option<u64>,
-}
-
-impl Rule {
-    /// The first of `runs`, as many as go. Messages that a lease holds are kept until it ends.
-    fn gone<'a>(&self, partition: &Partition, runs: &'a [Run]) -> &'a [Run] {
-        let cursors = &partition.cursors;
-        let consumed = cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
-        let leased = cursors.iter().filter_map(|it| it.lease.as_ref().map(|lease| lease.from));
-        let held = leased.min().unwrap_or(Sequence::MAX);
-        let is_older = |run: &Run, age: Option<u64>| {
-            age.is_some_and(|age| run.time_ms.saturating_add(age) <= self.now_ms)
-        };
-        let goes = |run: &Run| {
-            let completed = run.end_seq() <= consumed && is_older(run, self.completed_ms);
-            run.end_seq() <= held && (completed || is_older(run, self.any_ms))
-        };
-        let count = runs.iter().take_while(|run| goes(run)).count();
-        runs.get(..count).unwrap_or_default()
     }
 }

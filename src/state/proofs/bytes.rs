@@ -38,11 +38,15 @@ fn batch() -> impl Strategy<Value = Bytes> {
 fn progress() -> impl Strategy<Value = Progress> {
     let settled = prop::collection::vec((any::<u64>(), any::<u64>()), 0..4);
     let attempts = prop::collection::vec((any::<u64>(), any::<u32>()), 0..4);
-    (any::<u64>(), settled, attempts).prop_map(|(next, settled, attempts)| Progress {
-        next,
-        settled,
-        attempts,
-    })
+    let not_before_ms = prop_oneof![1 => Just(0), 1 => any::<u64>()];
+    (any::<u64>(), settled, attempts, not_before_ms).prop_map(
+        |(next, settled, attempts, not_before_ms)| Progress {
+            next,
+            settled,
+            attempts,
+            not_before_ms,
+        },
+    )
 }
 
 fn sub() -> impl Strategy<Value = Option<ProducerSub>> {
@@ -171,8 +175,18 @@ fn queue() -> impl Strategy<Value = Effect> {
                 retention_enabled: !flag,
                 ..QueueOptions::default()
             };
-            let queue =
-                QueueDefinition { id, name, namespace, task, created_ms, options, sealed: false };
+            let ttl_asked = id.is_multiple_of(2);
+            let sealed = false;
+            let queue = QueueDefinition {
+                id,
+                name,
+                namespace,
+                task,
+                created_ms,
+                options,
+                sealed,
+                ttl_asked,
+            };
             Effect::DefineQueue(Box::new(queue))
         },
     )

@@ -24,11 +24,11 @@ impl Bodies for Damaged<'_> {
 /// Partitions that each hold one message of `bytes`, leased for the last time.
 fn leased(world: &mut World, desk: &mut Desk, partitions: u8, bytes: usize) {
     for partition in 0..partitions {
-        let push = Step::Push { slot: 0, partition, ids: vec![None], bytes };
+        let push = Step::Push { slot: 1, partition, ids: vec![None], bytes };
         world.decide(desk, &[push], &mut |_, _| {});
     }
     let pop = Step::Pop {
-        slot: 0,
+        slot: 1,
         partition: None,
         group: 0,
         budget: messages(1),

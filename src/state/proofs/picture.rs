@@ -13,8 +13,9 @@ use crate::state::effect::{
 use crate::state::kv::Scan;
 use crate::state::ledger::First;
 use crate::state::model::{Lease, Standing};
-use crate::state::proofs::world::{Desk, POLICY, SHARD, Tape, key, shards};
+use crate::state::proofs::world::{COUNTED, Desk, POLICY, SHARD, Tape, key, shards};
 use crate::state::states::StateAsk;
+use crate::state::undone::undone_of;
 use crate::state::{Bodies, ShardState, codec};
 
 /// A message as a consumer would get it.
@@ -31,6 +32,7 @@ pub(super) struct Message {
 struct Cursor {
     progress: Progress,
     lease: Option<Lease>,
+    /// Has work: in the ready list, or until its time comes among the sleepers.
     ready: bool,
 }
 
@@ -138,7 +140,7 @@ pub(super) fn picture(desk: &Desk, tape: &Tape, now_ms: u64) -> Picture {
         let partition = state.partition(number).unwrap();
         let cursors = partition.cursors.iter().map(|it| {
             let lease = it.lease.as_deref().copied();
-            (it.group, Cursor { progress: it.progress(), lease, ready: it.ready })
+            (it.group, Cursor { progress: it.progress(), lease, ready: it.ready || it.asleep })
         });
         let (next_seq, base_seq) = (partition.next_seq, partition.base_seq);
         let (name, messages) = (partition.name.to_string(), messages(desk, tape, number));
@@ -218,6 +220,7 @@ pub(super) fn check_indexes(state: &ShardState) {
     let (mut timers, mut holders) = (BTreeSet::new(), BTreeSet::new());
     let mut standings: BTreeMap<GroupIndex, Standing> = BTreeMap::new();
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut sleepers = BTreeSet::new();
     for (local, partition) in (0..).zip(&state.partitions) {
         let at_end = partition.cursors.iter().filter(|it| it.next == partition.next_seq).count();
         assert_eq!(partition.at_end as usize, at_end, "local {local}, cursors at the end");
@@ -226,14 +229,19 @@ pub(super) fn check_indexes(state: &ShardState) {
         }
         for cursor in &partition.cursors {
             let has_work = cursor.lease.is_none() && cursor.next < partition.next_seq;
-            assert_eq!(cursor.ready, has_work, "local {local}, group {}", cursor.group);
             let standing = standings.entry(cursor.group).or_default();
             let open = cursor.progress().open_ranges(0, partition.next_seq);
             let open: u64 = open.iter().map(|(from, to)| to - from).sum();
             standing.settled += partition.next_seq - open;
             standing.open_partitions += u64::from(open > 0);
             standing.leased += u64::from(cursor.lease.is_some());
-            if has_work {
+            let is_known = cursor.ready || cursor.asleep;
+            assert_eq!(is_known, has_work, "local {local}, group {}", cursor.group);
+            assert!(!cursor.ready || !cursor.asleep, "local {local} sleeps and is ready");
+            if cursor.asleep {
+                sleepers.insert((local, cursor.group));
+            }
+            if cursor.ready {
                 ready.entry(cursor.group).or_default().insert(local);
             }
             if let Some(lease) = &cursor.lease {
@@ -265,6 +273,11 @@ pub(super) fn check_indexes(state: &ShardState) {
     }
     assert!(ready.is_empty(), "work for groups that are not there: {ready:?}");
     assert_eq!(state.timers, timers);
+    assert_eq!(state.sleepers.all().collect::<BTreeSet<_>>(), sleepers);
+    for queue in COUNTED {
+        let partitions = state.partitions.iter().filter(|it| it.queue == queue);
+        assert_eq!(state.undone(queue), partitions.map(undone_of).sum::<u64>(), "queue {queue}");
+    }
     let held = state
         .holders
         .iter()

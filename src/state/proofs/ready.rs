@@ -5,22 +5,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use crate::base::place::PartitionNumber;
+use crate::state::codec;
 use crate::state::draft::Draft;
 use crate::state::draft::ack::Verdict;
 use crate::state::draft::pop::{PopAsk, PopBudget};
+use crate::state::effect::Origin;
+use crate::state::proofs::picture;
 use crate::state::proofs::replay::carry_out;
 use crate::state::proofs::steps::{Step, moves};
-use crate::state::proofs::world::{Answer, Desk, GROUPS, World, messages, pop};
+use crate::state::proofs::world::{
+    Answer, DELAY_S, Desk, GROUPS, RETENTION_S, WINDOW_S, World, batch, key, messages, pop,
+};
 
-/// Partitions of a queue that have something for a group that nobody holds.
-fn with_work(desk: &Desk, queue: u32, group: &str) -> BTreeSet<PartitionNumber> {
-    let Some(index) = desk.state.group(queue, group) else { return BTreeSet::new() };
-    let has_work = |partition: &crate::state::model::Partition| {
-        let cursor = partition.cursors.iter().find(|it| it.group == index).unwrap();
-        cursor.lease.is_none() && cursor.next < partition.next_seq
-    };
-    let all = desk.state.partitions_of(queue);
-    all.filter(|(_, partition)| has_work(partition)).map(|(number, _)| number).collect()
+/// What a partition has for pops of one message each of a group now: nothing while somebody holds it, or while one of the
+/// queue's rules keeps it.
+fn open_now(world: &World, desk: &Desk, number: PartitionNumber, group: &str) -> usize {
+    let partition = desk.state.partition(number).unwrap();
+    let index = desk.state.group(partition.queue, group).unwrap();
+    let cursor = partition.cursors.iter().find(|it| it.group == index).unwrap();
+    let (now_ms, progress) = (desk.now_ms(world.now_ms), cursor.progress());
+    if cursor.lease.is_some() || progress.not_before_ms > now_ms {
+        return 0;
+    }
+    let times: Vec<(u64, u64)> = picture::messages(desk, &world.tape, number)
+        .iter()
+        .map(|it| (it.seq, it.time_ms))
+        .collect();
+    let newest_ms = times.last().map_or(0, |it| it.1);
+    let mut open: Vec<u64> =
+        times.iter().filter(|it| !progress.is_settled(it.0)).map(|it| it.1).collect();
+    if partition.queue.is_multiple_of(2) {
+        let ms = |seconds: u32| u64::from(seconds) * 1000;
+        open.retain(|time_ms| time_ms + ms(RETENTION_S) > now_ms);
+        // One by one: the window that a message was too old for closes again behind it.
+        let is_open = |oldest_ms: &&u64| {
+            let closes_ms = (newest_ms + ms(WINDOW_S)).min(*oldest_ms + 10 * ms(WINDOW_S));
+            closes_ms <= now_ms && *oldest_ms + ms(DELAY_S) <= now_ms
+        };
+        return open.iter().take_while(is_open).count();
+    }
+    open.len()
+}
+
+/// Partitions of a queue that have something for a group now.
+fn with_work(world: &World, desk: &Desk, queue: u32, group: &str) -> BTreeSet<PartitionNumber> {
+    if desk.state.group(queue, group).is_none() {
+        return BTreeSet::new();
+    }
+    let all = desk.state.partitions_of(queue).map(|(number, _)| number);
+    all.filter(|number| open_now(world, desk, *number, group) > 0).collect()
 }
 
 /// Partitions that pops of one message each find in one draft that is thrown away.
@@ -53,7 +86,7 @@ proptest! {
         for one in &moves {
             carry_out(&mut world, &mut desks, one);
             for (queue, group) in world.queues.iter().flat_map(|it| GROUPS.map(|group| (*it, group))) {
-                let expected = with_work(&desks[0], queue, group);
+                let expected = with_work(&world, &desks[0], queue, group);
                 let leased = found(&world, &desks[0], queue, group, false);
                 let unique: BTreeSet<_> = leased.iter().copied().collect();
                 prop_assert_eq!(leased.len(), unique.len(), "a partition was leased twice");
@@ -89,7 +122,7 @@ proptest! {
             let mut budget = PopBudget { messages: 1_000, bytes: u64::MAX, partitions: 1_000 };
             pop(&desk.state, &mut draft, &ask, &mut budget, &mut claims);
             let claimed: BTreeSet<_> = claims.iter().map(|claim| claim.partition).collect();
-            prop_assert_eq!(claimed, with_work(desk, queue, group));
+            prop_assert_eq!(claimed, with_work(&world, desk, queue, group));
         }
     }
 
@@ -101,16 +134,10 @@ proptest! {
         }
         for (queue, group) in world.queues.iter().flat_map(|it| GROUPS.map(|group| (*it, group))) {
             let desk = &desks[0];
-            let mut open = 0;
-            for number in with_work(desk, queue, group) {
-                let partition = desk.state.partition(number).unwrap();
-                let index = desk.state.group(queue, group).unwrap();
-                let cursor = partition.cursors.iter().find(|it| it.group == index).unwrap();
-                let ranges = cursor.progress().open_ranges(0, partition.next_seq);
-                open += ranges.iter().map(|(from, to)| to - from).sum::<u64>();
-            }
+            let with_work = with_work(&world, desk, queue, group).into_iter();
+            let open: usize = with_work.map(|number| open_now(&world, desk, number, group)).sum();
             let claimed = found(&world, desk, queue, group, true);
-            prop_assert_eq!(claimed.len() as u64, open.min(200), "queue {} group {}", queue, group);
+            prop_assert_eq!(claimed.len(), open.min(200), "queue {} group {}", queue, group);
         }
     }
 
@@ -127,7 +154,7 @@ proptest! {
         // How often each waiting partition saw others served since it began to wait.
         let mut passed_over: BTreeMap<PartitionNumber, BTreeMap<PartitionNumber, u32>> = BTreeMap::new();
         for (auto_ack, most, at_once) in pops {
-            let waiting = with_work(&desk, 1, GROUPS[0]);
+            let waiting = with_work(&world, &desk, 1, GROUPS[0]);
             passed_over.retain(|number, _| waiting.contains(number));
             let budget = PopBudget { messages: most, bytes: u64::MAX, partitions: 1 };
             let step = Step::Pop { slot: 1, partition: None, group: 0, budget, lease_ms: 0, auto_ack };
@@ -188,4 +215,41 @@ fn what_one_commit_acknowledges_it_can_hand_out_again() {
         }
     }
     assert_eq!(handed_out, vec![(0, 4), (4, 8), (8, 10)]);
+}
+
+#[test]
+fn partitions_before_their_time_leave_the_list_and_come_back_when_it_has_come() {
+    const PARTITIONS: usize = 1_500;
+    let (mut world, mut desk) = (World::new(), Desk::new(0));
+    let queue = world.queues[0];
+    let mut draft = Draft::new(&desk.state, world.context(&desk.kv));
+    for number in 0..PARTITIONS {
+        let name = format!("p{number}");
+        let number = draft.place(queue, &name, key().place(queue, &name)).unwrap();
+        draft.push(number, &batch(0, &[None], 0).0).unwrap();
+    }
+    let entry = draft.finish(Origin::default()).unwrap();
+    let rope = codec::encode(&entry);
+    let position = world.tape.append(desk.state.head(), &rope).unwrap();
+    desk.state.apply(&entry, position, rope.iter().map(|part| part.len() as u64).sum());
+    let group = desk.state.group(queue, GROUPS[0]).unwrap();
+    let ready = |desk: &Desk| desk.state.group_at(group).unwrap().ready_count;
+    assert_eq!(ready(&desk), PARTITIONS);
+    let budget = messages(1);
+    let pop = Step::Pop { slot: 0, partition: None, group: 0, budget, lease_ms: 0, auto_ack: true };
+    let claims = |answers: Vec<Answer>| match answers.into_iter().next() {
+        Some(Answer::Popped { claims, .. }) => claims.len(),
+        _ => 0,
+    };
+    // One commit looks at some of them, and the next one at the rest; then nobody looks any more.
+    for left in [476, 0, 0] {
+        assert_eq!(claims(world.decide(&mut desk, std::slice::from_ref(&pop), &mut |_, _| {})), 0);
+        assert_eq!(ready(&desk), left);
+    }
+    assert_eq!(desk.state.group_at(group).unwrap().ready.len(), 0, "not even a stale entry");
+    world.now_ms += u64::from(DELAY_S) * 1000;
+    for _ in 0..PARTITIONS {
+        assert_eq!(claims(world.decide(&mut desk, std::slice::from_ref(&pop), &mut |_, _| {})), 1);
+    }
+    assert_eq!(claims(world.decide(&mut desk, &[pop], &mut |_, _| {})), 0);
 }

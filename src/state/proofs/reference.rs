@@ -9,7 +9,9 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::draft::pop::PopStep;
 use crate::state::effect::LeaseToken;
 use crate::state::proofs::steps::Step;
-use crate::state::proofs::world::{Answer, Desk, GROUPS, LEASE_MS, RETRY_LIMIT, World, messages};
+use crate::state::proofs::world::{
+    Answer, Desk, GROUPS, LEASE_MS, RETRY_DELAY_MS, RETRY_LIMIT, World, messages,
+};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Message {
@@ -30,6 +32,8 @@ struct Lease {
 struct Model {
     messages: Vec<Message>,
     lease: Option<Lease>,
+    /// Until when nothing is handed out because something failed.
+    not_before_ms: u64,
 }
 
 impl Model {
@@ -70,6 +74,9 @@ impl Model {
         if self.lease.is_some() {
             return None;
         }
+        if self.not_before_ms > now_ms {
+            return Some(Vec::new());
+        }
         let mut open = self.open(0, u64::MAX);
         open.truncate(most as usize);
         let (Some(first), Some(last)) = (open.first(), open.last()) else { return Some(open) };
@@ -82,7 +89,12 @@ impl Model {
         Some(open)
     }
 
-    fn ack(&mut self, token: Option<LeaseToken>, item: &AckItem) -> Result<Acked, AckRefusal> {
+    fn ack(
+        &mut self,
+        token: Option<LeaseToken>,
+        item: &AckItem,
+        now_ms: u64,
+    ) -> Result<Acked, AckRefusal> {
         let AckItem { first, last, verdict, .. } = *item;
         let missing = Err(AckRefusal::NoMessage { first, last });
         if first > last || last >= self.messages.len() as u64 {
@@ -109,6 +121,9 @@ impl Model {
                 Verdict::Failed => {
                     acked.buried = self.fail(&open, Some(RETRY_LIMIT));
                     release = (acked.buried as usize) < open.len();
+                    if release {
+                        self.not_before_ms = now_ms + RETRY_DELAY_MS;
+                    }
                 }
                 Verdict::Dead => acked.buried = self.fail(&open, None),
             }
@@ -117,6 +132,11 @@ impl Model {
         acked.released = (release || done) && self.lease.is_some();
         if acked.released {
             self.lease = None;
+        }
+        // Nobody waits for a message that is done after all.
+        let waits = |message: &Message| !message.settled && message.attempts > 0;
+        if !self.messages.iter().any(waits) {
+            self.not_before_ms = 0;
         }
         Ok(acked)
     }
@@ -241,7 +261,7 @@ impl Pair {
 
     fn ack(&mut self, token: Option<LeaseToken>, item: &AckItem) {
         let Some(partition) = self.partition() else { return };
-        let expected = self.model.ack(token, item);
+        let expected = self.model.ack(token, item, self.world.now_ms);
         let found = {
             let mut draft = Draft::new(&self.desk.state, self.world.context(&self.desk.kv));
             draft.ack(partition, GROUPS[0], token, std::slice::from_ref(item)).pop().unwrap()

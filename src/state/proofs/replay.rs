@@ -39,6 +39,7 @@ pub(super) fn carry_out(world: &mut World, desks: &mut [Desk], one: &Move) {
             world.decide(&mut desks[*who], &[Step::Forget { owner }], &mut |_, _| {});
         }
     }
+    desks.iter_mut().for_each(|desk| desk.wake(world.now_ms));
 }
 
 /// The machine keeps some of the batches that were not persisted.

@@ -1,7 +1,7 @@
 //! A small world for one shard: a conditional log, deciders with replicas of their own, a clock, and
 //! queues that can be deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
@@ -36,6 +36,14 @@ pub(super) const GROUPS: [&str; 3] = ["a", "b", "late"];
 pub(super) const POLICY: DedupPolicy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
 pub(super) const RETRY_LIMIT: u32 = 1;
 pub(super) const LEASE_MS: u64 = 10_000;
+pub(super) const RETRY_DELAY_MS: u64 = 3_000;
+/// Rules of the queues with even numbers; the others have none of the first three.
+pub(super) const DELAY_S: u32 = 2;
+pub(super) const WINDOW_S: u32 = 1;
+pub(super) const RETENTION_S: u32 = 100;
+
+/// Queues whose messages that are not done are counted.
+pub(super) const COUNTED: [QueueId; 2] = [0, 1];
 
 pub(super) fn shards() -> ShardCount {
     ShardCount::new(3).unwrap()
@@ -126,6 +134,14 @@ impl Bodies for Tape {
     }
 }
 
+/// A state that counts what is not done in the first two queues.
+fn counting(mut state: ShardState) -> ShardState {
+    for queue in COUNTED {
+        state.count_undone(queue, true);
+    }
+    state
+}
+
 /// Somebody who decides: a replica with rows of its own.
 pub(super) struct Desk {
     pub(super) state: ShardState,
@@ -138,14 +154,25 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(number: u64) -> Self {
-        let state = ShardState::new(SHARD, shards(), key());
+        let state = counting(ShardState::new(SHARD, shards(), key()));
         Self { state, kv: MemoryKv::with_crashes(), number, appends: 0, checkpoint: None }
     }
 
     /// A desk that starts again on rows.
     pub(super) fn load(number: u64, kv: MemoryKv) -> Self {
-        let state = ShardState::load(SHARD, shards(), key(), &kv).unwrap();
+        let state = counting(ShardState::load(SHARD, shards(), key(), &kv).unwrap());
         Self { state, kv, number, appends: 0, checkpoint: None }
+    }
+
+    /// Wakes what is due by its clock.
+    pub(super) fn wake(&mut self, now_ms: u64) {
+        let now_ms = self.now_ms(now_ms);
+        self.state.wake_due(now_ms, usize::MAX, &mut BTreeSet::new());
+    }
+
+    /// The time by which it decides.
+    pub(super) fn now_ms(&self, now_ms: u64) -> u64 {
+        (now_ms - self.behind_ms()).max(self.state.last_ms())
     }
 
     /// How far its clock is behind that of the first desk. No clock ever goes back: the lane sees
@@ -262,16 +289,20 @@ impl World {
         let options = QueueOptions {
             lease_time_s: (LEASE_MS / 1000) as u32,
             retry_limit: RETRY_LIMIT,
+            retry_delay_ms: RETRY_DELAY_MS as u32,
+            delayed_processing_s: if id.is_multiple_of(2) { DELAY_S } else { 0 },
+            window_buffer_s: if id.is_multiple_of(2) { WINDOW_S } else { 0 },
             retention_enabled: true,
-            retention_s: if id.is_multiple_of(2) { 100 } else { 0 },
+            retention_s: if id.is_multiple_of(2) { RETENTION_S } else { 0 },
             completed_retention_s: 30,
             ..QueueOptions::default()
         };
         let (namespace, task) = (Box::default(), Box::default());
         let name = format!("q{id}").into();
         let created_ms = self.now_ms;
+        let (sealed, ttl_asked) = (false, false);
         let queue =
-            QueueDefinition { id, name, namespace, task, created_ms, options, sealed: false };
+            QueueDefinition { id, name, namespace, task, created_ms, options, sealed, ttl_asked };
         let mut effects = vec![Effect::DefineQueue(Box::new(queue))];
         for name in &GROUPS[..2] {
             let (name, start) = (Box::from(*name), GroupStart::Beginning);
@@ -311,11 +342,13 @@ impl World {
         loop {
             desk.appends += 1;
             let origin = Origin { engine: desk.number, append: desk.appends };
+            desk.wake(self.now_ms);
             let now_ms = self.now_ms - desk.behind_ms();
             let context = Context { now_ms, ..self.context(&desk.kv) };
             let mut draft = Draft::new(&desk.state, context);
             let decide = |(serial, step)| self.step(desk, &mut draft, serial, step);
             let answers: Vec<Answer> = (serial..).zip(&steps).map(decide).collect();
+            let aside = draft.take_aside();
             if let Some(entry) = draft.finish(origin) {
                 let rope = codec::encode(&entry);
                 let Some(position) = self.tape.append(desk.state.head(), &rope) else {
@@ -329,6 +362,9 @@ impl World {
                 // A real engine in company looks at the heads before it says no.
                 desk.follow(&self.tape);
                 continue;
+            }
+            for sleeper in aside.sleepers {
+                desk.state.put_to_sleep(sleeper);
             }
             for answer in &answers {
                 self.note(answer);
@@ -553,7 +589,7 @@ pub(super) fn pick_of<T>(from: &[T], pick: usize) -> Option<&T> {
 }
 
 /// A batch whose payloads exist once in the world, with each record's id and payload.
-fn batch(
+pub(super) fn batch(
     serial: u64,
     ids: &[Option<u8>],
     bytes: usize,

@@ -1,25 +1,21 @@
 //! The pop route without a queue: from any queue of a namespace or task.
 //!
 //! In: `namespace` and `task` from the query, and everything that a pop knows. Out: what the first
-//! of their queues with work hands out, in the shape of any pop. Queues take turns at being first.
+//! of their queues with work hands out, in the shape of any pop; who is asked first, [`Turns`] says.
 //! A consumer that waits is told by the lane of work in any of them, those included that come later, and
 //! looks again. Called by `route`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use onrush_protocol::name::QueueName;
+use onrush_protocol::name::{GroupName, QueueName};
 use tokio::time::sleep;
 
+use crate::base::place::QueueId;
 use crate::delivery::PopOrder;
 use crate::wire::http::Api;
 use crate::wire::http::pop::{hand_out, order};
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
-
-/// Whose queue was first the last time.
-#[derive(Debug, Default)]
-pub(super) struct Turn(AtomicUsize);
 
 /// Pops from any queue that fits.
 pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
@@ -35,12 +31,16 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
         // Before the look, so that what comes after it is heard of.
         let told =
             (asked.wait_ms > 0).then(|| api.rooms.delivery.watch(namespace, task, &asked.group));
-        for queue in fitting(api, namespace, task)? {
+        let fit = fitting(api, namespace, task, &asked.group)?;
+        let ids: Vec<QueueId> = fit.iter().map(|(id, _)| *id).collect();
+        for (at, (_, queue)) in fit.into_iter().enumerate() {
             let once = PopOrder { queue, wait_ms: 0, ..asked.clone() };
             if let Some(answer) = hand_out(api, once).await? {
+                api.turns.note(&asked.group, &ids, at);
                 return Ok(answer);
             }
         }
+        api.turns.note(&asked.group, &ids, ids.len());
         let left_us = until_us.saturating_sub(api.rooms.clock.monotonic_us());
         let Some(told) = told.filter(|_| left_us > 0) else { return Ok(empty()) };
         tokio::select! {
@@ -56,21 +56,20 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
     }
 }
 
-/// The queues that fit, another one first each time.
+/// The queues that fit, in the order in which they are to be asked.
 fn fitting(
     api: &Api,
     namespace: Option<&str>,
     task: Option<&str>,
-) -> Result<Vec<QueueName>, Failure> {
+    group: &GroupName,
+) -> Result<Vec<(QueueId, QueueName)>, Failure> {
     let queues = api.rooms.catalogs.list();
     let fit = queues.iter().filter(|queue| {
         namespace.is_none_or(|wanted| *queue.namespace == *wanted)
             && task.is_none_or(|wanted| *queue.task == *wanted)
     });
-    let names = fit.map(|queue| queue.name.parse::<QueueName>());
-    let mut names = names.collect::<Result<Vec<_>, _>>()?;
-    let turn = api.turn.0.fetch_add(1, Ordering::Relaxed);
-    let first = turn.checked_rem(names.len()).unwrap_or(0);
-    names.rotate_left(first);
-    Ok(names)
+    let mut fit: Vec<_> = fit.collect();
+    api.turns.sort(group, &mut fit, |queue| (queue.id, queue.options.priority));
+    let names = fit.iter().map(|queue| Ok((queue.id, queue.name.parse::<QueueName>()?)));
+    names.collect()
 }

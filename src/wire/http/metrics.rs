@@ -88,6 +88,12 @@ struct Delivery {
     acked: u64,
     dead_letters: u64,
     leases_lapsed: u64,
+    /// Removed by `ttl` or `maxWaitTimeSeconds`, by `retentionSeconds`, and by
+    /// `completedRetentionSeconds`; and those of them that some group had not settled.
+    removed_expired: u64,
+    removed_retention: u64,
+    removed_completed: u64,
+    removed_undelivered: u64,
 }
 
 #[derive(Serialize)]
@@ -134,6 +140,10 @@ pub(super) async fn answer(api: &Api) -> Answer {
             acked: telemetry.acked.get(),
             dead_letters: telemetry.dead.get(),
             leases_lapsed: telemetry.lapsed.get(),
+            removed_expired: telemetry.expired.get(),
+            removed_retention: telemetry.retained.get(),
+            removed_completed: telemetry.completed_gone.get(),
+            removed_undelivered: telemetry.undelivered.get(),
         },
         log: Log {
             commits: telemetry.commits.get(),

@@ -13,7 +13,7 @@
 //! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
-//! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
+//! | `pop`, `discover`, `turns`, `pop_answer` | a pop, from a queue or from any of a kind, in turn |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
@@ -70,6 +70,7 @@ mod times;
 mod traces;
 mod transaction;
 mod transaction_parse;
+mod turns;
 mod url;
 mod whole;
 
@@ -159,7 +160,7 @@ struct Api {
     meter: Arc<metrics::Meter>,
     history: Arc<History>,
     last_look: Arc<health::LastLook>,
-    turn: Arc<discover::Turn>,
+    turns: Arc<turns::Turns>,
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
@@ -179,7 +180,7 @@ impl Api {
         let meter = Arc::default();
         let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
-        let turn = Arc::default();
+        let turns = Arc::default();
         let labels = table::labels();
         let with = |dialect, base| {
             Arc::new(Self {
@@ -189,7 +190,7 @@ impl Api {
                 meter: Arc::clone(&meter),
                 history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
-                turn: Arc::clone(&turn),
+                turns: Arc::clone(&turns),
                 stop: stop.clone(),
                 started_us,
                 dialect,

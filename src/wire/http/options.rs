@@ -107,7 +107,7 @@ impl RawOptions<'_> {
                 continue;
             }
             match set(&mut asked, name, raw.get()) {
-                Ok(()) => {}
+                Ok(()) => asked.ttl_asked |= name == "ttl",
                 Err(Refusal::Unknown) if !strict => {}
                 Err(Refusal::Unknown) => {
                     return Err(refuse(format!("option {name:?} does not exist")));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn shown(asked: &Asked) -> String {
-        let Asked { options, sql_rows } = asked;
+        let Asked { options, sql_rows, .. } = asked;
         serde_json::to_string(&Shown { options, sql_rows: *sql_rows }).unwrap()
     }
 

@@ -10,7 +10,7 @@ use onrush_protocol::limits::POP_MESSAGES_MAX;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 
 use crate::delivery::{PopError, PopOrder};
-use crate::shard::command::CommandError;
+use crate::shard::command::{CommandError, Empty};
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
@@ -41,7 +41,8 @@ pub(super) async fn pop(
 
 /// Carries an order out; `None` when there is nothing.
 pub(super) async fn hand_out(api: &Api, order: PopOrder) -> Result<Option<Answer>, Failure> {
-    let (queue, group) = (order.queue.clone(), order.group.clone());
+    let (queue, group, partition) =
+        (order.queue.clone(), order.group.clone(), order.partition.clone());
     let (auto_ack, waits) = (order.auto_ack, order.wait_ms > 0);
     let popped = tokio::select! {
         // In this order, so that messages that are there are not left behind.
@@ -55,7 +56,12 @@ pub(super) async fn hand_out(api: &Api, order: PopOrder) -> Result<Option<Answer
         Err(error) => return Err(Failure::new(codes::of_pop_error(&error), error.to_string())),
     };
     if handout.packages.is_empty() {
-        return Ok(None);
+        let window = match handout.empty {
+            Some(Empty::WindowOpen(number)) if !api.dialect.is_strict() => Some(number),
+            _ => None,
+        };
+        let waits = window.zip(partition);
+        return Ok(waits.map(|(number, name)| pop_answer::window(&queue, &name, number, &group)));
     }
     for package in &handout.packages {
         api.names.remember(package.partition, queue.as_str(), package.name.as_str());

@@ -7,10 +7,11 @@
 
 use hyper::StatusCode;
 use onrush_protocol::batch::Record;
-use onrush_protocol::name::{GroupName, QueueName};
+use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::base::place::PartitionNumber;
 use crate::delivery::Handout;
 use crate::delivery::parcel::Package;
 use crate::state::effect::ProducerSub;
@@ -81,6 +82,8 @@ struct Body<'a> {
     consumer_group: &'a str,
     partitions_claimed: usize,
     messages: Vec<Message<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    window_buffer_active: bool,
 }
 
 #[derive(Serialize)]
@@ -153,6 +156,28 @@ pub(super) fn answer(
         consumer_group: group.as_str(),
         partitions_claimed: handout.packages.len(),
         messages,
+        window_buffer_active: false,
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// Says that a partition has messages and waits for its window to close.
+pub(super) fn window(
+    queue: &QueueName,
+    partition: &PartitionName,
+    number: PartitionNumber,
+    group: &GroupName,
+) -> Answer {
+    let body = Body {
+        success: true,
+        queue: queue.as_str(),
+        partition: partition.as_str(),
+        partition_id: Some(Uuid::of_partition(number)),
+        lease_id: LeaseId(None),
+        consumer_group: group.as_str(),
+        partitions_claimed: 0,
+        messages: Vec::new(),
+        window_buffer_active: true,
     };
     json(StatusCode::OK, &body)
 }

@@ -211,7 +211,9 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::DuplicateMessage
         | Code::QueryChanged
         | Code::SubscriptionConflict => StatusCode::CONFLICT,
-        Code::TooManyInFlight | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyInFlight | Code::QuotaExceeded | Code::QueueFull => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull
         | Code::Busy

@@ -55,7 +55,8 @@ async fn prolong(rooms: &Rooms, extend: Extend) -> Result<Response, Failure> {
 
 async fn define(rooms: &Rooms, configure: Configure) -> Result<Response, Failure> {
     let Configure { queue, namespace, task, options, sql_rows } = configure;
-    let asked = Asked { options, sql_rows };
+    // Whether an hour was meant, or is only what every client sends, cannot be seen here.
+    let asked = Asked { options, sql_rows, ttl_asked: false };
     let defined = rooms.catalogs.configure(&queue, namespace.as_str(), task.as_str(), asked).await;
     let defined = defined.map_err(|error| failure::catalog(&error))?;
     let (queue_id, options) = (u64::from(defined.id), defined.options);
@@ -87,6 +88,10 @@ fn stats(rooms: &Rooms) -> Response {
         ("acked", telemetry.acked.get()),
         ("dead", telemetry.dead.get()),
         ("lapsed", telemetry.lapsed.get()),
+        ("expired", telemetry.expired.get()),
+        ("retained", telemetry.retained.get()),
+        ("completed_gone", telemetry.completed_gone.get()),
+        ("undelivered", telemetry.undelivered.get()),
         ("commits", telemetry.commits.get()),
         ("commit_failed", telemetry.commit_failed.get()),
         ("queues", telemetry.queues.get()),
