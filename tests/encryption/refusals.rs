@@ -127,7 +127,7 @@ fn smuggle(desk: &Desk, queue: &str, partition: &str, batch: RecordBatch) {
     let queue = engine.catalog_now().find(queue).unwrap().id;
     let hash = engine.key().place(queue, partition);
     let push = PushBatch { batch, fingerprints: Vec::new(), sub: None };
-    let pending = Pending { push, qos: Qos::Buffered, signer: None };
+    let pending = Pending { push, qos: Qos::Buffered, signer: None, places: None };
     let partition = partition.parse().unwrap();
     let placed = Placed { queue, partition, hash, flush: FlushWish::Now, pending };
     let shard = engine.shards().of_hash(hash);
