@@ -390,7 +390,8 @@ async fn retry_counts_no_attempt_and_a_dead_letter_is_one_at_once() {
         .iter()
         .map(|it| (it["data"].as_u64().unwrap(), it["retryCount"].as_u64().unwrap()))
         .collect();
-    assert_eq!(told, [(1, 0), (2, 1)]);
+    // The newest failure first.
+    assert_eq!(told, [(2, 1), (1, 0)]);
     assert!(letters.iter().all(|it| it["errorMessage"] == "because"), "{letters:?}");
     assert_eq!(stat(&client, "dead").await, 2);
     server.stop().await;
