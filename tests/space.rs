@@ -289,7 +289,8 @@ async fn dead_letters_outlive_the_segments_in_which_they_died() {
         assert!(peek(&client.queue("fragile"), "late").await.is_empty(), "the messages are gone");
         let letters = server.dead_letters("fragile").await;
         let payloads: Vec<_> = letters.iter().map(|it| it["data"].as_str().unwrap()).collect();
-        let expected: Vec<_> = (0..60).map(|number| format!("payload {number}")).collect();
+        // The newest failure first.
+        let expected: Vec<_> = (0..60).rev().map(|number| format!("payload {number}")).collect();
         assert_eq!(payloads, expected);
         drop(client);
         server = server.restart().await;
