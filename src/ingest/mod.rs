@@ -212,7 +212,7 @@ impl Ingest {
         let terms = PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub };
         let admitted = Admitted { batch, partition, terms, signer: None };
         let found = self.catalogs.find_or_create(queue).await?;
-        Ok(self.place(&found, admitted)?)
+        self.place(&found, admitted)
     }
 
     /// Takes memory for what goes to the lane beside the rings, out of the budget of all rings. Waits
