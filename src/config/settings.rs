@@ -133,7 +133,7 @@ settings! {
         /// usual proxies give up, so that it is never us who closes under a request on its way.
         idle_timeout_ms: u64 = 75_000, Rule::Millis { min: SECOND, max: HOUR };
         /// Origins whose pages may use the API in a browser, parted by commas, such as
-        /// https://ops.example.org; * stands for all. Empty allows none.
+        /// `https://ops.example.org`; * stands for all. Empty allows none.
         cors_origins: String = String::new(), Rule::Text { bytes_max: 4096 };
     }
 
