@@ -40,6 +40,7 @@ fn start() -> Option<Cluster> {
         found.retain(|it| it.major() == major);
     }
     let first = found.first().unwrap_or_else(|| panic!("no PostgreSQL {major} is installed"));
-    // Servers of tests that are over go when they like.
-    Some(Cluster::start_with(first, &["max_connections=800"]).unwrap())
+    // Servers of tests that are over go when they like: one for each of more than a hundred tests, nine
+    // connections each.
+    Some(Cluster::start_with(first, &["max_connections=2000"]).unwrap())
 }
