@@ -118,6 +118,8 @@ def main():
         write(target, name, data)
     for name, data in [("page", dict(examples)["batch"]), *batches()]:
         write("batch", name, data)
+        # The same bytes as what comes back from a store.
+        write("sealed", name, data)
     for name, text in HTTP_PUSHES.items():
         write("http_push", name, text.encode())
     for name, data in logs():
