@@ -42,6 +42,9 @@ impl Lane {
             self.publish_catalog();
         }
         self.replica.chores.extend(plan.unfinished);
+        if !work.retention.is_empty() {
+            self.go_on_with_retention(plan.retention_left);
+        }
         self.telemetry.lapsed.add(plan.lapsed as u64);
         self.count_let_go(&plan.let_go);
         self.put_to_sleep(&plan.asleep);

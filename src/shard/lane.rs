@@ -25,7 +25,7 @@ use crate::shard::hot::HotTail;
 use crate::shard::parked::Parked;
 use crate::shard::reclaim::Moving;
 use crate::shard::replica::Replica;
-use crate::shard::round::{self, Plan, Work};
+use crate::shard::round::{self, Plan, Retention, Work};
 use crate::shard::schedule::Schedule;
 use crate::shard::steady::Steady;
 use crate::shard::watch::Watches;
@@ -37,8 +37,6 @@ use crate::state::effect::Origin;
 use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
 
-/// Pause of a retention that has more to let go of than one commit should.
-const RETENTION_PAUSE_US: u64 = 200_000;
 /// Bytes of one commit: bounds how long one producer's burst delays another's receipt.
 pub(super) const COMMIT_BYTES_MAX: u64 = 16 << 20;
 /// How often an append whose answer was lost, or that lost a race, is taken up again.
@@ -71,6 +69,8 @@ pub(super) struct Lane {
     pub(super) turn: usize,
     /// What is written again so that its space can be given back.
     pub(super) moving: Moving,
+    /// What retention has still to look at.
+    pub(super) retention: Retention,
     /// The time by which everything is decided.
     pub(super) steady: Steady,
     /// Decided again with the next commit.
@@ -271,9 +271,6 @@ impl Lane {
                 continue;
             }
             self.turn = plan.turn;
-            if plan.retention_goes_on {
-                self.schedule.retain_by(self.clock.monotonic_us() + RETENTION_PAUSE_US);
-            }
             if !looked && plan.is_doubtful() {
                 // A no may only be due to what others did and this engine has not seen.
                 looked = true;

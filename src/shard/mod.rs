@@ -200,6 +200,7 @@ impl Engine {
             rotation: 0,
             turn: 0,
             moving: reclaim::Moving::default(),
+            retention: round::Retention::default(),
             steady: Steady::new(last_ms, now_us),
             again: Vec::new(),
             held: Vec::new(),

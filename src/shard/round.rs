@@ -9,8 +9,9 @@ mod pushes;
 mod replays;
 mod tend;
 mod transactions;
+mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -25,9 +26,9 @@ use crate::shard::labels;
 use crate::shard::replica::Replica;
 use crate::shard::round::pops::Outlooks;
 pub use crate::shard::round::replays::{Replay, ReplayItem, Replayed};
+pub use crate::shard::round::upkeep::Retention;
 use crate::shard::tend::Tended;
 use crate::shard::transaction::{Committed, Refusal};
-use crate::state::ShardState;
 use crate::state::catalog::{Catalog, CatalogChange, QueueDefinition};
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
@@ -40,6 +41,9 @@ use crate::state::sleep::Sleeper;
 
 /// Leases that lapse in one commit of one shard.
 const LAPSES_PER_COMMIT: usize = 256;
+/// Bytes of what lapsed leases leave, of all shards together, after which the others wait for the next
+/// commit: all of it must fit into one append beside what else is committed, and nothing can part it.
+const LAPSED_BYTES_PER_COMMIT: usize = 4 << 20;
 
 /// What a commit is to decide.
 #[derive(Debug, Default)]
@@ -54,8 +58,8 @@ pub struct Work {
     pub chores: Vec<CatalogChange>,
     /// Messages that were answered and wait in rings, of queues that have a limit.
     pub reserved: Vec<(QueueId, u64)>,
-    /// Queues whose retention is to be looked at.
-    pub retention: Vec<QueueId>,
+    /// Where retention is to be looked at.
+    pub retention: Retention,
     /// Batches to be written again.
     pub relocations: Vec<(ShardId, Chunk)>,
     /// Dead letters to be written again.
@@ -176,8 +180,8 @@ pub struct Plan {
     pub lapsed: usize,
     /// The shard that the next round's first pop begins with: behind the last one that gave.
     pub turn: usize,
-    /// Whether retention has more to let go of than fits one commit.
-    pub retention_goes_on: bool,
+    /// What retention has still to look at, where that was too much for one commit.
+    pub retention_left: Retention,
     /// Partitions that were met before their time, by shard.
     pub asleep: Vec<Asleep>,
     /// Messages that it removes.
@@ -237,7 +241,7 @@ pub fn decide<'a>(
     let lapsed = round.lapse();
     let mut outcomes = round.commands(&work.commands);
     round.chores(&work.chores);
-    let retention_goes_on = round.upkeep(work);
+    let retention_left = round.upkeep(work);
     let replayed = round.replay(&work.replay);
     let mut receipts = Vec::new();
     for (shard, rings) in &work.rings {
@@ -280,7 +284,7 @@ pub fn decide<'a>(
         replayed,
         lapsed,
         turn,
-        retention_goes_on,
+        retention_left,
         unfinished,
         asleep,
         let_go,
@@ -301,6 +305,9 @@ struct Round<'a> {
     /// Partitions in which this round looked for a time.
     looked: usize,
     unfinished: Vec<CatalogChange>,
+    /// Shards that a command has drafts of whose decisions stand or fall together; `None` where
+    /// nothing of the kind is being decided.
+    marked: Option<BTreeSet<ShardId>>,
     /// What queues with a limit still take.
     rooms: HashMap<QueueId, Room>,
     /// As in [`Work::reserved`].
@@ -326,6 +333,7 @@ impl<'a> Round<'a> {
             engine,
             looked: 0,
             unfinished: Vec::new(),
+            marked: None,
             rooms: HashMap::new(),
             reserved: &work.reserved,
         }
@@ -334,7 +342,11 @@ impl<'a> Round<'a> {
     fn draft(&mut self, shard: ShardId) -> Option<&mut Draft<'a>> {
         let state = self.replica.shards.get(usize::from(shard))?;
         let (slot, context) = (self.drafts.get_mut(usize::from(shard))?, self.context);
-        Some(slot.get_or_insert_with(|| Draft::new(state, context)))
+        let draft = slot.get_or_insert_with(|| Draft::new(state, context));
+        if self.marked.as_mut().is_some_and(|marked| marked.insert(shard)) {
+            draft.mark();
+        }
+        Some(draft)
     }
 
     fn sync(&mut self) {
@@ -343,13 +355,20 @@ impl<'a> Round<'a> {
 
     fn lapse(&mut self) -> usize {
         let now_ms = self.context.now_ms;
-        let is_due = |shard: &&ShardState| shard.next_timer_ms().is_some_and(|due| due <= now_ms);
-        let due: Vec<ShardId> =
-            self.replica.shards.iter().filter(is_due).map(ShardState::shard).collect();
-        let mut lapsed = 0;
-        for shard in due {
+        let due = self.replica.shards.iter().filter_map(|shard| {
+            let due_ms = shard.next_timer_ms().filter(|due_ms| *due_ms <= now_ms)?;
+            Some((due_ms, shard.shard()))
+        });
+        // Who has waited longest comes first, so that none is passed by for ever.
+        let mut due: Vec<(u64, ShardId)> = due.collect();
+        due.sort_unstable();
+        let (mut lapsed, mut bytes_left) = (0, LAPSED_BYTES_PER_COMMIT);
+        for (_, shard) in due {
+            if bytes_left == 0 {
+                break;
+            }
             if let Some(draft) = self.draft(shard) {
-                lapsed += draft.lapse(LAPSES_PER_COMMIT);
+                lapsed += draft.lapse(LAPSES_PER_COMMIT, &mut bytes_left);
             }
         }
         lapsed
@@ -499,32 +518,6 @@ impl<'a> Round<'a> {
         Outcome::Defined(Arc::new(definition))
     }
 
-    /// Returns whether retention has more to do.
-    fn upkeep(&mut self, work: &Work) -> bool {
-        let mut goes_on = false;
-        for queue in &work.retention {
-            for state in &self.replica.shards {
-                if state.knows(*queue)
-                    && let Some(draft) = self.draft(state.shard())
-                {
-                    // Rows that cannot be read now are looked at in the next round of retention.
-                    goes_on |= draft.retain(*queue).unwrap_or(false);
-                }
-            }
-        }
-        for (shard, chunk) in &work.relocations {
-            if let Some(draft) = self.draft(*shard) {
-                draft.relocate(chunk);
-            }
-        }
-        for (shard, letter) in &work.reburials {
-            if let Some(draft) = self.draft(*shard) {
-                draft.bury_again(letter);
-            }
-        }
-        goes_on
-    }
-
     fn ack(&mut self, ack: &Ack) -> Outcome {
         let mut results: Vec<Option<Result<Acked, AckRefusal>>> =
             ack.items.iter().map(|_| None).collect();
@@ -579,3 +572,6 @@ pub fn tally_pushed(pushed: &Pushed) -> (u64, u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

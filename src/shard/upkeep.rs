@@ -3,11 +3,13 @@
 use crate::base::place::ShardId;
 use crate::shard::checkpointer;
 use crate::shard::lane::Lane;
-use crate::shard::round::Work;
+use crate::shard::round::{Retention, Work};
 use crate::state::ShardState;
 use crate::state::checkpoint::Checkpoint;
 use crate::state::draft::gates::Rules;
 
+/// Pause of a retention that has more to look at than one commit should.
+const RETENTION_PAUSE_US: u64 = 200_000;
 /// Changes in all shards that make their checkpoint hurry: bounds what memory holds beside the rows.
 const CHANGES_MAX: usize = 32 << 10;
 /// Changes that go into one batch of rows; the shard that exceeds it is still taken along.
@@ -155,14 +157,25 @@ impl Lane {
         false
     }
 
+    /// Retention looks at the rest soon, and not at once: others want to commit too.
+    pub(super) fn go_on_with_retention(&mut self, left: Retention) {
+        if !left.is_empty() {
+            self.schedule.retain_by(self.clock.monotonic_us() + RETENTION_PAUSE_US);
+        }
+        self.retention = left;
+    }
+
     /// Adds to a commit what time asks for.
     pub(super) fn plan_upkeep(&mut self, work: &mut Work) {
         self.give_space_back(work);
         let now_us = self.clock.monotonic_us();
         if self.schedule.take_retention(now_us) {
-            let queues = self.replica.catalog.catalog().iter();
-            let bounded = queues.filter(|queue| Rules::of(queue).lets_go());
-            work.retention = bounded.map(|queue| queue.id).collect();
+            work.retention = std::mem::take(&mut self.retention);
+            if work.retention.is_empty() {
+                let queues = self.replica.catalog.catalog().iter();
+                let bounded = queues.filter(|queue| Rules::of(queue).lets_go());
+                work.retention.queues = bounded.map(|queue| queue.id).collect();
+            }
             let oldest = self.config.dedup.oldest(self.now_ms());
             if let Err(error) = self.kv.drop_generations_before(oldest) {
                 tracing::warn!(%error, "old transaction ids could not be dropped");

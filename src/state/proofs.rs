@@ -7,12 +7,15 @@
 
 mod audit;
 mod bytes;
+mod letters;
 mod mishap;
 mod picture;
 mod race;
 mod ready;
 mod reference;
 mod replay;
+mod retention;
+mod rows;
 mod steps;
 mod world;
 

@@ -124,7 +124,7 @@ impl Round<'_> {
         }
         let may = self.looked < LOOKS_PER_COMMIT;
         if may {
-            self.looked += state.partitions_of(queue).count();
+            self.looked += state.partitions_in(queue);
         }
         may
     }

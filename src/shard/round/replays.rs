@@ -98,9 +98,8 @@ impl Round<'_> {
             .and_then(|partition| Ok(Stored { partition, pushed: draft.push(partition, push)? }));
         match pushed {
             Ok(Stored { pushed, .. }) => Ok(Replayed::Done(pushed)),
-            Err(error @ (DecideError::QueueGone | DecideError::NumbersExhausted)) => {
-                Ok(Replayed::Refused(error))
-            }
+            // Tried again it would be refused again, and all behind it would wait for ever.
+            Err(error) if !error.is_passing() => Ok(Replayed::Refused(error)),
             Err(error) => Err(error),
         }
     }

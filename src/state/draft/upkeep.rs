@@ -8,26 +8,41 @@ use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
 use crate::state::model::{Lease, Partition, Run};
 
-/// Runs of one queue and shard that one round lets go; the next one goes on.
-const RUNS_PER_ROUND: usize = 4096;
-/// Sequences looked at in one step.
+/// Sequences looked at in one step, at most.
 const SEQUENCES_PER_LOOK: u64 = 4096;
-/// Bytes of dead letters of lapsed leases after which the next ones wait for the next entry: all of
-/// it must fit into one append beside what else is committed.
-const LAPSED_BYTES_PER_ENTRY: usize = 4 << 20;
+
+/// What one commit may still do for retention.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Diligence {
+    /// Partitions to look at.
+    pub partitions: usize,
+    /// Runs to let go of.
+    pub runs: usize,
+}
+
+impl Diligence {
+    /// Whether there is nothing left of it.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.partitions == 0 || self.runs == 0
+    }
+}
 
 impl Draft<'_> {
-    /// Ends leases that are over, `most` at a time and while their dead letters together are not
-    /// too large for one entry: an attempt for each message that they still held, and a dead letter
-    /// where that was one too many. Returns how many ended.
+    /// Ends leases that are over, `most` at a time and until `bytes_left` is used up, which the last
+    /// of them may exceed: an attempt for each message that they still held, and a dead letter where
+    /// that was one too many. Returns how many ended.
     ///
     /// A message that cannot be read now gets no dead letter: it stays open with its attempts
     /// counted, so that it never holds up the leases behind it.
-    pub fn lapse(&mut self, most: usize) -> usize {
+    pub fn lapse(&mut self, most: usize, bytes_left: &mut usize) -> usize {
         let due = self.state.timers.iter().take_while(|(until, ..)| *until <= self.now_ms);
         let due: Vec<_> = due.take(most).map(|(_, local, group)| (*local, *group)).collect();
-        let (mut ended, first_effect) = (0, self.effects.len());
+        let (mut ended, mut counted) = (0, self.effects.len());
         for (local, group) in due {
+            if *bytes_left == 0 {
+                break;
+            }
             let Some(number) = self.state.shards.number(self.state.shard, local) else { continue };
             let Some(mut cursor) = self.cursor(number, group) else { continue };
             let Some(lease) = cursor.lease else { continue };
@@ -49,10 +64,9 @@ impl Draft<'_> {
             }
             self.settle(number, group, cursor, true);
             ended += 1;
-            let effects = self.effects.iter().skip(first_effect);
-            if effects.map(codec::encoded_len).sum::<usize>() > LAPSED_BYTES_PER_ENTRY {
-                break;
-            }
+            let new = self.effects.iter().skip(counted);
+            *bytes_left = bytes_left.saturating_sub(new.map(codec::encoded_len).sum());
+            counted = self.effects.len();
         }
         ended
     }
@@ -97,25 +111,40 @@ impl Draft<'_> {
         self.lease(partition, *group, cursor, Lease { to: from, ..lease });
     }
 
-    /// Lets go what the queue's retention says, oldest first. Returns whether more is due than one
-    /// commit should let go of.
+    /// Lets go what the queue's retention says, oldest first, in its partitions here from the one at
+    /// `from` on. Returns at which one to go on, where `left` ended before they did.
     ///
     /// # Errors
     /// [`DecideError::Kv`] when rows cannot be read: nothing is let go.
-    pub fn retain(&mut self, queue: QueueId) -> Result<bool, DecideError> {
-        let Some(definition) = self.context.catalog.get(queue) else { return Ok(false) };
+    pub fn retain(
+        &mut self,
+        queue: QueueId,
+        from: usize,
+        left: &mut Diligence,
+    ) -> Result<Option<usize>, DecideError> {
+        let Some(definition) = self.context.catalog.get(queue) else { return Ok(None) };
         let rules = Rules::of(definition);
         if !rules.lets_go() {
-            return Ok(false);
+            return Ok(None);
         }
-        let (mut left, mut let_go) = (RUNS_PER_ROUND, LetGo::default());
-        let mut trims = Vec::new();
-        for (number, partition) in self.state.partitions_of(queue) {
-            let base_seq = self.kept_from(number, partition, &rules, &mut left, &mut let_go)?;
+        let (mut let_go, mut trims, mut goes_on) = (LetGo::default(), Vec::new(), None);
+        for (at, (number, partition)) in self.state.partitions_of(queue).enumerate().skip(from) {
+            let trimmed = self.trimmed.get(&number).copied().unwrap_or(partition.base_seq);
+            if trimmed >= partition.next_seq {
+                continue;
+            }
+            if left.is_spent() {
+                goes_on = Some(at);
+                break;
+            }
+            left.partitions -= 1;
+            let base_seq = self.kept_from(number, partition, &rules, left, &mut let_go)?;
             if base_seq > partition.base_seq {
                 trims.push((number, base_seq));
             }
-            if left == 0 {
+            if left.runs == 0 {
+                // There may be more of this one.
+                goes_on = Some(at);
                 break;
             }
         }
@@ -123,34 +152,36 @@ impl Draft<'_> {
             self.trim(number, base_seq);
         }
         self.let_go.add(let_go);
-        Ok(left == 0)
+        Ok(goes_on)
     }
 
-    /// The first sequence that a partition keeps, as far as `left` runs lead.
+    /// The first sequence that a partition keeps, as far as `left` leads. Mostly that is the first one
+    /// there is, so it is looked at alone, and more only where it goes.
     fn kept_from(
         &self,
         number: PartitionNumber,
         partition: &Partition,
         rules: &Rules,
-        left: &mut usize,
+        left: &mut Diligence,
         let_go: &mut LetGo,
     ) -> Result<Sequence, DecideError> {
         let trimmed = self.trimmed.get(&number).copied();
-        let mut base_seq = trimmed.unwrap_or(partition.base_seq);
-        while base_seq < partition.next_seq && *left > 0 {
-            let to = partition.next_seq.min(base_seq + SEQUENCES_PER_LOOK);
+        let (mut base_seq, mut look) = (trimmed.unwrap_or(partition.base_seq), 1);
+        while base_seq < partition.next_seq && left.runs > 0 {
+            let to = partition.next_seq.min(base_seq + look);
             let runs = self.state.runs(self.context.kv, number, base_seq, to)?;
             let mut gone = 0;
-            for run in runs.iter().take(*left) {
+            for run in runs.iter().take(left.runs) {
                 let Some(count) = self.count_of(partition, run, rules, let_go) else { break };
                 *count += run.end_seq() - base_seq.max(run.first_seq);
                 base_seq = run.end_seq();
                 gone += 1;
             }
-            *left -= gone;
-            if gone < runs.len() {
+            left.runs -= gone;
+            if gone < runs.len() || gone == 0 {
                 break;
             }
+            look = (2 * look).min(SEQUENCES_PER_LOOK);
         }
         Ok(base_seq)
     }

@@ -55,7 +55,7 @@ fn a_message_that_cannot_be_read_holds_up_no_other_lease() {
     let damaged = Damaged { world: &world, unreadable };
     let context = Context { bodies: &damaged, ..world.context(&desk.kv) };
     let mut draft = Draft::new(&desk.state, context);
-    assert_eq!(draft.lapse(10), 3);
+    assert_eq!(draft.lapse(10, &mut { usize::MAX }), 3);
     let entry = draft.finish(Origin::default()).unwrap();
     assert_eq!(buried(&entry), 2);
     let rope = codec::encode(&entry);

@@ -16,6 +16,7 @@ use crate::state::draft::care::{LetterBody, LetterMove};
 use crate::state::draft::pop::{Claim, PopAsk, PopBudget, PopStep};
 use crate::state::draft::push::{PushBatch, Pushed};
 use crate::state::draft::transaction::StateOp;
+use crate::state::draft::upkeep::Diligence;
 use crate::state::draft::{Context, Draft};
 use crate::state::effect::{
     Effect, Entry, GroupIndex, GroupStart, LeaseToken, Origin, OwnerId, ProducerSub, Sequence,
@@ -36,6 +37,8 @@ pub(super) const GROUPS: [&str; 3] = ["a", "b", "late"];
 pub(super) const POLICY: DedupPolicy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
 pub(super) const RETRY_LIMIT: u32 = 1;
 pub(super) const LEASE_MS: u64 = 10_000;
+/// Bytes of what lapsed leases leave in one entry.
+const LAPSED_BYTES: usize = 4 << 20;
 pub(super) const RETRY_DELAY_MS: u64 = 3_000;
 /// Rules of the queues with even numbers; the others have none of the first three.
 pub(super) const DELAY_S: u32 = 2;
@@ -521,8 +524,11 @@ impl World {
                 let (from, to) = (held.ranges[0].0, held.ranges[held.ranges.len() - 1].1);
                 draft.give_back(held.partition, held.token, from + skip % (to - from));
             }
-            Step::Lapse { most } => drop(draft.lapse(*most)),
-            Step::Retain { slot } => drop(draft.retain(self.queues[*slot]).unwrap()),
+            Step::Lapse { most } => drop(draft.lapse(*most, &mut { LAPSED_BYTES })),
+            Step::Retain { slot } => {
+                let mut left = Diligence { partitions: usize::MAX, runs: 4096 };
+                draft.retain(self.queues[*slot], 0, &mut left).unwrap();
+            }
             Step::Register { slot, start } => {
                 draft.register(self.queues[*slot], GROUPS[2], *start).unwrap();
             }
