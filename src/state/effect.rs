@@ -120,7 +120,7 @@ pub struct Progress {
     /// Failed attempts of messages that are not settled; only those above zero, ascending.
     pub attempts: Vec<(Sequence, u32)>,
     /// Nothing of the partition is handed out to the group before this, unix milliseconds: the delay
-    /// of a message that failed. 0 where none of those in `attempts` has to wait.
+    /// of a message that failed. Says nothing where there are none in `attempts`.
     pub not_before_ms: u64,
 }
 

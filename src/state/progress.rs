@@ -85,6 +85,13 @@ impl Progress {
         self.not_before_ms = self.not_before_ms.max(until_ms);
     }
 
+    /// Before when nothing is handed out, unix milliseconds; 0 where that is no time. A delay may outlive
+    /// the message that it was for: one that was deleted, or that was let go of by its age.
+    #[must_use]
+    pub fn waits_until_ms(&self) -> u64 {
+        if self.attempts.is_empty() { 0 } else { self.not_before_ms }
+    }
+
     /// Forgets a delay that is over, or that no message is left for.
     pub fn forget_waiting(&mut self, now_ms: u64) {
         if self.not_before_ms <= now_ms || self.attempts.is_empty() {

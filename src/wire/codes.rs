@@ -200,6 +200,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::NotSealed => Code::EncryptionKeyMissing,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
         DecideError::QueueFull { .. } => Code::QueueFull,
+        DecideError::OverLimit { .. } => Code::TooManyRecords,
     }
 }
 

@@ -174,11 +174,21 @@ impl RecordBatch {
                 kept.add(&record);
             }
         }
-        if kept.count == 0 {
-            return None;
-        }
+        (kept.count > 0).then(|| self.keep(kept))
+    }
+
+    /// A batch of one of its [records](Self::records) alone. Copies its bytes once; the only record
+    /// shares them instead.
+    #[must_use]
+    pub fn of_one(&self, record: &Record<'_>) -> Self {
+        let mut kept = Kept::default();
+        kept.add(record);
+        self.keep(kept)
+    }
+
+    fn keep(&self, kept: Kept) -> Self {
         if kept.count == self.head.count {
-            return Some(self.clone());
+            return self.clone();
         }
         let mut bytes = BytesMut::with_capacity(BATCH_HEADER_BYTES + kept.bytes);
         bytes.extend_from_slice(&[0; BATCH_HEADER_BYTES]);
@@ -187,7 +197,7 @@ impl RecordBatch {
         }
         let Kept { count, has_transaction_ids, .. } = kept;
         let head = header::seal(&mut bytes, Head { has_transaction_ids, count, ..self.head });
-        Some(Self { bytes: bytes.freeze(), head })
+        Self { bytes: bytes.freeze(), head }
     }
 
     /// The same records with other payloads, sealed or not as `is_sealed` says. For each record
@@ -262,7 +272,7 @@ impl RecordBatch {
     }
 }
 
-/// Records that [`RecordBatch::filter`] keeps: neighbours are copied as one run.
+/// Records that a new batch keeps: neighbours are copied as one run.
 #[derive(Default)]
 struct Kept {
     runs: Vec<Range<usize>>,

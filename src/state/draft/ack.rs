@@ -4,12 +4,24 @@
 //! when the request came. A cursor never passes a message that failed and never goes back; an item
 //! that is refused changes nothing.
 
+use onrush_protocol::batch::RecordBatch;
+use onrush_protocol::limits::POP_MESSAGES_MAX;
+
 use crate::base::place::PartitionNumber;
 use crate::state::draft::{CursorDraft, DecideError, Draft};
 use crate::state::effect::{
     DeadLetter, DeadReason, Effect, GroupIndex, LeaseToken, Progress, Sequence,
 };
-use crate::state::{Single, single};
+use crate::state::Single;
+
+/// Bytes of dead letters that one verdict makes at most: no lease holds as much, and it fits into an
+/// append beside what else is committed.
+const LETTER_BYTES_MAX: usize = 32 << 20;
+/// Ranges that acks may leave between messages that are open, and messages with attempts: each ack
+/// writes all of them. Consumers that ack what they hold never come near.
+const SCATTERED_MAX: usize = 2 * POP_MESSAGES_MAX as usize;
+const SCATTERED: DecideError =
+    DecideError::OverLimit { of: "separate ranges of settled messages", limit: SCATTERED_MAX as u64 };
 
 /// What a consumer says of some messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -151,11 +163,17 @@ impl Draft<'_> {
                 return Err(missing);
             }
         }
+        if verdict != Verdict::Completed && count(&open) > u64::from(POP_MESSAGES_MAX) {
+            // More than any lease holds: settling them all is one step, failing them is not.
+            let (of, limit) = ("messages", u64::from(POP_MESSAGES_MAX));
+            return Err(DecideError::OverLimit { of, limit }.into());
+        }
         match verdict {
             Verdict::Completed => {
-                cursor.progress.settle(first, last);
+                settle(&mut cursor.progress, first, last)?;
                 work.changed = true;
-                Ok(Acked { settled: count(&open), ..Acked::default() })
+                let settled = u32::try_from(count(&open)).unwrap_or(u32::MAX);
+                Ok(Acked { settled, ..Acked::default() })
             }
             Verdict::Retry => {
                 work.release = true;
@@ -180,7 +198,7 @@ impl Draft<'_> {
         let buried = self.fail(work.partition, work.group, &mut progress, open, &failed)?;
         cursor.progress = progress;
         work.changed = true;
-        let is_left = u64::from(buried) < u64::from(count(open));
+        let is_left = u64::from(buried) < count(open);
         if is_left && !dead {
             cursor.progress.wait_until(self.now_ms + work.retry_delay_ms);
         }
@@ -189,7 +207,8 @@ impl Draft<'_> {
     }
 
     /// Counts a failed attempt for each message in `open`; those over the limit become dead
-    /// letters and are settled. Returns how many did.
+    /// letters and are settled. Returns how many did. On an error the draft is as it was, and
+    /// `progress` is good for nothing.
     pub(super) fn fail(
         &mut self,
         partition: PartitionNumber,
@@ -198,58 +217,107 @@ impl Draft<'_> {
         open: &[(Sequence, Sequence)],
         failure: &Failure<'_>,
     ) -> Result<u32, DecideError> {
-        let mut dead = Vec::new();
+        let (mut dead, had_attempts) = (Vec::new(), progress.attempts.len());
         for seq in open.iter().flat_map(|(from, to)| *from..*to) {
             let attempts = match failure.limit {
                 Some(_) => progress.fail(seq),
                 None => progress.attempts_of(seq),
             };
             if failure.limit.is_none_or(|limit| attempts > limit) {
-                dead.push(self.dead_letter(partition, group, seq, attempts, failure)?);
+                dead.push((seq, attempts));
             }
         }
-        for letter in &dead {
-            progress.settle(letter.seq, letter.seq);
+        for (first, last) in stretches(&dead) {
+            settle(progress, first, last)?;
         }
-        for letter in &dead {
+        if progress.attempts.len() > SCATTERED_MAX.max(had_attempts) {
+            return Err(SCATTERED);
+        }
+        let letters = self.dead_letters(partition, group, &dead, failure)?;
+        let mut earlier = Vec::new();
+        for letter in &letters {
             let key = (letter.partition, letter.group, letter.seq);
             // A group that went back meets messages that it has letters of: the newer one counts.
-            if let Some(failed_ms) = self.dead_since(key)? {
-                self.exhume_one(key, failed_ms);
-            }
+            earlier.extend(self.dead_since(key)?.map(|failed_ms| (key, failed_ms)));
+        }
+        // From here on nothing fails.
+        for (key, failed_ms) in earlier {
+            self.exhume_one(key, failed_ms);
+        }
+        for letter in &letters {
+            let key = (letter.partition, letter.group, letter.seq);
             self.letters.insert(key, Some(letter.failed_ms));
         }
-        let buried = dead.len() as u32;
-        self.effects.extend(dead.into_iter().map(Effect::Bury));
+        let buried = letters.len() as u32;
+        self.effects.extend(letters.into_iter().map(Effect::Bury));
         Ok(buried)
     }
 
-    fn dead_letter(
+    /// The letters of messages in ascending order, each with its attempts.
+    fn dead_letters(
         &self,
         partition: PartitionNumber,
         group: GroupIndex,
-        seq: Sequence,
-        attempts: u32,
+        dead: &[(Sequence, u32)],
         failure: &Failure<'_>,
-    ) -> Result<DeadLetter, DecideError> {
-        let missing = DecideError::BodyMissing { partition, seq };
-        let runs = self.state.runs(self.context.kv, partition, seq, seq + 1)?;
-        let run = runs.first().ok_or_else(|| missing.clone())?;
-        let record = single(self.context.bodies, self.state.shard, run, seq);
-        let Single { batch, time_ms: pushed_ms, sub } = record.ok_or(missing)?;
-        Ok(DeadLetter {
-            partition,
-            group,
-            seq,
-            pushed_ms,
-            failed_ms: self.now_ms,
-            is_again: false,
-            attempts,
-            reason: failure.reason,
-            error: failure.error.into(),
-            sub,
-            batch: batch.bytes().clone(),
-        })
+    ) -> Result<Vec<DeadLetter>, DecideError> {
+        let messages = self.read_all(partition, dead.iter().map(|(seq, _)| *seq))?;
+        let letters = dead.iter().zip(messages).map(|((seq, attempts), message)| {
+            let Single { batch, time_ms: pushed_ms, sub } = message;
+            DeadLetter {
+                partition,
+                group,
+                seq: *seq,
+                pushed_ms,
+                failed_ms: self.now_ms,
+                is_again: false,
+                attempts: *attempts,
+                reason: failure.reason,
+                error: failure.error.into(),
+                sub,
+                batch: batch.bytes().clone(),
+            }
+        });
+        Ok(letters.collect())
+    }
+
+    /// Messages by their ascending sequences. Each run and each batch is read once, however many
+    /// messages are asked of it.
+    fn read_all(
+        &self,
+        partition: PartitionNumber,
+        wanted: impl Iterator<Item = Sequence>,
+    ) -> Result<Vec<Single>, DecideError> {
+        let (mut wanted, mut found, mut bytes) = (wanted.peekable(), Vec::new(), 0);
+        while let Some(seq) = wanted.peek().copied() {
+            let missing = DecideError::BodyMissing { partition, seq };
+            let runs = self.state.runs(self.context.kv, partition, seq, seq + 1)?;
+            let run = runs.first().ok_or_else(|| missing.clone())?;
+            let chunks = self.context.bodies.chunks(self.state.shard, run);
+            for chunk in chunks.ok_or_else(|| missing.clone())? {
+                let end = chunk.first_seq + u64::from(chunk.count);
+                if wanted.peek().is_none_or(|seq| end <= *seq) {
+                    continue;
+                }
+                let batch = RecordBatch::parse_trusted(chunk.batch);
+                let batch = batch.map_err(|_| missing.clone())?;
+                for (at, record) in (chunk.first_seq..end).zip(batch.records()) {
+                    if wanted.next_if_eq(&at).is_some() {
+                        let (batch, sub) = (batch.of_one(&record), chunk.sub.clone());
+                        bytes += batch.bytes().len();
+                        found.push(Single { batch, time_ms: chunk.time_ms, sub });
+                    }
+                    if bytes > LETTER_BYTES_MAX {
+                        let (of, limit) = ("bytes of dead letters", LETTER_BYTES_MAX as u64);
+                        return Err(DecideError::OverLimit { of, limit });
+                    }
+                }
+            }
+            if wanted.peek() == Some(&seq) {
+                return Err(missing);
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -273,6 +341,52 @@ struct Work {
     changed: bool,
 }
 
-fn count(ranges: &[(Sequence, Sequence)]) -> u32 {
-    ranges.iter().map(|(from, to)| (to - from) as u32).sum()
+/// Settles messages, unless that would leave a group with too many ranges.
+fn settle(progress: &mut Progress, first: Sequence, last: Sequence) -> Result<(), DecideError> {
+    let before = progress.settled.len();
+    if before < SCATTERED_MAX {
+        progress.settle(first, last);
+        return Ok(());
+    }
+    let mut settled = progress.clone();
+    settled.settle(first, last);
+    if settled.settled.len() > before {
+        return Err(SCATTERED);
+    }
+    *progress = settled;
+    Ok(())
+}
+
+fn count(ranges: &[(Sequence, Sequence)]) -> u64 {
+    ranges.iter().map(|(from, to)| to - from).sum()
+}
+
+/// Ascending sequences as ranges of neighbours, first and last.
+fn stretches(dead: &[(Sequence, u32)]) -> Vec<(Sequence, Sequence)> {
+    let mut stretches: Vec<(Sequence, Sequence)> = Vec::new();
+    for (seq, _) in dead {
+        match stretches.last_mut() {
+            Some((_, last)) if *last + 1 == *seq => *last = *seq,
+            _ => stretches.push((*seq, *seq)),
+        }
+    }
+    stretches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settling_stops_where_it_would_leave_too_many_ranges_and_goes_on_where_it_joins_some() {
+        let ranges = (0..SCATTERED_MAX as u64).map(|at| (3 * at + 1, 3 * at + 1)).collect();
+        let mut progress = Progress { settled: ranges, ..Progress::default() };
+        let behind = 3 * SCATTERED_MAX as u64 + 1;
+        let before = progress.clone();
+        assert_eq!(settle(&mut progress, behind, behind), Err(SCATTERED));
+        assert_eq!(progress, before);
+        settle(&mut progress, 2, 3).unwrap();
+        assert_eq!(progress.settled.len(), SCATTERED_MAX - 1);
+        settle(&mut progress, behind, behind).unwrap();
+    }
 }

@@ -4,7 +4,8 @@
 //! A dead letter that goes back opens its message for its own group where the message is still in the
 //! partition and will be for long enough; else it becomes a message at the partition's end that only
 //! its group gets. Either way the letter goes in the same entry, so it is never in two places and
-//! never in none.
+//! never in none. A group that was forgotten is nobody to give letters back to, and one that comes by
+//! its name later is another one: such letters stay, to be looked at, moved elsewhere or deleted.
 
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
@@ -13,6 +14,7 @@ use crate::base::place::PartitionNumber;
 use crate::state::care::Care;
 use crate::state::care::graves::DeadKey;
 use crate::state::draft::ack::Failure;
+use crate::state::draft::gates::Rules;
 use crate::state::draft::push::{PushBatch, Pushed};
 use crate::state::draft::{CursorDraft, DecideError, Draft};
 use crate::state::effect::{DeadReason, Effect, GroupIndex, ProducerSub, Progress, Sequence};
@@ -75,11 +77,13 @@ impl Draft<'_> {
         letters: &[LetterAsk],
     ) -> Result<Vec<LetterMove>, DecideError> {
         let since = self.all_since(partition, group, letters)?;
+        let stays = letters.iter().map(|(seq, _)| self.stays(partition, *seq));
+        let stays = stays.collect::<Result<Vec<bool>, _>>()?;
         let Some(mut cursor) = self.cursor(partition, group) else {
             return Ok(vec![LetterMove::Missing; letters.len()]);
         };
         let (mut reopened, mut moves) = (Vec::new(), Vec::with_capacity(letters.len()));
-        for ((seq, body), failed_ms) in letters.iter().zip(since) {
+        for (((seq, body), failed_ms), stays) in letters.iter().zip(since).zip(stays) {
             let Some(failed_ms) = failed_ms else {
                 moves.push(LetterMove::Missing);
                 continue;
@@ -87,7 +91,7 @@ impl Draft<'_> {
             let is_held = cursor.lease.is_some_and(|it| (it.from..it.to).contains(seq));
             if is_held || cursor.progress.settled.len() >= RANGES_MAX {
                 moves.push(LetterMove::Later);
-            } else if self.stays(partition, *seq)? {
+            } else if stays {
                 cursor.progress.reopen(*seq);
                 reopened.push((*seq, failed_ms));
                 self.letters.insert((partition, group, *seq), None);
@@ -235,22 +239,19 @@ impl Draft<'_> {
     /// Lets go of all messages of a partition; leases on them end. Returns how many there were.
     pub fn clear(&mut self, partition: PartitionNumber) -> u64 {
         let Some(held) = self.state.partition(partition) else { return 0 };
-        let (base, end) = (held.base_seq, held.next_seq);
-        let base = self.cleared.get(&partition).copied().unwrap_or(base);
+        let (base, end) = (self.trimmed.get(&partition).copied(), held.next_seq);
+        let base = base.unwrap_or(held.base_seq);
         if base >= end {
             return 0;
         }
         for group in self.groups_in(partition) {
             let Some(mut cursor) = self.cursor(partition, group) else { continue };
-            cursor.progress.advance_to(end);
             if cursor.lease.is_some() {
+                cursor.progress.advance_to(end);
                 self.settle(partition, group, cursor, true);
-            } else {
-                self.put_cursor(partition, group, cursor);
             }
         }
-        self.cleared.insert(partition, end);
-        self.effects.push(Effect::Trim { partition, base_seq: end });
+        self.cut(partition, end);
         end - base
     }
 
@@ -279,9 +280,9 @@ impl Draft<'_> {
     fn keeps(&self, partition: PartitionNumber, seq: Sequence) -> bool {
         let kept = self.state.partition(partition);
         let kept = kept.is_some_and(|it| (it.base_seq..it.next_seq).contains(&seq));
-        let is_cleared = self.cleared.get(&partition).is_some_and(|base| seq < *base);
+        let is_cut = self.trimmed.get(&partition).is_some_and(|base| seq < *base);
         let is_erased = self.erased.contains(&(partition, seq));
-        kept && !is_cleared && !is_erased && !self.state.erased().has(partition, seq)
+        kept && !is_cut && !is_erased && !self.state.erased().has(partition, seq)
     }
 
     /// Whether a message is in its partition, and is not about to go by its age: what goes back to its
@@ -291,14 +292,16 @@ impl Draft<'_> {
             return Ok(false);
         }
         let queue = self.state.partition(partition).map(|it| it.queue);
-        let options = queue.and_then(|queue| self.context.catalog.get(queue)).map(|it| it.options);
-        let Some(options) = options else { return Ok(false) };
-        let retention = if options.retention_enabled { options.retention_s } else { 0 };
-        let ages = [retention, options.ttl_s, options.max_wait_time_s];
-        let Some(oldest_s) = ages.into_iter().filter(|age| *age > 0).min() else { return Ok(true) };
+        let queue = queue.and_then(|queue| self.context.catalog.get(queue));
+        let Some(oldest_ms) = queue.map(|queue| Rules::of(queue).age_ms()) else {
+            return Ok(false);
+        };
+        if oldest_ms == 0 {
+            return Ok(true);
+        }
         let runs = self.state.runs(self.context.kv, partition, seq, seq + 1)?;
         let age_ms = runs.first().map_or(u64::MAX, |it| self.now_ms.saturating_sub(it.time_ms));
-        Ok(age_ms.saturating_mul(2) < u64::from(oldest_s) * 1000)
+        Ok(age_ms.saturating_mul(2) < oldest_ms)
     }
 
     /// Appends a message that only one group is to get; false where it is no message.

@@ -87,7 +87,8 @@ impl Rules {
     }
 
     /// The age from which a message is handed out to nobody; 0 = there is none.
-    fn age_ms(&self) -> u64 {
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
         shorter(self.lifetime_ms, self.retention_ms)
     }
 
@@ -212,9 +213,14 @@ impl Draft<'_> {
         }
         let settled = held.cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
         self.let_go.undelivered += base_seq - settled.clamp(before, base_seq);
+        self.cut(partition, base_seq);
+        base_seq - before
+    }
+
+    /// A partition begins at `base_seq` from here on.
+    pub(super) fn cut(&mut self, partition: PartitionNumber, base_seq: Sequence) {
         self.trimmed.insert(partition, base_seq);
         self.effects.push(Effect::Trim { partition, base_seq });
-        base_seq - before
     }
 }
 

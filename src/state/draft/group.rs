@@ -60,7 +60,7 @@ impl Draft<'_> {
         let mut moves = Vec::new();
         for (number, partition) in self.state.partitions_of(queue) {
             let next = self.state.first_since(self.context.kv, number, time_ms)?;
-            let next = next.max(self.emptied_to(number));
+            let next = next.max(self.cut_to(number));
             // What this draft pushes stands before the group in its entry and comes after it in time.
             if next < partition.next_seq || self.heads.contains_key(&number) {
                 moves.push((number, next));
@@ -109,7 +109,7 @@ impl Draft<'_> {
                     self.state.first_since(self.context.kv, number, time_ms)?
                 }
             };
-            moves.push((number, next.max(self.emptied_to(number))));
+            moves.push((number, next.max(self.cut_to(number))));
         }
         let (count, last) = (moves.len() as u32, moves.last().map(|(_, next)| *next));
         for (number, next) in &moves {
@@ -124,9 +124,9 @@ impl Draft<'_> {
         Ok((count, last))
     }
 
-    /// Where a partition begins that this draft empties: what is before is not there to go on with.
-    fn emptied_to(&self, number: PartitionNumber) -> Sequence {
-        self.cleared.get(&number).copied().unwrap_or(0)
+    /// Where a partition begins that this draft cuts: what is before is not there to go on with.
+    fn cut_to(&self, number: PartitionNumber) -> Sequence {
+        self.trimmed.get(&number).copied().unwrap_or(0)
     }
 
     /// Forgets a group's cursors in this shard. Returns how many partitions it had one in.
@@ -137,6 +137,6 @@ impl Draft<'_> {
         }
         self.effects.push(Effect::DropGroup { group });
         self.gone_groups.push(group);
-        self.state.partitions_of(queue).count() as u64
+        self.state.partitions_in(queue) as u64
     }
 }

@@ -79,6 +79,15 @@ pub enum DecideError {
         /// Its limit.
         limit: u64,
     },
+    /// A verdict asks for more at once, or leaves more behind, than a group may have: nothing of it is
+    /// decided.
+    #[error("the verdict is over the limit of {limit} {of}")]
+    OverLimit {
+        /// What there is too much of.
+        of: &'static str,
+        /// How much there may be.
+        limit: u64,
+    },
     /// The shard has as many partitions as numbers allow.
     #[error("the shard has no number left for a new partition")]
     NumbersExhausted,
@@ -109,9 +118,8 @@ pub struct Draft<'a> {
     gone_groups: Vec<GroupIndex>,
     /// Dead letters that this draft made, by when they failed, or took away.
     letters: Reversible<DeadKey, Option<u64>>,
-    /// Messages that this draft deleted, and from where partitions are kept after it.
+    /// Messages that this draft deleted.
     erased: HashSet<(PartitionNumber, Sequence)>,
-    cleared: FastMap<PartitionNumber, Sequence>,
     heads: Reversible<PartitionNumber, Sequence>,
     new_partitions: Reversible<(QueueId, Box<str>), PartitionNumber>,
     new_groups: Reversible<(QueueId, Box<str>), GroupIndex>,
@@ -128,7 +136,7 @@ pub struct Draft<'a> {
     mark: Option<Mark>,
     /// Partitions that were met before their time, each with the number of effects by then.
     sleepers: Vec<(usize, Sleeper)>,
-    /// First sequences that are kept of partitions that this draft trimmed.
+    /// First sequences that are kept of partitions that this draft trimmed or emptied.
     trimmed: FastMap<PartitionNumber, Sequence>,
     let_go: LetGo,
 }
@@ -163,7 +171,6 @@ impl<'a> Draft<'a> {
             gone_groups: Vec::new(),
             letters: Reversible::default(),
             erased: HashSet::new(),
-            cleared: FastMap::default(),
             heads: Reversible::default(),
             new_partitions: Reversible::default(),
             new_groups: Reversible::default(),
@@ -195,10 +202,9 @@ impl<'a> Draft<'a> {
             cursors,
             letters,
             sealed_only,
-            // No transaction deletes messages or groups.
+            // Nobody who may be refused deletes messages or groups.
             gone_groups: _,
             erased: _,
-            cleared: _,
             ready_at: _,
             left_over: _,
             // Nor lets go of any; and it meets nobody before his time.

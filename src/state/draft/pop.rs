@@ -158,9 +158,9 @@ impl Draft<'_> {
         self.let_go_of_old(partition, group, &mut cursor, rules)?;
         let wanted = take(cursor.progress.open_ranges(0, visible), budget.messages);
         let Some((from, to)) = span(&wanted) else { return Ok(Claimed::Nothing) };
-        let not_before_ms = cursor.progress.not_before_ms;
-        if not_before_ms > self.now_ms {
-            let gate = Gate { until_ms: not_before_ms, is_window: false };
+        let until_ms = cursor.progress.waits_until_ms();
+        if until_ms > self.now_ms {
+            let gate = Gate { until_ms, is_window: false };
             return Ok(self.leave_asleep(partition, group, gate));
         }
         let mut runs = self.state.runs(self.context.kv, partition, from, to)?;

@@ -3,11 +3,12 @@
 use crate::base::place::ShardId;
 use crate::state::Bodies;
 use crate::state::codec::{self, Chunk};
+use crate::state::draft::ack::Verdict;
 use crate::state::draft::{Context, Draft};
 use crate::state::effect::{Effect, Entry, Origin};
 use crate::state::model::Run;
 use crate::state::proofs::steps::Step;
-use crate::state::proofs::world::{Desk, LEASE_MS, World, messages};
+use crate::state::proofs::world::{Answer, Desk, LEASE_MS, World, messages};
 
 /// A log of which some bytes cannot be read.
 struct Damaged<'a> {
@@ -81,4 +82,27 @@ fn dead_letters_of_many_lapsed_leases_come_in_several_entries() {
         });
     }
     assert_eq!((entries, letters), (3, 12));
+}
+
+#[test]
+fn a_delay_does_not_outlive_the_message_that_failed() {
+    let (mut world, mut desk) = (World::new(), Desk::new(0));
+    let pop = Step::Pop {
+        slot: 1,
+        partition: None,
+        group: 0,
+        budget: messages(1),
+        lease_ms: 0,
+        auto_ack: false,
+    };
+    let push = Step::Push { slot: 1, partition: 0, ids: vec![None], bytes: 0 };
+    let verdict = Verdict::Failed;
+    let fail = Step::Ack { pick: 0, verdict, skip: 0, most: 0, with_token: true };
+    let clear = Step::Clear { pick: 0 };
+    for step in [push.clone(), pop.clone(), fail, clear, push] {
+        world.decide(&mut desk, &[step], &mut |_, _| {});
+    }
+    let answers = world.decide(&mut desk, &[pop], &mut |_, _| {});
+    let [Answer::Popped { claims, .. }] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(claims.first().map(|claim| claim.ranges.clone()), Some(vec![(1, 2)]));
 }

@@ -24,7 +24,7 @@ fn open_now(world: &World, desk: &Desk, number: PartitionNumber, group: &str) ->
     let index = desk.state.group(partition.queue, group).unwrap();
     let cursor = partition.cursors.iter().find(|it| it.group == index).unwrap();
     let (now_ms, progress) = (desk.now_ms(world.now_ms), cursor.progress());
-    if cursor.lease.is_some() || progress.not_before_ms > now_ms {
+    if cursor.lease.is_some() || progress.waits_until_ms() > now_ms {
         return 0;
     }
     let times: Vec<(u64, u64)> = picture::messages(desk, &world.tape, number)

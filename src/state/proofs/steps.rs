@@ -219,7 +219,14 @@ fn seek() -> impl Strategy<Value = Step> {
 }
 
 fn whole() -> impl Strategy<Value = Step> {
-    let parts = prop::collection::vec(prop_oneof![push(), ack()], 1..5);
+    let redrive = (any::<usize>(), any::<bool>());
+    let part = prop_oneof![
+        4 => push(),
+        4 => ack(),
+        1 => redrive.prop_map(|(pick, away)| Step::Redrive { pick, away }),
+        1 => any::<usize>().prop_map(|pick| Step::Entomb { pick }),
+    ];
+    let parts = prop::collection::vec(part, 1..5);
     let states = prop::collection::vec((0..2_usize, 0..5_u8, any::<Option<u16>>()), 0..4);
     let through = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
     (parts, states, through, prop::bool::weighted(0.3))
