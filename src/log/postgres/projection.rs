@@ -177,6 +177,20 @@ impl ProjectionStore {
         self.with(async |session| {
             let client = &session.client;
             let mut orders = Orders::default();
+            let stored = client.query(POSITIONS, &[]).await?;
+            let stored: Vec<(i32, i64)> =
+                stored.iter().map(|row| (row.get(0), row.get(1))).collect();
+            for row in client.query(PROGRESS, &[]).await? {
+                let (shard, next, head): (i32, i64, i64) = (row.get(0), row.get(1), row.get(2));
+                let was = stored.iter().find(|it| it.0 == shard).map_or(0, |it| it.1);
+                let (shard, was, next, head) =
+                    (shard as ShardId, was as u64, next as u64, head as u64);
+                orders.places.push(Place { shard, was, next, head });
+                orders.entries += row.get::<_, i64>(3) as u64;
+                orders.seconds = orders.seconds.max(row.get(4));
+            }
+            // After the heads: whoever asked before one of the entries that are to be looked at must
+            // be seen here, or its rows would be passed by.
             for row in client.query(QUEUES, &[]).await? {
                 let queue = row.get::<_, i64>(0) as QueueId;
                 let name: Option<String> = row.get(1);
@@ -193,19 +207,8 @@ impl ProjectionStore {
                 });
             }
             if orders.queues.is_empty() {
-                return Ok(orders);
-            }
-            let stored = client.query(POSITIONS, &[]).await?;
-            let stored: Vec<(i32, i64)> =
-                stored.iter().map(|row| (row.get(0), row.get(1))).collect();
-            for row in client.query(PROGRESS, &[]).await? {
-                let (shard, next, head): (i32, i64, i64) = (row.get(0), row.get(1), row.get(2));
-                let was = stored.iter().find(|it| it.0 == shard).map_or(0, |it| it.1);
-                let (shard, was, next, head) =
-                    (shard as ShardId, was as u64, next as u64, head as u64);
-                orders.places.push(Place { shard, was, next, head });
-                orders.entries += row.get::<_, i64>(3) as u64;
-                orders.seconds = orders.seconds.max(row.get(4));
+                let Orders { queues, gone, .. } = orders;
+                return Ok(Orders { queues, gone, ..Orders::default() });
             }
             Ok(orders)
         })
@@ -234,8 +237,9 @@ impl ProjectionStore {
         .await
     }
 
-    /// Entries of a place from `next` on, oldest first, at most about `bytes_max` bytes; and how many
-    /// were gone before the first of them.
+    /// Entries of a place from `next` on and before its head, oldest first, at most about `bytes_max`
+    /// bytes; and how many were gone before the first of them. What has come behind the head since is
+    /// left to orders of its own time.
     ///
     /// # Errors
     /// [`ProjectionError::Away`].
@@ -244,7 +248,7 @@ impl ProjectionStore {
         place: Place,
         bytes_max: usize,
     ) -> Result<(u64, Vec<StoredEntry>), ProjectionError> {
-        let Place { shard, next, .. } = place;
+        let Place { shard, next, head, .. } = place;
         let pieces = self.shared.pieces.load_full();
         let (from, piece, last) = match pieces.holding(shard, next) {
             Some((piece, last)) => (next, piece, last),
@@ -268,7 +272,7 @@ impl ProjectionStore {
             .await?;
         let mut entries = Vec::with_capacity(rows.len());
         for (index, row) in (from..).zip(rows) {
-            if row.get::<_, i64>(0) as u64 != index {
+            if row.get::<_, i64>(0) as u64 != index || index >= head {
                 break;
             }
             let (position, bytes) = (super::batch::position(index), row.get(1));

@@ -87,3 +87,51 @@ fn another_engine_writes_nothing_until_the_first_one_is_gone() {
     block_on(second.commit(&[row(0)], &step)).unwrap();
     assert_eq!(block_on(second.orders()).unwrap().entries, 1);
 }
+
+#[test]
+fn what_comes_behind_the_head_is_left_to_later_orders() {
+    let cluster = Cluster::start(&installations().unwrap()[0]).unwrap();
+    let log = open_with_entries(&cluster);
+    let (store, _) = locked(&log);
+    let place = Place { shard: 2, was: 0, next: 1, head: 2 };
+    let (_, entries) = block_on(store.read(place, 1 << 20)).unwrap();
+    let bytes: Vec<&[u8]> = entries.iter().map(|entry| &entry.bytes[..]).collect();
+    assert_eq!(bytes, [b"one"]);
+}
+
+#[test]
+fn orders_know_every_queue_that_asked_before_an_entry_of_theirs() {
+    let cluster = Cluster::start(&installations().unwrap()[0]).unwrap();
+    let log = open_with_entries(&cluster);
+    let (store, _) = locked(&log);
+    let orders = std::thread::scope(|scope| {
+        // Who reads positions waits until a second queue has asked, and something has come for it.
+        let wait = "DO $$ BEGIN LOCK TABLE s.projected IN ACCESS EXCLUSIVE MODE; \
+             FOR i IN 1..1000 LOOP \
+               EXIT WHEN EXISTS (SELECT FROM s.heads WHERE shard = 2 AND head > 3); \
+               PERFORM pg_sleep(0.02); \
+             END LOOP; END $$";
+        scope.spawn(|| cluster.sql("postgres", wait).unwrap());
+        let waiting = |granted: bool| {
+            let sql = format!(
+                "SELECT count(*) FROM pg_locks WHERE relation = 's.projected'::regclass \
+                 AND (mode = 'AccessExclusiveLock' OR NOT granted) AND granted = {granted}"
+            );
+            cluster.sql("postgres", &sql).unwrap() == "1"
+        };
+        await_that("the lock", || waiting(true));
+        let orders = scope.spawn(|| block_on(store.orders()).unwrap());
+        await_that("somebody who reads positions", || waiting(false));
+        let labels =
+            vec![Label::Queue { queue: 2, name: "r".into() }, Label::Rows { queue: 2, on: true }];
+        let asks = Proposal { labels, ..propose(4, 1, b"asks") };
+        block_on(log.append(&[asks], Durability::Synced)).unwrap();
+        block_on(log.append(&[propose(2, 3, b"its first")], Durability::Synced)).unwrap();
+        orders.join().unwrap()
+    });
+    let place = orders.places.iter().find(|place| place.shard == 2).unwrap();
+    let asked = orders.queues.iter().find(|it| it.queue == 2).map(|it| it.from[2]);
+    assert!(place.head < 4 || asked == Some(3), "{orders:?}");
+    // Nobody would have waited for it otherwise.
+    assert_eq!((place.head, asked), (4, Some(3)));
+}
