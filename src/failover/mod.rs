@@ -37,7 +37,20 @@ impl Default for Config {
     }
 }
 
-/// Why batches were not kept: none of them is acknowledged.
+/// Not all of some batches were kept.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{error}; {kept} batches were kept before that")]
+pub struct Unkept {
+    /// So many from the first on were kept, and are durable.
+    pub kept: usize,
+    /// So many behind those are in the log, and nobody knows whether they are durable: they may come
+    /// out of it.
+    pub doubtful: usize,
+    /// Why there are not more.
+    pub error: SpillError,
+}
+
+/// Why batches were not kept.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SpillError {
     /// The failover log has as many bytes as it may.
@@ -108,21 +121,33 @@ impl Spill {
     /// disk: one sync for all of them.
     ///
     /// # Errors
-    /// [`SpillError`]: nothing of it is promised. Some batches may be found here after a restart
-    /// all the same, as after any push whose answer is an error of the disk.
-    pub fn write(&self, batches: &[Spilled]) -> Result<Vec<u64>, SpillError> {
+    /// [`Unkept`]: some of them may be kept, or come out of here, all the same.
+    pub fn write(&self, batches: &[Spilled]) -> Result<Vec<u64>, Unkept> {
         if self.used_bytes() > self.disk_bytes_max {
-            return Err(SpillError::Full { limit: self.disk_bytes_max });
+            let error = SpillError::Full { limit: self.disk_bytes_max };
+            return Err(Unkept { kept: 0, doubtful: 0, error });
         }
-        let mut ends = Vec::with_capacity(batches.len());
+        let (mut ends, mut failed) = (Vec::with_capacity(batches.len()), None);
         for batch in batches {
-            let appended = self.journal.append(KIND_BATCH, &batch.encode());
-            ends.push(appended.map_err(|error| append_error(&error))?.end);
+            match self.journal.append(KIND_BATCH, &batch.encode()) {
+                Ok(appended) => ends.push(appended.end),
+                Err(error) => {
+                    failed = Some(append_error(&error));
+                    break;
+                }
+            }
         }
-        self.journal
-            .sync_to(self.journal.end())
-            .map_err(|error| SpillError::Failed(error.to_string()))?;
-        Ok(ends)
+        // What is written is made durable even where the rest does not fit: it will be read from here.
+        if let Some(end) = ends.last()
+            && let Err(error) = self.journal.sync_to(*end)
+        {
+            let error = failed.unwrap_or(SpillError::Failed(error.to_string()));
+            return Err(Unkept { kept: 0, doubtful: ends.len(), error });
+        }
+        match failed {
+            Some(error) => Err(Unkept { kept: ends.len(), doubtful: 0, error }),
+            None => Ok(ends),
+        }
     }
 
     /// The next batch that was not read yet; `None` at the end.
@@ -188,6 +213,7 @@ mod tests {
 
     use super::*;
     use crate::base::files::DiskFiles;
+    use crate::base::sim::{SimDisk, Survival};
     use crate::state::draft::push::PushBatch;
 
     const SEGMENT_BYTES: u64 = 64 << 10;
@@ -247,9 +273,39 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(error, SpillError::Full { limit: 4 * SEGMENT_BYTES });
+        let full = SpillError::Full { limit: 4 * SEGMENT_BYTES };
+        assert_eq!(error, Unkept { kept: 0, doubtful: 0, error: full });
         spill.let_go(last).unwrap();
         assert!(spill.used_bytes() <= 2 * SEGMENT_BYTES);
         spill.write(&[batch(b"again")]).unwrap();
+    }
+
+    #[test]
+    fn batches_before_one_that_does_not_fit_are_kept_and_said_to_be() {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(Some(2 * SEGMENT_BYTES));
+        let config = Config { segment_bytes: SEGMENT_BYTES, disk_bytes_max: u64::MAX };
+        let open = || {
+            let mut found = Vec::new();
+            let spill = Spill::open(disk.files(), config, &mut |it| found.push(payload(&it)));
+            (spill.unwrap(), found)
+        };
+        let (mut spill, _) = open();
+        let batches: Vec<Spilled> = (0..20).map(|at| batch(&[at; 10_000])).collect();
+        let unkept = spill.write(&batches).unwrap_err();
+        let Unkept { kept, doubtful: 0, error: SpillError::DiskFull } = unkept else {
+            panic!("{unkept:?}")
+        };
+        assert!((1..20).contains(&kept), "{kept}");
+        let mut read = 0;
+        while spill.read_next().unwrap().is_some() {
+            read += 1;
+        }
+        assert_eq!(read, kept);
+        drop(spill);
+        disk.crash_with(Survival::None);
+        let (_spill, found) = open();
+        let expected: Vec<Vec<u8>> = (0..kept).map(|at| vec![at as u8; 10_000]).collect();
+        assert_eq!(found, expected, "they are durable");
     }
 }

@@ -19,7 +19,8 @@ use crate::buffer::ring::{Pending, Ring};
 use crate::failover::gate::Gate;
 use crate::failover::quarantine::Quarantine;
 use crate::failover::record::{Doubt, Spilled};
-use crate::failover::{self, Spill, SpillError};
+use crate::failover::{self, Spill, SpillError, Unkept};
+use crate::journal::RecoverError;
 use crate::log::{AppendError, ReadError};
 use crate::shard::command::CommandError;
 use crate::shard::lane::{Lane, fail_command};
@@ -56,7 +57,7 @@ impl Default for Patience {
 pub enum StandbyError {
     /// It could not be opened.
     #[error(transparent)]
-    Open(#[from] crate::journal::RecoverError),
+    Open(#[from] RecoverError),
     /// Its folders could not be made or listed.
     #[error(transparent)]
     Disk(#[from] std::io::Error),
@@ -136,12 +137,14 @@ impl Standby {
         })
     }
 
-    fn write(&mut self, batches: &[Spilled]) -> Result<(), SpillError> {
+    fn write(&mut self, batches: &[Spilled]) -> Result<(), Unkept> {
         let spill = match &mut self.spill {
             Some(spill) => spill,
             None => {
                 let made = Spill::open(Arc::clone(&self.folder), self.config, &mut |_| {});
-                let made = made.map_err(|error| SpillError::Failed(error.to_string()))?;
+                let failed = |error: RecoverError| SpillError::Failed(error.to_string());
+                let unkept = |error| Unkept { kept: 0, doubtful: 0, error: failed(error) };
+                let made = made.map_err(unkept)?;
                 self.spill.insert(made)
             }
         };
@@ -318,25 +321,28 @@ impl Lane {
         }
         let Some(standby) = &mut self.standby else { return };
         let written = standby.write(&batches);
+        let (kept, doubtful) = match &written {
+            Ok(()) => (batches.len(), 0),
+            Err(unkept) => (unkept.kept, unkept.doubtful),
+        };
+        // What may come out of the log one day counts, whoever was promised it.
         let hashes = rings.iter().flat_map(|(_, rings)| rings);
-        if written.is_ok() {
-            for ring in hashes {
-                ring.pending.iter().for_each(|_| standby.gate.close(ring.hash));
-            }
-            standby.waiting +=
-                batches.iter().map(|it| u64::from(it.push.batch.count())).sum::<u64>();
-            self.telemetry.spill_waiting.set(standby.waiting);
+        let hashes = hashes.flat_map(|ring| ring.pending.iter().map(|_| ring.hash));
+        for (hash, batch) in hashes.zip(&batches).take(kept + doubtful) {
+            standby.gate.close(hash);
+            standby.waiting += u64::from(batch.push.batch.count());
         }
+        self.telemetry.spill_waiting.set(standby.waiting);
         let mut returned = 0;
         let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
-        for pending in all {
+        for (at, pending) in all.enumerate() {
             returned += pending.bytes();
             match &written {
-                Ok(()) => self.sign_kept(pending, is_store_away),
-                Err(error) => {
-                    let refusal = PushRefusal::Append(refusal(error, unknown.is_some()));
-                    self.refuse(pending, &refusal);
+                Err(unkept) if at >= kept => {
+                    let may_stand = unknown.is_some() || at < kept + doubtful;
+                    self.refuse(pending, &PushRefusal::Append(refusal(&unkept.error, may_stand)));
                 }
+                _ => self.sign_kept(pending, is_store_away),
             }
         }
         self.buffers.give_back(returned);

@@ -170,7 +170,7 @@ fn a14_the_failover_log_has_a_limit_and_says_so() {
         }
         assert!(kept < 1_000, "nothing stops it");
     };
-    assert_eq!(refusal, SpillError::Full { limit: 256 << 10 });
+    assert_eq!(refusal.error, SpillError::Full { limit: 256 << 10 });
     assert!(spill.used_bytes() <= (256 << 10) + 2 * (64 << 10), "{}", spill.used_bytes());
     drop(spill);
     let mut found = 0;
@@ -189,7 +189,7 @@ fn a14_the_failover_log_has_a_limit_and_says_so() {
             Err(error) => break error,
         }
     };
-    assert_eq!(refusal, SpillError::DiskFull);
+    assert_eq!(refusal.error, SpillError::DiskFull);
     disk.set_capacity(None);
     spill.write(&[spilled("again")]).unwrap();
 }
