@@ -28,16 +28,19 @@ mod transfers;
 mod workload;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use onrush::base::clock::ManualClock;
 use onrush::log::simulated::{Fault, Faults};
+use onrush::shard::command::Asked;
 use onrush::state::draft::pop::PopBudget;
+use onrush_protocol::options::QueueOptions;
 use onrush_protocol::qos::Qos;
 
 use cluster::Cluster;
 use seeds::{number, runtime, seeds};
-use station::{Ask, Sent};
+use station::{Ask, QUEUE, Sent};
 use workload::Workload;
 
 #[test]
@@ -255,6 +258,45 @@ fn a_lease_runs_out_though_the_wall_clock_was_set_back_by_years() {
             }
         }
         assert_eq!(got, held);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_queue_with_a_limit_takes_no_more_than_that_however_fast_it_is_pushed_into() {
+    const LIMIT: u64 = 40;
+    runtime().block_on(async {
+        let cluster = Arc::new(Cluster::start(9, 1));
+        let station = &cluster.stations[0];
+        let options = QueueOptions { max_size: LIMIT, ..QueueOptions::default() };
+        let asked = Asked { options, ..Asked::default() };
+        station.catalogs.configure(&QUEUE.parse().unwrap(), "", "", asked).await.unwrap();
+        let auto_ack = Ask { auto_ack: true, ..Ask::of("g", 1_000) };
+        for round in 0..20 {
+            let taken = Arc::new(AtomicU64::new(0));
+            let pushers = (0..2).map(|pusher| {
+                let (cluster, taken) = (Arc::clone(&cluster), Arc::clone(&taken));
+                tokio::spawn(async move {
+                    let mut refused = 0;
+                    // That there is room again is known soon after it is there.
+                    while refused < 300 || taken.load(Ordering::Relaxed) < LIMIT {
+                        let record = [(None, format!("{pusher}"))];
+                        match cluster.stations[0].push("p", Qos::Buffered, &record).await {
+                            Sent::Buffered => drop(taken.fetch_add(1, Ordering::Relaxed)),
+                            _ => refused += 1,
+                        }
+                    }
+                })
+            });
+            for pusher in pushers.collect::<Vec<_>>() {
+                pusher.await.unwrap();
+            }
+            assert_eq!(taken.load(Ordering::Relaxed), LIMIT, "round {round}");
+            let mut popped = 0;
+            while popped < LIMIT {
+                popped += history::messages(&station.pop(&auto_ack).await.unwrap()).len() as u64;
+            }
+        }
         cluster.stop().await;
     });
 }

@@ -37,7 +37,8 @@ use onrush::shard::replica::Replica;
 use onrush::state::codec;
 use onrush::state::effect::Effect;
 use onrush::state::kv::memory::MemoryKv;
-use onrush_protocol::batch::RecordBatch;
+use onrush::transaction::{AppendOrder, Order};
+use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
 use onrush_protocol::qos::Qos;
 use seeds::{number, runtime, seeds};
 use station::{Sent, Station};
@@ -321,4 +322,112 @@ fn a_failover_log_that_is_full_refuses_and_recovers() {
         station.stop().await;
         assert_eq!(bench.messages()["p"].len(), kept + 2);
     });
+}
+
+/// Whether one message stands before another.
+fn stands_before(all: &[String], first: &str, second: &str) -> bool {
+    let place = |text: &str| all.iter().position(|it| it == text);
+    place(first).unwrap() < place(second).unwrap()
+}
+
+#[test]
+fn a_transaction_overtakes_nothing_that_a_full_disk_holds_up() {
+    let mut bench = Bench::new(5);
+    let (mut refused, mut stood) = (0, Vec::new());
+    runtime().block_on(async {
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        for round in 1..=20 {
+            // For everything together, and for its first part.
+            bench.store.script(Fault::DiskFull);
+            bench.store.script(Fault::DiskFull);
+            let text = format!("buffered-{round}");
+            let sent = station.push("p", Qos::Buffered, &[(None, text)]).await;
+            assert!(matches!(sent, Sent::Buffered), "{sent:?}");
+            let mut builder = BatchBuilder::new();
+            let text = format!("whole-{round}");
+            let payload = text.as_bytes();
+            builder.push(&NewRecord { payload, ..NewRecord::default() }).unwrap();
+            let append = AppendOrder {
+                queue: station::QUEUE.parse().unwrap(),
+                partition: "p".parse().unwrap(),
+                batch: builder.finish().unwrap().bytes().clone(),
+            };
+            let order = Order { appends: vec![append], ..Order::default() };
+            match station.transactions.commit(order).await {
+                Ok(_) => stood.push(round),
+                Err(error) => {
+                    assert!(error.to_string().contains("full"), "{error}");
+                    refused += 1;
+                }
+            }
+            while station.telemetry.buffered_flushed.get() < round {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        station.stop().await;
+    });
+    let all = &bench.messages()["p"];
+    for round in stood {
+        let (buffered, whole) = (format!("buffered-{round}"), format!("whole-{round}"));
+        assert!(stands_before(all, &buffered, &whole), "{all:?}");
+    }
+    assert!(refused > 0, "they never met");
+}
+
+#[test]
+fn what_comes_beside_a_replay_that_a_full_disk_holds_up_waits_behind_it() {
+    let mut bench = Bench::new(6);
+    const PRODUCERS: usize = 6;
+    let (mut spilled, mut stored) = (0, 0);
+    runtime().block_on(async {
+        let station = Arc::new(bench.start());
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let producers = (0..PRODUCERS).map(|producer| {
+            let (station, is_over) = (Arc::clone(&station), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let (mut spilled, mut stored) = (0, 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    let text = format!("{producer}-{:05}", spilled + stored);
+                    match push(&station, "p", &text).await {
+                        Sent::Spilled => spilled += 1,
+                        Sent::Stored(..) => stored += 1,
+                        other => panic!("{text} was answered {other:?}"),
+                    }
+                }
+                (spilled, stored)
+            })
+        });
+        let producers: Vec<_> = producers.collect();
+        for _ in 0..5 {
+            station.catalogs.maintain(Some(true), None).await.unwrap();
+            let before = station.telemetry.spilled.get();
+            while station.telemetry.spilled.get() < before + 20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // Nothing is appended while all is held back but the end of that; then what waited with
+            // what has just come, and then what waited alone.
+            bench.store.script(Fault::None);
+            bench.store.script(Fault::DiskFull);
+            bench.store.script(Fault::DiskFull);
+            station.catalogs.maintain(Some(false), None).await.unwrap();
+            drained(&station).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for producer in producers {
+            let told = producer.await.unwrap();
+            (spilled, stored) = (spilled + told.0, stored + told.1);
+        }
+        drained(&station).await;
+        station.stop().await;
+    });
+    let all = &bench.messages()["p"];
+    for producer in 0..PRODUCERS {
+        let of = |text: &&String| text.starts_with(&format!("{producer}-"));
+        let texts: Vec<&String> = all.iter().filter(of).collect();
+        assert!(texts.is_sorted(), "out of order: {texts:?}");
+    }
+    assert_eq!(all.len(), 1 + spilled + stored);
+    assert!(bench.store.struck().disk_full == 10 && spilled > 0, "{spilled} spilled");
 }

@@ -282,7 +282,7 @@ impl Lane {
     }
 
     /// Keeps what must not be committed now.
-    fn divert(&mut self, work: &mut Work) {
+    pub(super) fn divert(&mut self, work: &mut Work) {
         let holds_all = self.is_down() || self.holds_back_pushes();
         let Some(standby) = &self.standby else { return };
         // What comes behind everything that waited needs not wait itself.

@@ -49,6 +49,11 @@ impl Lane {
         self.count_let_go(&plan.let_go);
         self.put_to_sleep(&plan.asleep);
         self.end_replay(&work.replay, &plan.replayed);
+        let mut pushes = work.rings.iter().flat_map(|(_, rings)| rings).flat_map(|it| &it.pending);
+        if pushes.any(|push| push.places.is_some()) {
+            // Before they give their places back: whoever is not counted yet must not be missed.
+            self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
+        }
         self.sign(work.rings, plan.receipts);
         for (command, outcome) in work.commands.into_iter().zip(plan.outcomes) {
             self.answer(command, outcome);

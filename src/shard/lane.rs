@@ -4,6 +4,7 @@
 //! the only things shared with the rest of the engine. While an append waits for the disk, the next
 //! commit gathers by itself. The thread's only waits are the append and the doorbell.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -14,8 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::place::ShardId;
 use crate::buffer::Buffers;
 use crate::buffer::flush::LINGER_US;
-use crate::buffer::receipt::PushRefusal;
-use crate::buffer::ring::{Pending, Ring};
+use crate::buffer::ring::Ring;
 use crate::log::{Append, AppendError, Durability, Log};
 use crate::sealing::Keyring;
 use crate::shard::bodies::LogBodies;
@@ -93,7 +93,7 @@ pub(super) struct Lane {
     pub(super) news: Arc<AtomicBool>,
     /// Whether what a crash left half done was looked for.
     pub(super) tidied: bool,
-    /// A shard was taken from a checkpoint since the last append began: entries went by unseen.
+    /// A shard was taken from a checkpoint since the commit began: entries went by unseen.
     pub(super) skipped: bool,
     /// Own entries that were met by following, since the commit began.
     pub(super) seen_own: Vec<Origin>,
@@ -160,7 +160,6 @@ impl Lane {
         self.call_those_before(&mut work.commands);
         work.chores = std::mem::take(&mut self.replica.chores);
         work.rings = std::mem::take(&mut self.held);
-        self.seal_late(&mut work.rings);
         let now_us = self.clock.monotonic_us();
         self.steady.note(self.clock.now_ms(), now_us);
         // What is due soon comes along: one commit instead of several.
@@ -172,6 +171,8 @@ impl Lane {
         let held = work.rings.iter().flat_map(|(_, rings)| rings).map(Ring::bytes).sum();
         let mut room = COMMIT_BYTES_MAX.saturating_sub(held);
         self.drain_before_transactions(&mut work, &mut room);
+        // Those that come by themselves are sealed where they are taken.
+        self.seal_late(&mut work.rings);
         work.rings.append(&mut self.drain_due(room, horizon_us, &|_| true));
         work.reserved = self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
         self.go_round_the_store(&mut work);
@@ -243,6 +244,7 @@ impl Lane {
     fn commit(&mut self, mut work: Work) {
         self.take_own_commands(&mut work);
         self.seen_own.clear();
+        self.skipped = false;
         match self.parts(work) {
             Ok(parts) => self.commit_side_by_side(parts),
             Err(work) => self.commit_whole(*work, None),
@@ -250,18 +252,31 @@ impl Lane {
     }
 
     /// Commits work, by a plan that was offered to the log already where there is one.
-    pub(super) fn commit_whole(&mut self, mut work: Work, mut offered: Option<Offered>) {
+    pub(super) fn commit_whole(&mut self, work: Work, offered: Option<Offered>) {
+        // Everybody in it has an answer, whatever became of it.
+        let _ = self.try_commit(work, offered);
+    }
+
+    /// As [`Self::commit_whole`].
+    ///
+    /// # Errors
+    /// Why some of it does not stand. Who waited for it has been told.
+    fn try_commit(
+        &mut self,
+        mut work: Work,
+        mut offered: Option<Offered>,
+    ) -> Result<(), AppendError> {
         let mut looked = self.config.sole_writer;
         for _ in 0..TRIES_MAX {
             if let Some(Offered { plan, answer }) = offered.take() {
                 let attempt = self.append(&plan, Some(answer));
                 match self.conclude(work, plan, attempt) {
-                    Some(again) => work = again,
-                    None => return,
+                    ControlFlow::Continue(again) => work = again,
+                    ControlFlow::Break(ended) => return ended,
                 }
             }
             if let Err(error) = self.settle_doubts(&mut work.replay) {
-                return self.fail(work, &error, None);
+                return self.refuse_all(work, error);
             }
             let plan = self.decide(&work);
             if plan.replayed.len() < work.replay.items.len()
@@ -277,48 +292,67 @@ impl Lane {
                 match self.follow_all() {
                     Ok(true) => continue,
                     Ok(false) => {}
-                    Err(error) => return self.fail(work, &error, None),
+                    Err(error) => return self.refuse_all(work, error),
                 }
             }
             let attempt = self.append(&plan, None);
             match self.conclude(work, plan, attempt) {
-                Some(again) => work = again,
-                None => return,
+                ControlFlow::Continue(again) => work = again,
+                ControlFlow::Break(ended) => return ended,
             }
         }
         let busy = AppendError::Unavailable("too many engines want the same shards".into());
-        self.fail(work, &busy, None);
+        self.refuse_all(work, busy)
     }
 
     /// Ends a commit; or gives its work back, to be decided again.
-    fn conclude(&mut self, work: Work, plan: Plan, attempt: Attempt) -> Option<Work> {
+    fn conclude(
+        &mut self,
+        work: Work,
+        plan: Plan,
+        attempt: Attempt,
+    ) -> ControlFlow<Result<(), AppendError>, Work> {
         match attempt {
             Attempt::Done(positions) => {
                 self.failed_in_a_row = 0;
                 self.finish(work, plan, &positions);
+                ControlFlow::Break(Ok(()))
             }
-            Attempt::Again => return Some(work),
+            Attempt::Again => ControlFlow::Continue(work),
             Attempt::Failed(AppendError::OutcomeUnknown) => {
                 let unknown = Unknown::of(&plan);
                 self.fail(work, &AppendError::OutcomeUnknown, Some(&unknown));
+                ControlFlow::Break(Err(AppendError::OutcomeUnknown))
             }
-            Attempt::Failed(error) => self.fail_or_split(work, &error),
+            Attempt::Failed(error) => ControlFlow::Break(self.fail_or_split(work, error)),
         }
-        None
     }
 
     /// What does not fit as a whole may fit in parts: no request may fail for another's size.
-    fn fail_or_split(&mut self, work: Work, error: &AppendError) {
+    fn fail_or_split(&mut self, work: Work, error: AppendError) -> Result<(), AppendError> {
         let parts = match error {
-            AppendError::DiskFull | AppendError::TooLarge { .. } => work.split(error),
+            AppendError::DiskFull | AppendError::TooLarge { .. } => work.split(&error),
             _ => Err(Box::new(work)),
         };
-        match parts {
-            Ok((first, second)) => {
-                self.commit_whole(first, None);
-                self.commit_whole(second, None);
+        let (first, mut second) = match parts {
+            Ok(parts) => parts,
+            Err(work) => return self.refuse_all(*work, error),
+        };
+        let stands = self.try_commit(first, None);
+        // What was to come behind something that waits still, waits behind it.
+        self.divert(&mut second);
+        match stands {
+            Err(error) if !self.held.is_empty() => {
+                // Pushes that were answered are held, and nothing may overtake them.
+                let error = match error {
+                    AppendError::OutcomeUnknown => {
+                        AppendError::Unavailable("what came before may not stand yet".into())
+                    }
+                    error => error,
+                };
+                self.refuse_all(second, error)
             }
-            Err(work) => self.fail(*work, error, None),
+            stands => stands.and(self.try_commit(second, None)),
         }
     }
 
@@ -344,7 +378,6 @@ impl Lane {
             return self.sync_for_duplicates(plan);
         }
         let (mut lost, mut failing_since_us) = (false, None);
-        self.skipped = false;
         for pause in 0..TRIES_MAX {
             let error = match answer.take().unwrap_or_else(|| self.offer(plan)) {
                 Ok(Append::Appended(positions)) => {
@@ -427,93 +460,6 @@ impl Lane {
             };
         }
         Attempt::Done(Vec::new())
-    }
-
-    /// Answers everything with the log's refusal. QoS 0 batches have their answer already: they
-    /// are held and tried again, unless the log is gone for good.
-    fn fail(&mut self, mut work: Work, error: &AppendError, unknown: Option<&Unknown>) {
-        self.telemetry.commit_failed.add(1);
-        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-        let is_away = matches!(error, AppendError::Unavailable(_) | AppendError::OutcomeUnknown);
-        match is_away && self.standby.is_some() && !self.poisoned {
-            true => self.fall_back(&mut work, unknown),
-            false if !work.replay.items.is_empty() => self.postpone_replay(&mut work),
-            false => {}
-        }
-        let is_final = self.poisoned || matches!(error, AppendError::TooLarge { .. });
-        let refusal = PushRefusal::Append(error.clone());
-        let held = self.refuse_rings(work.rings, &refusal, is_final);
-        self.held.extend(held);
-        let refusal = CommandError::Append(error.clone());
-        let mut queues = Vec::new();
-        for command in work.commands {
-            if let Command::Pop(pop) = &command {
-                queues.push(pop.queue.clone());
-            }
-            fail_command(command, &refusal);
-        }
-        // They were woken for work that they did not get: it is the next one's turn.
-        for queue in queues {
-            self.wake_name(&queue);
-        }
-        self.replica.chores.extend(work.chores);
-        let is_pressed =
-            !self.held.is_empty() || !self.replica.chores.is_empty() || self.timer_due();
-        if is_pressed && !self.is_down() {
-            // Nothing else paces the next try.
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Signs refusals; returns what is to be held where that is not final.
-    fn refuse_rings(
-        &mut self,
-        rings: Vec<(ShardId, Vec<Ring>)>,
-        refusal: &PushRefusal,
-        is_final: bool,
-    ) -> Vec<(ShardId, Vec<Ring>)> {
-        let (mut returned, mut kept) = (0, Vec::new());
-        for (shard, rings) in rings {
-            let mut held = Vec::new();
-            for mut ring in rings {
-                let refused = ring.take_where(|it| it.signer.is_some() || is_final);
-                for pending in refused {
-                    returned += pending.bytes();
-                    self.refuse(pending, refusal);
-                }
-                if !ring.pending.is_empty() {
-                    held.push(ring);
-                }
-            }
-            if !held.is_empty() {
-                kept.push((shard, held));
-            }
-        }
-        self.buffers.give_back(returned);
-        kept
-    }
-
-    /// Refuses what the log never took, so that the engine can stop.
-    fn give_up(&mut self, mut work: Work) {
-        self.take_own_commands(&mut work);
-        let lost = self.telemetry.buffered_lost.get();
-        self.refuse_rings(work.rings, &PushRefusal::ShuttingDown, true);
-        let lost = self.telemetry.buffered_lost.get() - lost;
-        if lost > 0 {
-            tracing::error!(lost, "buffered messages were lost: the log did not take them");
-        }
-        for command in work.commands {
-            fail_command(command, &CommandError::ShuttingDown);
-        }
-    }
-
-    pub(super) fn refuse(&self, pending: Pending, refusal: &PushRefusal) {
-        let count = u64::from(pending.push.batch.count());
-        self.telemetry.push_failed.add(count);
-        match pending.signer {
-            Some(signer) => signer.sign(Err(refusal.clone())),
-            None => self.telemetry.buffered_lost.add(count),
-        }
     }
 
     pub(super) fn publish_catalog(&self) {

@@ -7,14 +7,9 @@
 //! the loop that will bring their messages, rather than in the room that speaks to them: so the
 //! commit that makes a message visible hands it on in the very next one, without a race. The newest
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
-//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at, [`groups`] how
-//! consumer groups stand, [`watch`] who waits for work anywhere. [`restore`] builds the state at start
-//! where the log is shared with others.
-//! gives space back. [`tend`] is what operators ask, [`look`] what is only looked at. [`restore`] builds
-//! the state at start where the log is shared with others.
-//! batches stay in the [`hot`] tail; [`transaction`] is what stands or falls as a
-//! whole; `upkeep` writes checkpoints and lets retention work, `reclaim`
-//! gives space back. [`restore`] builds the state at start where the log is shared with others.
+//! gives space back. [`transaction`] is what stands or falls as a whole, [`tend`] what operators ask,
+//! [`look`] what is only looked at, [`groups`] how consumer groups stand, [`watch`] who waits for work
+//! anywhere. [`restore`] builds the state at start where the log is shared with others.
 
 mod bodies;
 mod checkpointer;
@@ -31,6 +26,7 @@ mod lane;
 pub mod look;
 pub mod parked;
 mod reclaim;
+mod refusals;
 pub mod replica;
 pub mod restore;
 pub mod round;

@@ -1,9 +1,9 @@
 //! Sealing late: what was put into its ring, or into the failover log, before its queue asked for
 //! encryption.
 //!
-//! In: rings that were taken, and what is replayed. Out: the same, with nothing in clear of a queue that asks for encryption:
-//! sealed now, or refused where there is no key. Admission has sealed all else, so that there is hardly
-//! ever anything to do. Called by the lane before it decides or keeps anything.
+//! In: rings that were taken, and what is replayed. Out: the same, with nothing in clear of a queue that
+//! asks for encryption: sealed now, or refused where there is no key. Admission has sealed all else, so
+//! that there is hardly ever anything to do. Called by the lane before it decides or keeps anything.
 
 use crate::base::place::{QueueId, ShardId};
 use crate::buffer::receipt::PushRefusal;

@@ -127,3 +127,19 @@ async fn one_key_in_the_settings_is_enough() {
     let popped = world.get("/queen/api/v1/pop/queue/q").await.json();
     assert_eq!(payloads(&popped), [json!({ "secret": 1 })]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_takes_along_is_sealed_where_its_queue_asks_for_that_by_now() {
+    let desk = Desk::with_keys(&[(1, 'a')]).await;
+    desk.configure("late", json!({})).await;
+    let item = |payload: &str| json!({ "queue": "late", "partition": "p", "payload": payload });
+    let buffered = json!({ "bufferMs": 60000, "items": [item("before")] });
+    let answer = desk.world.post("/api/v1/push", &buffered).await;
+    assert!(answer.status < 300, "{}", answer.text());
+    desk.sealed_queue("late").await;
+    let operations = json!([{ "type": "push", "items": [item("whole")] }]);
+    let whole = json!({ "operations": operations, "requiredLeases": [] });
+    let answer = desk.world.post("/api/v1/transaction", &whole).await;
+    assert_eq!(answer.json()["success"], true, "{}", answer.text());
+    assert_eq!(desk.take("late", 10).await, ["before", "whole"]);
+}
