@@ -134,7 +134,7 @@ impl Engine {
         offset: usize,
         limit: usize,
     ) -> Result<MessagePage, CommandError> {
-        let found = self.look(move |view| page(view, &filter, offset, limit)).await?;
+        let found = self.look(move |view| page(view, &filter, offset, limit, RUNS_MAX)).await?;
         found.map_err(|error| CommandError::Decide(error.into()))
     }
 
@@ -266,9 +266,22 @@ struct Walk<'a> {
     runs: Vec<Run>,
     /// Everything from here on was seen.
     end: Sequence,
+    /// The run whose turn comes.
+    found: Option<Run>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// From what memory knows of the partition on.
+    fn new(state: &'a ShardState, partition: &'a Partition) -> Self {
+        let (runs, end) = (partition.runs.to_vec(), partition.next_seq);
+        Self { state, partition, runs, end, found: None }
+    }
+
+    /// When its newest message was pushed, or later.
+    fn newest_ms(&self) -> u64 {
+        self.partition.runs.last().map_or(u64::MAX, |run| run.time_ms)
+    }
+
     /// The newest run that was not seen.
     fn next(&mut self, view: &View<'_>, number: PartitionNumber) -> Result<Option<Run>, KvError> {
         if self.runs.is_empty() && self.end > self.partition.base_seq {
@@ -303,16 +316,15 @@ fn walks<'a>(view: &View<'a>, filter: &MessageFilter) -> Vec<(PartitionNumber, W
         for queue in &queues {
             for (number, partition) in state.partitions_of(*queue) {
                 let is_called = |name: &PartitionName| *name.as_str() == *partition.name;
-                let newest = partition.runs.last().map_or(u64::MAX, |run| run.time_ms);
+                let walk = Walk::new(state, partition);
                 let is_empty = partition.base_seq == partition.next_seq;
                 if is_empty
-                    || newest < filter.from_ms
+                    || walk.newest_ms() < filter.from_ms
                     || !filter.partition.as_ref().is_none_or(is_called)
                 {
                     continue;
                 }
-                let (runs, end) = (Vec::new(), partition.next_seq);
-                walks.push((number, Walk { state, partition, runs, end }));
+                walks.push((number, walk));
             }
         }
     }
@@ -324,21 +336,14 @@ fn page(
     filter: &MessageFilter,
     offset: usize,
     limit: usize,
+    runs_max: usize,
 ) -> Result<MessagePage, KvError> {
     let mut walks = walks(view, filter);
-    let mut heads: BinaryHeap<(u64, PartitionNumber, Sequence, usize)> = BinaryHeap::new();
-    let mut ready: Vec<Option<Run>> = vec![None; walks.len()];
-    let mut looked = 0;
-    let advance = |walks: &mut Vec<(PartitionNumber, Walk<'_>)>, at: usize| match walks.get_mut(at)
-    {
-        Some((number, walk)) => Ok(walk.next(view, *number)?.map(|run| (*number, run))),
-        None => Ok::<_, KvError>(None),
-    };
-    for (at, slot) in ready.iter_mut().enumerate() {
-        if let Some((number, run)) = advance(&mut walks, at)? {
-            heads.push((run.time_ms, number, run.first_seq, at));
-            *slot = Some(run);
-        }
+    // By time the newest first: a run, or the question what comes next of a partition, which is asked
+    // only when nothing else can be newer. Rows are looked up for no other reason.
+    let mut turns: BinaryHeap<(u64, bool, PartitionNumber, Sequence, usize)> = BinaryHeap::new();
+    for (at, (number, walk)) in walks.iter().enumerate() {
+        turns.push((walk.newest_ms(), true, *number, walk.end, at));
     }
     let mut pager = Pager {
         view,
@@ -349,27 +354,26 @@ fn page(
         statuses: 0,
         messages: Vec::new(),
     };
-    let mut is_whole = true;
-    while let Some((time_ms, number, _, at)) = heads.pop() {
-        looked += 1;
-        if looked > RUNS_MAX || pager.statuses > STATUSES_MAX {
-            is_whole = false;
+    let (mut looked, mut is_whole) = (0, true);
+    while let Some((time_ms, is_question, number, _, at)) = turns.pop() {
+        if time_ms < filter.from_ms {
+            // And so is everything further.
             break;
         }
-        // Of this partition everything further is older.
-        let Some(run) =
-            ready.get_mut(at).and_then(Option::take).filter(|_| time_ms >= filter.from_ms)
-        else {
-            continue;
-        };
-        if let Some((_, walk)) = walks.get(at).filter(|_| time_ms <= filter.to_ms) {
-            pager.take(walk, number, &run)?;
-        }
-        if let Some((number, next)) = advance(&mut walks, at)? {
-            heads.push((next.time_ms, number, next.first_seq, at));
-            if let Some(slot) = ready.get_mut(at) {
-                *slot = Some(next);
+        let Some((_, walk)) = walks.get_mut(at) else { continue };
+        if is_question {
+            looked += 1;
+            if looked > runs_max || pager.statuses > STATUSES_MAX {
+                is_whole = false;
+                break;
             }
+            walk.found = walk.next(view, number)?;
+            turns.extend(walk.found.map(|run| (run.time_ms, false, number, run.first_seq, at)));
+        } else if let Some(run) = walk.found.take() {
+            if time_ms <= filter.to_ms {
+                pager.take(walk, number, &run)?;
+            }
+            turns.push((time_ms, true, number, run.first_seq, at));
         }
     }
     let seen = pager.offset + pager.messages.len() as u64;
@@ -412,5 +416,122 @@ impl Pager<'_> {
             self.matched += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onrush_protocol::batch::{BatchBuilder, NewRecord};
+
+    use super::*;
+    use crate::base::place::{ShardCount, ShardId, StoreKey};
+    use crate::shard::parked::Parked;
+    use crate::shard::replica::Replica;
+    use crate::state::effect::{Effect, Entry, Origin};
+    use crate::state::kv::{IdRow, Kv, RowChange, Scan, Space};
+    use crate::state::ledger::DedupPolicy;
+
+    /// Rows that cannot be read.
+    struct NoRows;
+
+    fn refused<T>() -> Result<T, KvError> {
+        Err(KvError("nobody should ask".into()))
+    }
+
+    impl Kv for NoRows {
+        fn get(&self, _: Space, _: &[u8]) -> Result<Option<Bytes>, KvError> {
+            refused()
+        }
+        fn scan(
+            &self,
+            _: Space,
+            _: &[u8],
+            _: &[u8],
+            _: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
+        ) -> Result<(), KvError> {
+            refused()
+        }
+        fn last(&self, _: Space, _: &[u8], _: &[u8]) -> Result<Option<(Bytes, Bytes)>, KvError> {
+            refused()
+        }
+        fn write_with_ids(&self, _: &[RowChange], _: Vec<IdRow>) -> Result<(), KvError> {
+            refused()
+        }
+        fn persist(&self) -> Result<(), KvError> {
+            refused()
+        }
+        fn find_id(&self, _: PartitionNumber, _: u128, _: u32) -> Result<Option<IdRow>, KvError> {
+            refused()
+        }
+        fn scan_ids(
+            &self,
+            _: ShardId,
+            _: ShardCount,
+            _: &mut dyn FnMut(&IdRow) -> Scan,
+        ) -> Result<(), KvError> {
+            refused()
+        }
+        fn forget_ids(&self, _: ShardId, _: ShardCount) -> Result<(), KvError> {
+            refused()
+        }
+        fn drop_generations_before(&self, _: u32) -> Result<(), KvError> {
+            refused()
+        }
+    }
+
+    fn apply(replica: &mut Replica, shard: ShardId, time_ms: u64, effects: Vec<Effect>) {
+        // A place of its own for each, so that no two of them are one run.
+        let entry = Entry { time_ms, origin: Origin::default(), effects };
+        replica.apply(shard, &entry, 1_000 * time_ms, 10);
+    }
+
+    /// Partitions with a message at each of these times; the newest one alone is in memory.
+    fn stored(partitions: &[&[u64]]) -> Replica {
+        let count = ShardCount::new(1).unwrap();
+        let mut replica = Replica::new(count, StoreKey([7; 16]));
+        let queue = QueueDefinition {
+            id: 0,
+            name: "q".into(),
+            namespace: Box::default(),
+            task: Box::default(),
+            created_ms: 0,
+            options: Default::default(),
+            sealed: false,
+            ttl_asked: false,
+        };
+        apply(&mut replica, count.catalog(), 1, vec![Effect::DefineQueue(Box::new(queue))]);
+        let mut builder = BatchBuilder::new();
+        builder.push(&NewRecord { payload: b"1", ..NewRecord::default() }).unwrap();
+        let batch = builder.finish().unwrap().bytes().clone();
+        for (local, times) in (0..).zip(partitions) {
+            let number = count.number(0, local).unwrap();
+            let name = format!("p{local}").into();
+            let made = Effect::CreatePartition { number, queue: 0, name };
+            apply(&mut replica, 0, 1, vec![made]);
+            for (first_seq, time_ms) in (0..).zip(*times) {
+                let (count, sub, batch) = (1, None, batch.clone());
+                let (partition, fingerprints) = (number, Vec::new());
+                let append =
+                    Effect::Append { partition, first_seq, count, fingerprints, sub, batch };
+                apply(&mut replica, 0, *time_ms, vec![append]);
+            }
+        }
+        let policy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
+        let _rows = replica.shards[0].begin_checkpoint(policy);
+        replica.shards[0].end_checkpoint();
+        replica
+    }
+
+    #[test]
+    fn a_page_looks_up_no_rows_of_partitions_whose_turn_does_not_come() {
+        let replica = stored(&[&[10, 20, 50], &[30, 60], &[5, 40]]);
+        let view = View { replica: &replica, kv: &NoRows, parked: &Parked::default(), now_ms: 70 };
+        let filter = MessageFilter { to_ms: u64::MAX, ..MessageFilter::default() };
+        let found = page(&view, &filter, 0, 1, 1).unwrap();
+        assert_eq!(found.messages.iter().map(|it| it.time_ms).collect::<Vec<_>>(), [60]);
+        assert!(found.total.is_none() && found.has_more);
+        // What comes behind it has to be looked up.
+        assert!(page(&view, &filter, 0, 1, 2).is_err());
     }
 }
