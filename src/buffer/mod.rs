@@ -5,7 +5,8 @@
 //! the receipt is signed. Knows no log and no consumer.
 //!
 //! [`ring`] one partition, [`shelf`] one lock's worth of rings, [`flush`] when to commit, [`budget`]
-//! bytes over all rings, [`allowance`] places in queues that have a limit, [`receipt`] the way back to the producer, [`doorbell`] waking the lane.
+//! bytes over all rings, [`allowance`] places in queues that have a limit, [`receipt`] the way back to
+//! the producer, [`doorbell`] waking the lane.
 
 pub mod allowance;
 pub mod budget;

@@ -358,7 +358,8 @@ pub enum Registered {
 pub struct ReadStates {
     /// Of which query.
     pub query: QueryId,
-    /// These keys of the partition in `ask`; empty for those that `ask` means.
+    /// These keys of the partition in `ask`; empty for those that `ask` means. Where they are too much
+    /// for one answer, the next one is for those behind its [`StatePage::more_after`].
     pub keys: Vec<Bytes>,
     /// Which ones; its owner is found out.
     pub ask: StateAsk,

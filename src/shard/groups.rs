@@ -207,7 +207,7 @@ impl Lane {
         for standing in &mut found {
             let mut tokens = BTreeSet::new();
             for shard in &self.replica.shards {
-                standing.partitions += shard.partitions_of(standing.queue).count() as u64;
+                standing.partitions += shard.partitions_in(standing.queue) as u64;
                 let Some(index) = shard.group(standing.queue, &standing.group) else { continue };
                 let Some(group) = shard.group_at(index) else { continue };
                 standing.behind += shard.behind(group);

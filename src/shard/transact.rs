@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::base::place::ShardId;
 use crate::buffer::ring::Ring;
 use crate::log::AppendError;
@@ -11,6 +13,8 @@ use crate::shard::command::{Command, CommandError, ReadStates};
 use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, fail_command};
 use crate::shard::round::{Work, tally_pushed};
 use crate::shard::transaction::{Committed, Refusal, Transaction, TransactionAppend};
+use crate::state::ShardState;
+use crate::state::kv::{Kv, KvError};
 use crate::state::states::{StateAsk, StatePage};
 
 /// Bytes of pushes that go into a commit before its transactions, at most: more than all rings hold
@@ -105,10 +109,67 @@ impl Lane {
         };
         let page = match read.keys.is_empty() {
             true => shard.states(&*self.kv, &ask),
-            false => shard
-                .states_at(&*self.kv, owner, ask.partition, &read.keys)
-                .map(|rows| StatePage { rows, more_after: None }),
+            false => named_states(shard, &*self.kv, &ask, &read.keys),
         };
         page.map(Some).map_err(|error| CommandError::Decide(error.into()))
+    }
+}
+
+/// The values of some keys in the order asked, up to about as many bytes as `ask` allows.
+fn named_states(
+    shard: &ShardState,
+    kv: &dyn Kv,
+    ask: &StateAsk,
+    keys: &[Bytes],
+) -> Result<StatePage, KvError> {
+    let (mut page, mut bytes) = (StatePage::default(), 0);
+    for (at, key) in keys.iter().enumerate() {
+        let rows = shard.states_at(kv, ask.owner, ask.partition, std::slice::from_ref(key))?;
+        bytes += rows.iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
+        page.rows.extend(rows);
+        if bytes > ask.bytes_max && at + 1 < keys.len() {
+            page.more_after = Some(key.clone());
+            break;
+        }
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::place::{ShardCount, StoreKey};
+    use crate::state::effect::{Effect, Entry, Origin};
+    use crate::state::kv::memory::MemoryKv;
+
+    #[test]
+    fn keys_that_are_named_come_in_pages_too() {
+        let count = ShardCount::new(1).unwrap();
+        let mut shard = ShardState::new(0, count, StoreKey([7; 16]));
+        let number = count.number(0, 0).unwrap();
+        let keys = ["a", "b", "c"].map(Bytes::from);
+        let put = |key: &Bytes| Effect::PutState {
+            owner: 1,
+            partition: number,
+            key: key.clone(),
+            value: vec![0; 100].into(),
+        };
+        let mut effects = vec![Effect::CreatePartition { number, queue: 0, name: "p".into() }];
+        effects.extend(keys.iter().map(put));
+        shard.apply(&Entry { time_ms: 1, origin: Origin::default(), effects }, 0, 0);
+        let (kv, ask) = (MemoryKv::new(), |bytes_max| StateAsk {
+            owner: 1,
+            partition: number,
+            bytes_max,
+            ..StateAsk::default()
+        });
+        let asked = |bytes_max, keys: &[Bytes]| {
+            let page = named_states(&shard, &kv, &ask(bytes_max), keys).unwrap();
+            let found: Vec<Bytes> = page.rows.into_iter().map(|row| row.key).collect();
+            (found, page.more_after)
+        };
+        assert_eq!(asked(150, &keys), (keys[..2].to_vec(), Some(keys[1].clone())));
+        assert_eq!(asked(150, &keys[2..]), (keys[2..].to_vec(), None));
+        assert_eq!(asked(1_000, &keys), (keys.to_vec(), None));
     }
 }

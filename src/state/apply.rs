@@ -4,14 +4,13 @@
 //! the same on every engine. Called by `shard` after an append, when following, and at start.
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::state::ShardState;
 use crate::state::care::Care;
 use crate::state::care::graves::DeadPlace;
 use crate::state::codec::{self, ENTRY_HEADER};
 use crate::state::effect::{Effect, Entry, GroupIndex, Sequence};
 use crate::state::ledger::First;
 use crate::state::model::{Cursor, Lease, Partition, Run};
-use crate::state::rows;
+use crate::state::{ShardState, remove_range, rows};
 
 impl ShardState {
     /// Applies the shard's next entry, whose first byte is at `position` of the log and which is
@@ -163,8 +162,7 @@ impl ShardState {
     fn trim(&mut self, number: PartitionNumber, base_seq: Sequence) {
         let local = self.shards.local(number);
         let Some(partition) = self.partitions.get_mut(local as usize) else { return };
-        let from = partition.base_seq;
-        if base_seq <= from || base_seq > partition.next_seq {
+        if base_seq <= partition.base_seq || base_seq > partition.next_seq {
             return;
         }
         partition.base_seq = base_seq;
@@ -181,7 +179,7 @@ impl ShardState {
         if self.erased.trim(number, base_seq) {
             self.changes.touch_erased(number);
         }
-        self.changes.trim(number, from, base_seq);
+        self.changes.trim(number, base_seq);
         self.touch(local);
     }
 
@@ -258,13 +256,13 @@ impl ShardState {
                 entry.remove();
             }
             if let Some(number) = self.shards.number(self.shard, local) {
-                self.changes.trim(number, partition.base_seq, partition.next_seq);
+                self.changes.trim(number, partition.next_seq);
                 self.changes.bury_partition(number);
                 self.graves.drop_partition(number);
                 if self.erased.forget(number) {
                     self.changes.touch_erased(number);
                 }
-                self.moved.retain(|(moved, _), _| *moved != number);
+                remove_range(&mut self.moved, (number, 0)..=(number, Sequence::MAX));
                 self.states.drop_partition(number);
             }
             partition.live = false;

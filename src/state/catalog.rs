@@ -483,7 +483,7 @@ impl CatalogShard {
             let (space, key) = (Space::Queries, rows::shard_key(shard, query));
             rows.push(RowChange { space, key, value });
         }
-        let (trims, graves, owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (trims, graves, owners) = (BTreeMap::new(), Vec::new(), Vec::new());
         let (ids, head, position) = (Flushed::default(), self.head, self.position);
         Checkpoint { shard, shards, head, rows, ids, trims, graves, owners, position }
     }

@@ -4,7 +4,7 @@
 //! atomic batch, and ended. In between, everything that it carries can still be read from memory.
 //! Rows include what they have applied, so a start applies only what came later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -23,7 +23,8 @@ use crate::state::{ShardState, care, rows};
 pub(super) struct Changes {
     partitions: Vec<u32>,
     groups: BTreeSet<GroupIndex>,
-    trims: Vec<Trim>,
+    /// The first sequence that is kept, of partitions that lost some.
+    trims: BTreeMap<PartitionNumber, Sequence>,
     graves: Vec<PartitionNumber>,
     /// Partitions in which messages were deleted, or such are forgotten.
     erased: BTreeSet<PartitionNumber>,
@@ -31,17 +32,6 @@ pub(super) struct Changes {
     writing: Vec<(u32, Sequence)>,
     writing_moved: Vec<(PartitionNumber, Run)>,
     writing_position: u64,
-}
-
-/// Run rows of one partition that are not needed any more.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Trim {
-    /// The partition.
-    pub partition: PartitionNumber,
-    /// First sequence whose run may be gone.
-    pub from: Sequence,
-    /// First sequence that is kept.
-    pub to: Sequence,
 }
 
 /// Rows of one shard, to be written as one batch.
@@ -57,8 +47,9 @@ pub struct Checkpoint {
     pub rows: Vec<RowChange>,
     /// Transaction ids to put.
     pub ids: Flushed,
-    /// Run rows to remove; see [`Checkpoint::resolve`].
-    pub trims: Vec<Trim>,
+    /// The first sequence that is kept, of partitions whose run rows before it are to go; see
+    /// [`Checkpoint::resolve`].
+    pub trims: BTreeMap<PartitionNumber, Sequence>,
     /// Partitions whose dead letters and state keys are gone.
     pub graves: Vec<PartitionNumber>,
     /// Owners whose state keys are gone.
@@ -73,12 +64,11 @@ impl Checkpoint {
     /// # Errors
     /// [`KvError`] when rows cannot be read.
     pub fn resolve(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
-        for trim in std::mem::take(&mut self.trims) {
-            let (from, to) =
-                (rows::run_key(trim.partition, 0), rows::run_key(trim.partition, trim.to));
+        for (partition, kept) in std::mem::take(&mut self.trims) {
+            let (from, to) = (rows::run_key(partition, 0), rows::run_key(partition, kept));
             let rows = &mut self.rows;
             kv.scan(Space::Runs, &from, &to, &mut |key, value| {
-                if rows::read_run(key, value).is_some_and(|run| run.end_seq() <= trim.to) {
+                if rows::read_run(key, value).is_some_and(|run| run.end_seq() <= kept) {
                     rows.push(RowChange { space: Space::Runs, key: key.to_vec(), value: None });
                 }
                 Scan::Continue
@@ -140,8 +130,9 @@ impl Changes {
         self.groups.insert(group);
     }
 
-    pub(super) fn trim(&mut self, partition: PartitionNumber, from: Sequence, to: Sequence) {
-        self.trims.push(Trim { partition, from, to });
+    pub(super) fn trim(&mut self, partition: PartitionNumber, kept: Sequence) {
+        let before = self.trims.entry(partition).or_default();
+        *before = kept.max(*before);
     }
 
     pub(super) fn touch_erased(&mut self, partition: PartitionNumber) {
@@ -196,7 +187,7 @@ impl ShardState {
     #[must_use]
     pub fn change_count(&self) -> usize {
         let care = self.graves.change_count() + self.changes.erased.len();
-        let states = self.states.len();
+        let states = self.states.weight();
         self.changes.partitions.len() + self.ledger.recent_len() + care + states
     }
 

@@ -7,11 +7,8 @@
 //! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
 //! changes (`cursors` those of groups, `standing` their counters and ready lists), [`care`] dead letters
 //! and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for
-//! another machine, [`ledger`] transaction ids, `since` messages by time, [`catalog`] queues.
-//! changes, [`care`] dead letters and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
-//! machine, [`ledger`] transaction ids, [`catalog`] queues.
-//! changes, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for another
-//! machine, [`ledger`] transaction ids, [`states`] state keys, [`catalog`] queues and [`queries`].
+//! another machine, [`ledger`] transaction ids, [`states`] state keys, `since` messages by time,
+//! [`catalog`] queues and [`queries`].
 
 pub mod apply;
 pub mod care;
@@ -37,6 +34,7 @@ pub mod states;
 pub mod undone;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use hashbrown::{Equivalent, HashMap, HashTable};
 use onrush_protocol::batch::RecordBatch;
@@ -209,10 +207,16 @@ impl ShardState {
         })
     }
 
+    /// How many live partitions a queue has here.
+    #[must_use]
+    pub fn partitions_in(&self, queue: QueueId) -> usize {
+        self.by_queue.get(&queue).map_or(0, Vec::len)
+    }
+
     /// Whether a queue has partitions here.
     #[must_use]
     pub fn has_partitions(&self, queue: QueueId) -> bool {
-        self.by_queue.get(&queue).is_some_and(|locals| !locals.is_empty())
+        self.partitions_in(queue) > 0
     }
 
     /// The numbers of all live partitions.
@@ -428,6 +432,14 @@ impl ShardState {
 
     fn cursor(&self, number: PartitionNumber, group: GroupIndex) -> Option<&Cursor> {
         self.partition(number)?.cursors.iter().find(|cursor| cursor.group == group)
+    }
+}
+
+/// Removes a range of a map in as many steps as it is long, however large the map is.
+fn remove_range<K: Copy + Ord, V>(map: &mut BTreeMap<K, V>, range: RangeInclusive<K>) {
+    let keys: Vec<K> = map.range(range).map(|(key, _)| *key).collect();
+    for key in keys {
+        map.remove(&key);
     }
 }
 

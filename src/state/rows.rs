@@ -97,7 +97,6 @@ pub(super) fn dead_value(place: &DeadPlace) -> Vec<u8> {
     value
 }
 
-/// Two numbers as a value: a position and a length.
 /// Key of a state key.
 #[must_use]
 pub fn state_key(partition: PartitionNumber, owner: OwnerId, key: &[u8]) -> Vec<u8> {

@@ -20,6 +20,10 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// Largest value in bytes.
 pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of values that weigh as much as a row: few large values must not wait in memory as long as
+/// many small ones.
+const ROW_BYTES: usize = 1024;
+
 /// A state key with its value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StateRow {
@@ -61,6 +65,8 @@ pub struct StatePage {
 #[derive(Debug, Default)]
 pub(super) struct States {
     recent: BTreeMap<Vec<u8>, Recent>,
+    /// Bytes of the values in it.
+    bytes: usize,
     /// Owners whose rows are to go with the next checkpoint.
     dropped: Vec<OwnerId>,
     /// What the checkpoint under way carries, and whose rows go with it.
@@ -74,6 +80,12 @@ pub(super) struct States {
 struct Recent {
     version: u64,
     value: Option<Vec<u8>>,
+}
+
+impl Recent {
+    fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl States {
@@ -90,23 +102,33 @@ impl States {
 
     fn set(&mut self, row: Vec<u8>, value: Option<Vec<u8>>) {
         self.version += 1;
-        self.recent.insert(row, Recent { version: self.version, value });
+        self.bytes += value.as_ref().map_or(0, Vec::len);
+        let before = self.recent.insert(row, Recent { version: self.version, value });
+        self.bytes -= before.map_or(0, |it| it.bytes());
+    }
+
+    fn forget(&mut self, row: &[u8]) {
+        self.bytes -= self.recent.remove(row).map_or(0, |it| it.bytes());
     }
 
     pub(super) fn drop_owner(&mut self, owner: OwnerId) {
         let is_its = |row: &[u8]| rows::parts_of_state_key(row).is_some_and(|it| it.1 == owner);
         self.recent.retain(|row, _| !is_its(row));
+        self.bytes = self.recent.values().map(Recent::bytes).sum();
         self.dropped.push(owner);
     }
 
     /// The partition is gone; its rows go with its dead letters.
     pub(super) fn drop_partition(&mut self, partition: PartitionNumber) {
-        self.recent.retain(|row, _| rows::number_of_key(row) != Some(partition));
+        let (from, end) = rows::keys_of_partition(partition);
+        let of_it = self.recent.range(from..).take_while(|(row, _)| end.is_empty() || **row < end);
+        let of_it: Vec<Vec<u8>> = of_it.map(|(row, _)| row.clone()).collect();
+        of_it.iter().for_each(|row| self.forget(row));
     }
 
-    /// How many rows a checkpoint would write.
-    pub(super) fn len(&self) -> usize {
-        self.recent.len() + self.dropped.len()
+    /// How many rows of ordinary size a checkpoint would write, about.
+    pub(super) fn weight(&self) -> usize {
+        self.recent.len() + self.dropped.len() + self.bytes / ROW_BYTES
     }
 
     /// Rows of a checkpoint, and the owners whose older rows go with it.
@@ -130,7 +152,7 @@ impl States {
         self.writing_dropped.clear();
         for (key, version) in std::mem::take(&mut self.writing) {
             if self.recent.get(&key).is_some_and(|recent| recent.version == version) {
-                self.recent.remove(&key);
+                self.forget(&key);
             }
         }
     }
@@ -238,4 +260,29 @@ fn behind_prefix(prefix: &[u8]) -> Vec<u8> {
         *last += 1;
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_value_weighs_more_than_a_small_one_until_it_is_a_row() {
+        let mut states = States::default();
+        let row = |partition, key: &[u8]| rows::state_key(partition, 1, key);
+        states.put(row(1, b"a"), &[0; 1 << 20], 5);
+        states.put(row(2, b"b"), b"small", 5);
+        assert_eq!(states.weight(), 2 + 1024);
+        states.put(row(1, b"a"), &[0; 2 << 20], 6);
+        assert_eq!(states.weight(), 2 + 2048, "the newest value alone waits");
+        states.drop_partition(1);
+        assert_eq!(states.weight(), 1);
+        states.put(row(1, b"a"), &[0; 1 << 20], 7);
+        states.drop_owner(1);
+        assert_eq!(states.weight(), 1, "that its rows are to go");
+        states.put(row(1, b"a"), &[0; 1 << 20], 8);
+        states.begin_flush(&mut Vec::new());
+        states.end_flush();
+        assert_eq!(states.weight(), 0);
+    }
 }

@@ -163,9 +163,9 @@ impl Transactions {
             }
             found.extend(page.rows);
             after = page.more_after;
-            if after.is_none() {
-                return Ok(found);
-            }
+            let Some(seen_to) = &after else { return Ok(found) };
+            // Those that are named come in their order.
+            keys.retain(|key| key > seen_to);
         }
     }
 

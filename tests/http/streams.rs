@@ -135,3 +135,25 @@ async fn a_refused_cycle_changes_nothing() {
     assert!(state(&world, &query, &partition, json!({})).await.is_empty());
     assert_eq!(cycle(&world, base).await["success"], true);
 }
+
+#[tokio::test]
+async fn more_named_keys_than_one_page_holds_are_answered_together() {
+    let world = World::new().await;
+    let query = registered(&world, "h", false).await["query_id"].clone();
+    let held = leased(&world, "a", 1).await;
+    let partition = held[0]["partitionId"].clone();
+    let keys: Vec<String> = (0..6).map(|at| format!("k{at}")).collect();
+    for key in &keys {
+        let large = "x".repeat(1_000_000);
+        let done = cycle(
+            &world,
+            json!({ "query_id": query, "partition_id": partition,
+                    "consumer_group": "__QUEUE_MODE__", "state_ops": [upsert(key, json!(large))] }),
+        )
+        .await;
+        assert_eq!(done["success"], true, "{done}");
+    }
+    let found = state(&world, &query, &partition, json!({ "keys": keys })).await;
+    let found: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(found, keys);
+}

@@ -13,7 +13,7 @@ use crate::base::place::{PartitionNumber, ShardId};
 use crate::state::care::rows::{Kind, key as care_key};
 use crate::state::effect::{GroupIndex, Sequence};
 use crate::state::kv::{Kv, KvError, RowChange, Scan, Space};
-use crate::state::rows;
+use crate::state::{remove_range, rows};
 
 /// Where a dead letter lies in the log, and when its message failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,7 +175,8 @@ impl Graves {
 
     /// All letters of a partition are gone, and rows of it will be looked for.
     pub(in crate::state) fn drop_partition(&mut self, number: PartitionNumber) {
-        self.recent.retain(|(partition, ..), _| *partition != number);
+        let letters = (number, 0, 0)..=(number, GroupIndex::MAX, Sequence::MAX);
+        remove_range(&mut self.recent, letters);
         let counts = self.counts.range((number, 0)..=(number, GroupIndex::MAX));
         let counts: Vec<_> = counts.map(|(key, count)| (*key, *count)).collect();
         for ((partition, group), count) in counts {
