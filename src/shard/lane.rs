@@ -341,6 +341,7 @@ impl Lane {
         let stands = self.try_commit(first, None);
         // What was to come behind something that waits still, waits behind it.
         self.divert(&mut second);
+        second.reserved = self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
         match stands {
             Err(error) if !self.held.is_empty() => {
                 // Pushes that were answered are held, and nothing may overtake them.

@@ -86,7 +86,8 @@ impl Work {
 impl Work {
     /// Two parts that may be taken where the whole is not, the first to be committed first; or the
     /// whole again, where parts would not help. On a full disk only what needs little space (acks,
-    /// leases, deleting) parts from what needs much.
+    /// leases, deleting) parts from what needs much. What is [reserved](Self::reserved) stays with the
+    /// first: for the second it is to be asked again by then.
     ///
     /// # Errors
     /// The work itself when there are no such parts.
@@ -107,7 +108,7 @@ impl Work {
                 self.rings = rings;
                 Self { commands, ..Self::default() }
             } else {
-                Self { rings, commands, reserved: self.reserved.clone(), ..Self::default() }
+                Self { rings, commands, ..Self::default() }
             }
         } else if has_upkeep && has_commands {
             let commands = std::mem::take(&mut self.commands);
