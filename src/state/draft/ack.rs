@@ -8,11 +8,11 @@ use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::limits::POP_MESSAGES_MAX;
 
 use crate::base::place::PartitionNumber;
+use crate::state::Single;
 use crate::state::draft::{CursorDraft, DecideError, Draft};
 use crate::state::effect::{
     DeadLetter, DeadReason, Effect, GroupIndex, LeaseToken, Progress, Sequence,
 };
-use crate::state::Single;
 
 /// Bytes of dead letters that one verdict makes at most: no lease holds as much, and it fits into an
 /// append beside what else is committed.
@@ -20,8 +20,10 @@ const LETTER_BYTES_MAX: usize = 32 << 20;
 /// Ranges that acks may leave between messages that are open, and messages with attempts: each ack
 /// writes all of them. Consumers that ack what they hold never come near.
 const SCATTERED_MAX: usize = 2 * POP_MESSAGES_MAX as usize;
-const SCATTERED: DecideError =
-    DecideError::OverLimit { of: "separate ranges of settled messages", limit: SCATTERED_MAX as u64 };
+const SCATTERED: DecideError = DecideError::OverLimit {
+    of: "separate ranges of settled messages",
+    limit: SCATTERED_MAX as u64,
+};
 
 /// What a consumer says of some messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
