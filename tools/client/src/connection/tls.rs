@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::error::Error;
+
 /// Whose signature under a server's certificate is trusted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Roots {
@@ -21,6 +23,23 @@ pub enum Roots {
     Native,
     /// The certificates in this file, in PEM.
     File(PathBuf),
+}
+
+impl Roots {
+    /// Encrypts a connection to the host in `addr` (host and port) that is made already, for whoever speaks
+    /// something else than the binary protocol over it. Waits for the handshake without a limit of its own;
+    /// dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when the certificate is none for that host, or is signed by nobody who is trusted.
+    pub async fn encrypt(
+        &self,
+        stream: TcpStream,
+        addr: &str,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let failed = |reason| Error::Connect { addr: addr.to_owned(), reason };
+        encrypt(stream, addr, self).await.map_err(failed)
+    }
 }
 
 /// Encrypts a connection to the host in `addr`; the error is in words.
