@@ -19,6 +19,7 @@ mod process;
 use std::path::Path;
 use std::process::Command;
 
+use docs::{Step, fill, steps};
 use process::ServerProcess;
 use serde_json::Value;
 
@@ -32,82 +33,6 @@ const VARYING: &[&str] =
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// One command of the tour.
-#[derive(Debug, Default, Eq, PartialEq)]
-struct Step {
-    command: String,
-    /// The answer that the page shows, empty where it shows none.
-    answer: String,
-}
-
-/// Cuts a block into its commands. A command goes on over lines while a quote is open or a backslash
-/// ends its line; comments right below it are its answer, other comments are for the reader.
-fn steps(block: &str) -> Vec<Step> {
-    let mut found: Vec<Step> = Vec::new();
-    let (mut is_open, mut is_below) = (false, false);
-    for line in block.lines() {
-        match line.strip_prefix('#') {
-            Some(comment) if !is_open => {
-                if let (true, Some(step)) = (is_below, found.last_mut()) {
-                    step.answer.push_str(comment);
-                }
-                continue;
-            }
-            _ if !is_open && line.is_empty() => is_below = false,
-            _ => {
-                if !is_open {
-                    found.push(Step::default());
-                }
-                let step = found.last_mut().unwrap();
-                step.command.push_str(line);
-                step.command.push('\n');
-                is_open = line.ends_with('\\') || has_open_quote(&step.command);
-                is_below = true;
-            }
-        }
-    }
-    assert!(!is_open, "the last command does not end: {found:?}");
-    found
-}
-
-fn has_open_quote(command: &str) -> bool {
-    let mut open = None;
-    for it in command.chars().filter(|it| matches!(it, '\'' | '"')) {
-        match open {
-            None => open = Some(it),
-            Some(mark) if mark == it => open = None,
-            Some(_) => {}
-        }
-    }
-    open.is_some()
-}
-
-/// Puts into `<field>` what a field of that name said in an answer.
-fn fill(command: &str, answers: &[Value]) -> String {
-    let mut filled = String::new();
-    let mut rest = command;
-    while let Some((before, (name, after))) =
-        rest.split_once('<').and_then(|(before, after)| Some((before, after.split_once('>')?)))
-    {
-        // The latest answer is the one that the reader has before them.
-        let value = answers.iter().rev().find_map(|answer| field(answer, name));
-        filled.push_str(before);
-        filled.push_str(value.unwrap_or_else(|| panic!("no answer has {name}: {answers:?}")));
-        rest = after;
-    }
-    filled + rest
-}
-
-/// The first text of that name, inner ones before outer ones: a message's before its batch's.
-fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
-    let inner = match answer {
-        Value::Array(items) => items.iter().find_map(|it| field(it, name)),
-        Value::Object(fields) => fields.values().find_map(|it| field(it, name)),
-        _ => None,
-    };
-    inner.or_else(|| answer.get(name)?.as_str())
 }
 
 /// Where an answer is not what the page shows: other fields, other kinds of values, or other values

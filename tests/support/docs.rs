@@ -1,11 +1,14 @@
 //! What the pages for readers tell them to type.
 //!
-//! In: a page in Markdown. Out: its fenced blocks by what they say they are, and the command lines
-//! that it names for one of our programs, in blocks and inside of sentences.
+//! In: a page in Markdown. Out: its fenced blocks by what they say they are, the command lines that it
+//! names for one of our programs, in blocks and inside of sentences, and the steps of a tour with the
+//! answers that the page shows.
 
 #![allow(dead_code, reason = "no test asks for all of it")]
 
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 /// README.md and every page in the docs folder, each with its text.
 pub(crate) fn pages(root: &Path) -> Vec<(PathBuf, String)> {
@@ -57,7 +60,13 @@ pub(crate) fn command_lines(page: &str, program: &str) -> Vec<Vec<String>> {
     for (info, text) in pieces(page) {
         let lines = match info.split(' ').next().unwrap_or_default() {
             "" => spans(&text),
-            "sh" | "bash" => text.replace("\\\n", " ").lines().map(str::to_owned).collect(),
+            // Each program of a pipe is one that the reader starts.
+            "sh" | "bash" => text
+                .replace("\\\n", " ")
+                .lines()
+                .flat_map(|line| line.split(" | "))
+                .map(str::to_owned)
+                .collect(),
             _ => continue,
         };
         for line in lines {
@@ -87,19 +96,27 @@ fn spans(prose: &str) -> Vec<String> {
     parts.iter().skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
-/// Words of a line. Whatever the reader is to put in, `<like this>`, is one word.
+/// Stands for a blank between quotes while a line is cut at its blanks.
+const QUOTED_BLANK: char = '\u{1}';
+
+/// Words of a line. Whatever the reader is to put in, `<like this>`, is one word, and so is what stands
+/// between quotes.
 fn words(line: &str) -> Vec<String> {
     let mut plain = String::new();
-    let mut depth = 0_u32;
+    let (mut depth, mut quote) = (0_u32, None);
     for it in line.chars() {
         match it {
+            '\'' | '"' if quote.is_none() => quote = Some(it),
+            _ if quote == Some(it) => quote = None,
+            ' ' if quote.is_some() => plain.push(QUOTED_BLANK),
+            it if quote.is_some() => plain.push(it),
             '<' => depth += 1,
             '>' => depth = depth.saturating_sub(1),
             ' ' if depth > 0 => plain.push('_'),
             it => plain.push(it),
         }
     }
-    plain.split_whitespace().map(str::to_owned).collect()
+    plain.split_whitespace().map(|word| word.replace(QUOTED_BLANK, " ")).collect()
 }
 
 /// The program that a line starts and its arguments, through cargo or by name.
@@ -119,7 +136,7 @@ fn invocation(words: &[String]) -> Option<(String, Vec<String>)> {
         return Some((named.unwrap_or_else(|| "onrush".to_owned()), arguments));
     }
     let name = first.rsplit('/').next().unwrap_or(first);
-    let is_ours = ["onrush", "onrush-load"].contains(&name);
+    let is_ours = ["onrush", "onrush-load", "onrushctl"].contains(&name);
     is_ours.then(|| (name.to_owned(), rest.to_vec()))
 }
 
@@ -147,4 +164,80 @@ pub(crate) fn check_all(root: &Path, program: &str, binary: &str) -> usize {
         }
     }
     count
+}
+
+/// One command of the tour.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) command: String,
+    /// The answer that the page shows, empty where it shows none.
+    pub(crate) answer: String,
+}
+
+/// Cuts a block into its commands. A command goes on over lines while a quote is open or a backslash
+/// ends its line; comments right below it are its answer, other comments are for the reader.
+pub(crate) fn steps(block: &str) -> Vec<Step> {
+    let mut found: Vec<Step> = Vec::new();
+    let (mut is_open, mut is_below) = (false, false);
+    for line in block.lines() {
+        match line.strip_prefix('#') {
+            Some(comment) if !is_open => {
+                if let (true, Some(step)) = (is_below, found.last_mut()) {
+                    step.answer.push_str(comment);
+                }
+                continue;
+            }
+            _ if !is_open && line.is_empty() => is_below = false,
+            _ => {
+                if !is_open {
+                    found.push(Step::default());
+                }
+                let step = found.last_mut().unwrap();
+                step.command.push_str(line);
+                step.command.push('\n');
+                is_open = line.ends_with('\\') || has_open_quote(&step.command);
+                is_below = true;
+            }
+        }
+    }
+    assert!(!is_open, "the last command does not end: {found:?}");
+    found
+}
+
+fn has_open_quote(command: &str) -> bool {
+    let mut open = None;
+    for it in command.chars().filter(|it| matches!(it, '\'' | '"')) {
+        match open {
+            None => open = Some(it),
+            Some(mark) if mark == it => open = None,
+            Some(_) => {}
+        }
+    }
+    open.is_some()
+}
+
+/// Puts into `<field>` what a field of that name said in an answer.
+pub(crate) fn fill(command: &str, answers: &[Value]) -> String {
+    let mut filled = String::new();
+    let mut rest = command;
+    while let Some((before, (name, after))) =
+        rest.split_once('<').and_then(|(before, after)| Some((before, after.split_once('>')?)))
+    {
+        // The latest answer is the one that the reader has before them.
+        let value = answers.iter().rev().find_map(|answer| field(answer, name));
+        filled.push_str(before);
+        filled.push_str(value.unwrap_or_else(|| panic!("no answer has {name}: {answers:?}")));
+        rest = after;
+    }
+    filled + rest
+}
+
+/// The first text of that name, inner ones before outer ones: a message's before its batch's.
+fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
+    let inner = match answer {
+        Value::Array(items) => items.iter().find_map(|it| field(it, name)),
+        Value::Object(fields) => fields.values().find_map(|it| field(it, name)),
+        _ => None,
+    };
+    inner.or_else(|| answer.get(name)?.as_str())
 }

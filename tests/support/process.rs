@@ -2,8 +2,23 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// The server's binary. `SERVER_BIN` names another one, a release build for figures, say. Tests of other
+/// packages find it where cargo has put theirs, once it is built.
+pub(crate) fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("SERVER_BIN") {
+        return named.into();
+    }
+    if let Some(built) = option_env!("CARGO_BIN_EXE_onrush") {
+        return built.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let beside = test.ancestors().nth(2).unwrap().join("onrush");
+    assert!(beside.is_file(), "{} is not built: cargo build --workspace --bins", beside.display());
+    beside
+}
 
 /// A running server; killed when dropped.
 pub(crate) struct ServerProcess {
@@ -20,12 +35,9 @@ impl ServerProcess {
         Self::spawn_with(folder, &["store.segment_bytes=4MiB", "store.checkpoint_interval_ms=100"])
     }
 
-    /// As [`Self::spawn`], with settings of one's own. `SERVER_BIN` names another binary, a release
-    /// build for figures, say.
+    /// As [`Self::spawn`], with settings of one's own.
     pub(crate) fn spawn_with(folder: &Path, settings: &[&str]) -> Self {
-        let binary = std::env::var_os("SERVER_BIN");
-        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_onrush").into());
-        let mut child = Command::new(binary)
+        let mut child = Command::new(binary())
             .args(["--http-addr", "127.0.0.1:0", "--tcp-addr", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(folder.join("data"))
