@@ -49,6 +49,7 @@ impl Bench {
             shard,
             expected_head: self.heads.get(usize::from(shard)).copied().unwrap_or_default(),
             parts: vec![part.clone()],
+            brief: None,
             labels: Vec::new(),
         };
         let proposals: Vec<Proposal> = (0..shards).map(of_shard).collect();

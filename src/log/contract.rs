@@ -75,7 +75,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 /// A proposal of one entry, its bytes cut into a rope of small slices.
 pub(super) fn propose(shard: ShardId, expected_head: u64, bytes: &[u8]) -> Proposal {
     let parts = bytes.chunks(7).map(Bytes::copy_from_slice).collect();
-    Proposal { shard, expected_head, parts, labels: Vec::new() }
+    Proposal { shard, expected_head, parts, brief: None, labels: Vec::new() }
 }
 
 fn append(log: &dyn Log, proposals: &[Proposal], durability: Durability) -> Append {
@@ -185,6 +185,7 @@ fn an_append_or_an_entry_may_be_empty(subject: &mut dyn Subject, _: u64) {
         shard: 0,
         expected_head: 1,
         parts: vec![Bytes::new(), Bytes::new()],
+        brief: None,
         labels: Vec::new(),
     };
     append_all(&*log, &[hollow], Durability::Synced);
@@ -237,7 +238,13 @@ fn a_read_gives_about_as_many_bytes_as_asked_and_at_least_one_entry(
 fn an_append_over_the_limit_is_refused_and_changes_nothing(subject: &mut dyn Subject, _: u64) {
     let log = subject.log();
     let part = Bytes::from(vec![0; 1 << 20]);
-    let big = Proposal { shard: 0, expected_head: 0, parts: vec![part; 65], labels: Vec::new() };
+    let big = Proposal {
+        shard: 0,
+        expected_head: 0,
+        parts: vec![part; 65],
+        brief: None,
+        labels: Vec::new(),
+    };
     let refused = block_on(log.append(&[propose(1, 0, b"small"), big], Durability::Synced));
     let Err(AppendError::TooLarge { bytes, limit }) = refused else { panic!("{refused:?}") };
     assert!(bytes > limit && limit <= 64 << 20);

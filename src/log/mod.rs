@@ -41,6 +41,8 @@ pub struct Proposal {
     pub expected_head: u64,
     /// The entry's bytes as a rope: payloads are slices of the frames that brought them.
     pub parts: Vec<Bytes>,
+    /// What whoever follows reads instead, where there is something shorter and [`Log::wants_briefs`].
+    pub brief: Option<Bytes>,
     /// What of it has a name that people know. A log that only engines read has no use for it.
     pub labels: Vec<Label>,
 }
@@ -138,6 +140,27 @@ pub struct StoredEntry {
     pub bytes: Bytes,
 }
 
+/// One entry of one shard as whoever follows it gets it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Followed {
+    /// The entry; its bytes are its brief where it has one.
+    pub entry: StoredEntry,
+    /// Whether they are.
+    pub is_brief: bool,
+    /// Bytes that it has in the log.
+    pub len: u64,
+}
+
+impl From<StoredEntry> for Followed {
+    fn from(entry: StoredEntry) -> Self {
+        let len = entry.bytes.len() as u64;
+        Self { entry, is_brief: false, len }
+    }
+}
+
+/// What following one shard brought.
+pub type FollowedShard = Result<Vec<Followed>, ReadError>;
+
 /// A place inside the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Extent {
@@ -205,6 +228,30 @@ pub trait Log: Send + Sync + 'static {
         from: u64,
         bytes_max: usize,
     ) -> LogFuture<'_, Result<Vec<StoredEntry>, ReadError>>;
+
+    /// Entries of several shards, each from a number on, as [`Self::read`] gives them but for their
+    /// payloads where they have briefs; of all shards together about `bytes_max` bytes, of each at least
+    /// one entry. Answers in the order asked.
+    fn follow<'a>(
+        &'a self,
+        asked: &'a [(ShardId, u64)],
+        bytes_max: usize,
+    ) -> LogFuture<'a, Vec<FollowedShard>> {
+        Box::pin(async move {
+            let each = bytes_max / asked.len().max(1);
+            let mut found = Vec::with_capacity(asked.len());
+            for (shard, from) in asked {
+                let entries = self.read(*shard, *from, each).await;
+                found.push(entries.map(|it| it.into_iter().map(Followed::from).collect()));
+            }
+            found
+        })
+    }
+
+    /// Whether somebody follows who would rather not read payloads.
+    fn wants_briefs(&self) -> bool {
+        false
+    }
 
     /// How many entries the shard has.
     fn head(&self, shard: ShardId) -> LogFuture<'_, Result<u64, ReadError>>;

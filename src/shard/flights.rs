@@ -9,7 +9,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -182,11 +181,9 @@ impl Lane {
             || !self.replica.chores.is_empty()
             || self.stopping.is_some();
         let has_failed = self.poisoned || self.failed_in_a_row > 0 || !self.held.is_empty();
-        let follows = !self.config.sole_writer
-            && (self.news.load(Ordering::Acquire) || self.follow_at_us <= now_us);
         !has_orders
             && !has_failed
-            && !follows
+            && !self.is_follow_due()
             && !self.timer_due()
             && self.takes_all_pushes()
             && is_later(self.parked.next_deadline_us())

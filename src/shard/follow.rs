@@ -4,28 +4,26 @@
 //! Out: a replica that has caught up, consumers woken by what others brought, and which own entries
 //! were met. Called by the lane.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 
 use crate::base::place::ShardId;
 use crate::buffer::Buffers;
-use crate::log::{AppendError, Log, LogFuture, ReadError, StoredEntry};
+use crate::log::{AppendError, FollowedShard, Log, ReadError};
 use crate::shard::Config;
 use crate::shard::lane::Lane;
 use crate::shard::restore;
 
 /// Bytes of entries that are read at a time, of all shards together.
 const READ_BYTES: usize = 8 << 20;
-/// And of each of them at least.
-const SHARD_BYTES_MIN: usize = 64 << 10;
 
 /// How often to look what others did where it is heard of: for what was not heard.
 const NET_INTERVAL_MS: u64 = 1_000;
 /// News do not make an engine follow more often than this: whoever appends all the time is followed in
 /// larger steps.
 const NEWS_GAP_US: u64 = 3_000;
+/// And not more often than this where no consumer waits here: whoever asks for something looks first.
+const QUIET_GAP_US: u64 = 25_000;
 /// An engine that is to look as seldom as this looks only when it must, whatever it hears.
 const SELDOM_MS: u64 = 3_600_000;
 
@@ -61,10 +59,9 @@ impl Lane {
             heads.iter().copied().filter(|it| it.0 != catalog && is_open(self, it)).collect();
         let is_news = !open.is_empty() || heads.iter().any(|it| is_open(self, it));
         while !open.is_empty() {
-            let bytes = (READ_BYTES / open.len()).max(SHARD_BYTES_MIN);
-            let from = |shard| self.replica.head(shard);
-            let reads = open.iter().map(|(shard, _)| self.log.read(*shard, from(*shard), bytes));
-            let read = self.runtime.block_on(all(reads.collect()));
+            let asked: Vec<(ShardId, u64)> =
+                open.iter().map(|(shard, _)| (*shard, self.replica.head(*shard))).collect();
+            let read = self.runtime.block_on(self.log.follow(&asked, READ_BYTES));
             let mut rest = Vec::new();
             for (next, entries) in open.into_iter().zip(read) {
                 match self.take(next.0, entries) {
@@ -88,7 +85,8 @@ impl Lane {
         let before = self.replica.head(catalog);
         let followed = loop {
             let from = self.replica.head(catalog);
-            let entries = self.runtime.block_on(self.log.read(catalog, from, READ_BYTES));
+            let read = self.runtime.block_on(self.log.follow(&[(catalog, from)], READ_BYTES));
+            let entries = read.into_iter().next().unwrap_or(Ok(Vec::new()));
             if entries.as_ref().is_ok_and(Vec::is_empty) {
                 break Ok(());
             }
@@ -103,11 +101,7 @@ impl Lane {
     }
 
     /// Applies entries that were read.
-    fn take(
-        &mut self,
-        shard: ShardId,
-        entries: Result<Vec<StoredEntry>, ReadError>,
-    ) -> Result<(), AppendError> {
+    fn take(&mut self, shard: ShardId, entries: FollowedShard) -> Result<(), AppendError> {
         let entries = match entries {
             Err(ReadError::TooOld(_)) => return self.catch_up(shard),
             entries => entries.map_err(|error| unavailable(&error))?,
@@ -115,8 +109,8 @@ impl Lane {
         if entries.is_empty() {
             return Err(unavailable(&"the log does not have what its heads say"));
         }
-        for stored in &entries {
-            let applied = self.replica.apply_stored(stored);
+        for followed in &entries {
+            let applied = self.replica.apply_followed(followed);
             if let Some(entry) = applied.map_err(|error| unavailable(&error))? {
                 if entry.origin.engine == self.origin.engine {
                     self.seen_own.push(entry.origin);
@@ -173,32 +167,31 @@ impl Lane {
         Ok((0..).zip(heads.map_err(|error| unavailable(&error))?).collect())
     }
 
+    /// Whether it is time to look what others did.
+    pub(super) fn is_follow_due(&self) -> bool {
+        !self.config.sole_writer && self.next_follow_us() <= self.clock.monotonic_us()
+    }
+
+    /// When it is, in the clock's microseconds.
+    pub(super) fn next_follow_us(&self) -> u64 {
+        let gap_us = match self.parked.is_empty() && self.watches.is_empty() {
+            true => QUIET_GAP_US,
+            false => NEWS_GAP_US,
+        };
+        match self.news.load(Ordering::Acquire) {
+            true => self.follow_at_us.min(self.followed_at_us + gap_us),
+            false => self.follow_at_us,
+        }
+    }
+
     /// Learns now and then what others did, so that consumers waiting here get it too.
     pub(super) fn follow_if_due(&mut self) {
-        if self.news.swap(false, Ordering::AcqRel) {
-            self.follow_at_us = self.follow_at_us.min(self.followed_at_us + NEWS_GAP_US);
-        }
-        let is_late = self.follow_at_us <= self.clock.monotonic_us();
-        if self.config.sole_writer || self.is_down() || !is_late {
+        if self.is_down() || !self.is_follow_due() {
             return;
         }
+        self.news.store(false, Ordering::Release);
         if let Err(error) = self.follow_all() {
             tracing::debug!(%error, "other engines could not be followed now");
         }
     }
-}
-
-/// Waits for all of them.
-pub(super) async fn all<T>(mut futures: Vec<LogFuture<'_, T>>) -> Vec<T> {
-    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        for (future, done) in futures.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
-                *done = Some(output);
-            }
-        }
-        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }

@@ -367,7 +367,13 @@ impl Lane {
             catalog: self.replica.catalog.catalog(),
             dedup: self.config.dedup,
         };
-        round::decide(&self.replica, context, self.origin, self.turn, work)
+        let mut plan = round::decide(&self.replica, context, self.origin, self.turn, work);
+        if self.log.wants_briefs() {
+            for (proposal, (_, entry)) in plan.proposals.iter_mut().zip(&plan.entries) {
+                proposal.brief = codec::encode_brief(entry);
+            }
+        }
+        plan
     }
 
     /// Appends a plan, and does not rest until it is known what became of it. After a lost answer

@@ -4,7 +4,7 @@
 //! other engines appended. Called by the lane, and by start-up.
 
 use crate::base::place::{QueueId, ShardCount, ShardId, StoreKey};
-use crate::log::StoredEntry;
+use crate::log::{Followed, StoredEntry};
 use crate::state::ShardState;
 use crate::state::catalog::{CatalogChange, CatalogShard};
 use crate::state::checkpoint::LoadError;
@@ -113,6 +113,16 @@ impl Replica {
 
     /// Applies a shard's next entry.
     pub fn apply(&mut self, shard: ShardId, entry: &Entry, position: u64, len: u64) {
+        self.apply_by(shard, entry, (position, len), |state| state.apply(entry, position, len));
+    }
+
+    fn apply_by(
+        &mut self,
+        shard: ShardId,
+        entry: &Entry,
+        (position, len): (u64, u64),
+        apply: impl FnOnce(&mut ShardState),
+    ) {
         if shard == self.count.catalog() {
             let changes = self.catalog.apply(entry, position, len);
             for change in &changes {
@@ -120,7 +130,7 @@ impl Replica {
             }
             self.chores.extend(changes);
         } else if let Some(state) = self.shards.get_mut(usize::from(shard)) {
-            state.apply(entry, position, len);
+            apply(state);
             // Whoever made a partition may not have known all groups of its queue.
             for effect in &entry.effects {
                 if let Effect::CreatePartition { queue, .. } = effect {
@@ -171,21 +181,43 @@ impl Replica {
     /// [`ReplayError`] when the entry makes no sense or entries before it are missing: this engine
     /// cannot go on.
     pub fn apply_stored(&mut self, stored: &StoredEntry) -> Result<Option<Entry>, ReplayError> {
-        let (shard, index) = (stored.shard, stored.index);
-        let head = self.head(shard);
-        if index < head {
+        if !self.is_next(stored)? {
             return Ok(None);
         }
-        if index > head {
-            return Err(ReplayError::Missing { shard, head, index });
-        }
-        let entry = codec::decode(stored.bytes.clone()).map_err(|error| ReplayError::Entry {
-            shard,
-            index,
-            error,
-        })?;
-        self.apply(shard, &entry, stored.position, stored.bytes.len() as u64);
+        let entry =
+            codec::decode(stored.bytes.clone()).map_err(|error| senseless(stored, error))?;
+        self.apply(stored.shard, &entry, stored.position, stored.bytes.len() as u64);
         Ok(Some(entry))
+    }
+
+    /// The same of an entry as whoever follows the log gets it. Where it is a brief, the batches of the
+    /// entry returned are empty.
+    ///
+    /// # Errors
+    /// As [`Self::apply_stored`].
+    pub fn apply_followed(&mut self, followed: &Followed) -> Result<Option<Entry>, ReplayError> {
+        let Followed { entry: stored, is_brief: true, len } = followed else {
+            return self.apply_stored(&followed.entry);
+        };
+        if !self.is_next(stored)? {
+            return Ok(None);
+        }
+        let decoded = codec::decode_brief(stored.bytes.clone());
+        let (entry, lens) = decoded.map_err(|error| senseless(stored, error))?;
+        let (at, len) = (stored.position, *len);
+        self.apply_by(stored.shard, &entry, (at, len), |state| {
+            state.apply_brief(&entry, &lens, at, len);
+        });
+        Ok(Some(entry))
+    }
+
+    /// Whether an entry is the next one of its shard, and not one that is applied already.
+    fn is_next(&self, stored: &StoredEntry) -> Result<bool, ReplayError> {
+        let (shard, index, head) = (stored.shard, stored.index, self.head(stored.shard));
+        match index > head {
+            true => Err(ReplayError::Missing { shard, head, index }),
+            false => Ok(index == head),
+        }
     }
 
     /// Plans what a crash left half done: queues that the catalog forgot are dropped from shards,
@@ -219,6 +251,10 @@ impl Replica {
         orphans.dedup();
         orphans
     }
+}
+
+fn senseless(stored: &StoredEntry, error: EntryError) -> ReplayError {
+    ReplayError::Entry { shard: stored.shard, index: stored.index, error }
 }
 
 /// Groups of a queue that a shard does not know though it has partitions of the queue.

@@ -272,6 +272,7 @@ pub fn decide<'a>(
         shard: *shard,
         expected_head: replica.head(*shard),
         parts: codec::encode(entry),
+        brief: None,
         labels: labels::of_entry(entry),
     });
     let proposals = proposals.collect();

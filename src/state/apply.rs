@@ -16,11 +16,26 @@ impl ShardState {
     /// Applies the shard's next entry, whose first byte is at `position` of the log and which is
     /// `len` bytes long there.
     pub fn apply(&mut self, entry: &Entry, position: u64, len: u64) {
+        self.apply_sized(entry, position, len, |_, effect| codec::encoded_len(effect) as u32);
+    }
+
+    /// The same of an entry without its batches: `lens` says how long each effect is in the log.
+    pub fn apply_brief(&mut self, entry: &Entry, lens: &[u32], position: u64, len: u64) {
+        self.apply_sized(entry, position, len, |at, _| lens.get(at).copied().unwrap_or(0));
+    }
+
+    fn apply_sized(
+        &mut self,
+        entry: &Entry,
+        position: u64,
+        len: u64,
+        len_of: impl Fn(usize, &Effect) -> u32,
+    ) {
         let mut at = position + ENTRY_HEADER as u64;
-        for effect in &entry.effects {
-            let effect_len = codec::encoded_len(effect) as u64;
-            self.apply_effect(effect, at, effect_len as u32, entry.time_ms);
-            at += effect_len;
+        for (index, effect) in entry.effects.iter().enumerate() {
+            let effect_len = len_of(index, effect);
+            self.apply_effect(effect, at, effect_len, entry.time_ms);
+            at += u64::from(effect_len);
         }
         self.head += 1;
         self.position = position + len;

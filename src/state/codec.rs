@@ -15,6 +15,7 @@
 //! A batch's place in the log is its whole effect, so that sequence and time are read with it; a
 //! run's place is one such effect or several that stand in a row.
 
+mod brief;
 mod states;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -26,6 +27,8 @@ use crate::state::effect::{
 };
 use crate::state::queries::QueryDefinition;
 use crate::state::{care, rows};
+
+pub use self::brief::{decode_brief, encode_brief};
 
 /// Bytes before an entry's first effect.
 pub const ENTRY_HEADER: usize = 32;
@@ -153,24 +156,33 @@ fn sub_flag(sub: &Option<ProducerSub>) -> u8 {
 /// Encodes an entry as a rope.
 #[must_use]
 pub fn encode(entry: &Entry) -> Vec<Bytes> {
-    let mut rope = Rope { parts: Vec::new(), head: BytesMut::with_capacity(4096) };
-    rope.head.put_u64_le(entry.time_ms);
-    rope.head.put_u64_le(entry.origin.engine);
-    rope.head.put_u64_le(entry.origin.append);
-    rope.head.put_u32_le(entry.effects.len() as u32);
-    rope.head.put_u32_le(0);
-    for effect in &entry.effects {
-        rope.effect(effect, entry.time_ms);
-    }
-    rope.finish()
+    Rope::new(false).entry(entry)
 }
 
 struct Rope {
     parts: Vec<Bytes>,
     head: BytesMut,
+    /// Batches of appends are left out.
+    is_brief: bool,
 }
 
 impl Rope {
+    fn new(is_brief: bool) -> Self {
+        Self { parts: Vec::new(), head: BytesMut::with_capacity(4096), is_brief }
+    }
+
+    fn entry(mut self, entry: &Entry) -> Vec<Bytes> {
+        self.head.put_u64_le(entry.time_ms);
+        self.head.put_u64_le(entry.origin.engine);
+        self.head.put_u64_le(entry.origin.append);
+        self.head.put_u32_le(entry.effects.len() as u32);
+        self.head.put_u32_le(0);
+        for effect in &entry.effects {
+            self.effect(effect, entry.time_ms);
+        }
+        self.finish()
+    }
+
     fn header(&mut self, tag: u8, flags: u8, effect: &Effect) {
         self.head.reserve(EFFECT_HEADER + 64);
         self.head.put_u8(tag);
@@ -185,6 +197,12 @@ impl Rope {
         } else {
             self.parts.push(self.head.split().freeze());
             self.parts.push(bytes.clone());
+        }
+    }
+
+    fn batch(&mut self, batch: &Bytes) {
+        if !self.is_brief {
+            self.bytes(batch);
         }
     }
 
@@ -212,13 +230,13 @@ impl Rope {
                 for fingerprint in fingerprints {
                     self.head.put_u128_le(*fingerprint);
                 }
-                self.bytes(batch);
+                self.batch(batch);
             }
             Effect::Relocate { partition, first_seq, count, time_ms, sub, batch } => {
                 self.header(TAG_RELOCATE, sub_flag(sub), effect);
                 self.chunk(*partition, *count, *first_seq, *time_ms);
                 self.sub(sub);
-                self.bytes(batch);
+                self.batch(batch);
             }
             Effect::Bury(dead) => {
                 let failed = if dead.failed_ms > 0 { FLAG_FAILED_AT } else { 0 };
@@ -356,7 +374,17 @@ impl Rope {
 ///
 /// # Errors
 /// [`EntryError`] where the bytes are not what [`encode`] writes.
-pub fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
+pub fn decode(bytes: Bytes) -> Result<Entry, EntryError> {
+    decode_each(bytes, |bytes| {
+        let (tag, flags, mut body) = effect_parts(bytes)?;
+        decode_effect(tag, flags, &mut body)
+    })
+}
+
+fn decode_each(
+    mut bytes: Bytes,
+    mut effect: impl FnMut(&mut Bytes) -> Result<Effect, EntryError>,
+) -> Result<Entry, EntryError> {
     let short = |_| EntryError { field: "entry header", problem: "cut off" };
     let time_ms = bytes.try_get_u64_le().map_err(short)?;
     let engine = bytes.try_get_u64_le().map_err(short)?;
@@ -366,7 +394,7 @@ pub fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
     // An effect has at least its header, so the bytes themselves bound the allocation.
     let mut effects = Vec::with_capacity((count as usize).min(bytes.len() / EFFECT_HEADER));
     for _ in 0..count {
-        effects.push(decode_effect(&mut bytes)?);
+        effects.push(effect(&mut bytes)?);
     }
     if bytes.has_remaining() {
         return Err(EntryError { field: "entry", problem: "followed by more bytes" });
@@ -405,18 +433,31 @@ pub fn decode_dead(mut place: Bytes) -> Result<DeadLetter, EntryError> {
 const CUT_OFF: EntryError = EntryError { field: "effect body", problem: "cut off" };
 
 fn effect_parts(bytes: &mut Bytes) -> Result<(u8, u8, Bytes), EntryError> {
-    let short = |_| EntryError { field: "effect header", problem: "cut off" };
-    let tag = bytes.try_get_u8().map_err(short)?;
-    let flags = bytes.try_get_u8().map_err(short)?;
-    bytes.try_get_u16_le().map_err(short)?;
-    let len = bytes.try_get_u32_le().map_err(short)? as usize;
+    let (tag, flags, len) = effect_header(bytes)?;
     if len > bytes.len() {
         return Err(EntryError { field: "effect length", problem: "past the entry's end" });
     }
     Ok((tag, flags, bytes.split_to(len)))
 }
 
+/// Tag, flags, and bytes of the body.
+fn effect_header(bytes: &mut Bytes) -> Result<(u8, u8, usize), EntryError> {
+    let short = |_| EntryError { field: "effect header", problem: "cut off" };
+    let tag = bytes.try_get_u8().map_err(short)?;
+    let flags = bytes.try_get_u8().map_err(short)?;
+    bytes.try_get_u16_le().map_err(short)?;
+    let len = bytes.try_get_u32_le().map_err(short)? as usize;
+    Ok((tag, flags, len))
+}
+
 fn read_chunk(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryError> {
+    let (mut chunk, fingerprints) = read_chunk_start(flags, body)?;
+    chunk.batch = std::mem::take(body);
+    Ok((chunk, fingerprints))
+}
+
+/// What stands before the batch.
+fn read_chunk_start(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryError> {
     let short = |_| CUT_OFF;
     let partition = body.try_get_u32_le().map_err(short)?;
     let count = body.try_get_u32_le().map_err(short)?;
@@ -433,7 +474,7 @@ fn read_chunk(flags: u8, body: &mut Bytes) -> Result<(Chunk, Vec<u128>), EntryEr
             fingerprints.push(body.try_get_u128_le().map_err(short)?);
         }
     }
-    let batch = std::mem::take(body);
+    let batch = Bytes::new();
     Ok((Chunk { partition, first_seq, count, time_ms, sub, batch }, fingerprints))
 }
 
@@ -480,31 +521,33 @@ fn read_dead(flags: u8, body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetErr
     Ok(letter)
 }
 
-fn decode_effect(bytes: &mut Bytes) -> Result<Effect, EntryError> {
-    let (tag, flags, mut body) = effect_parts(bytes)?;
+/// The effect of a chunk.
+fn of_chunk(tag: u8, chunk: Chunk, fingerprints: Vec<u128>) -> Effect {
+    let Chunk { partition, first_seq, count, time_ms, sub, batch } = chunk;
+    match tag {
+        TAG_RELOCATE => Effect::Relocate { partition, first_seq, count, time_ms, sub, batch },
+        _ => Effect::Append { partition, first_seq, count, fingerprints, sub, batch },
+    }
+}
+
+fn decode_effect(tag: u8, flags: u8, body: &mut Bytes) -> Result<Effect, EntryError> {
     let effect = match tag {
-        TAG_APPEND => {
-            let (chunk, fingerprints) = read_chunk(flags, &mut body)?;
-            let Chunk { partition, first_seq, count, sub, batch, .. } = chunk;
-            Effect::Append { partition, first_seq, count, fingerprints, sub, batch }
+        TAG_APPEND | TAG_RELOCATE => {
+            let (chunk, fingerprints) = read_chunk(flags, body)?;
+            of_chunk(tag, chunk, fingerprints)
         }
-        TAG_RELOCATE => {
-            let (chunk, _) = read_chunk(flags, &mut body)?;
-            let Chunk { partition, first_seq, count, time_ms, sub, batch } = chunk;
-            Effect::Relocate { partition, first_seq, count, time_ms, sub, batch }
-        }
-        TAG_BURY => Effect::Bury(read_dead(flags, &mut body).map_err(|_| CUT_OFF)?),
-        tag if care::codec::is_ours(tag) => Effect::Care(care::codec::read(tag, &mut body)?),
-        TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(&mut body)?)),
+        TAG_BURY => Effect::Bury(read_dead(flags, body).map_err(|_| CUT_OFF)?),
+        tag if care::codec::is_ours(tag) => Effect::Care(care::codec::read(tag, body)?),
+        TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(body)?)),
         TAG_REPLAYED => {
             let mut spill = SpillId::default();
             body.try_copy_to_slice(&mut spill).map_err(|_| CUT_OFF)?;
             let position = body.try_get_u64_le().map_err(|_| CUT_OFF)?;
             Effect::Replayed { spill, position }
         }
-        TAG_DEFINE_QUERY => Effect::DefineQuery(Box::new(QueryDefinition::read(&mut body)?)),
-        TAG_PUT_STATE | TAG_REMOVE_STATE => states::read_state(tag, &mut body)?,
-        _ => decode_small(tag, &mut body)?,
+        TAG_DEFINE_QUERY => Effect::DefineQuery(Box::new(QueryDefinition::read(body)?)),
+        TAG_PUT_STATE | TAG_REMOVE_STATE => states::read_state(tag, body)?,
+        _ => decode_small(tag, body)?,
     };
     if body.has_remaining() {
         return Err(EntryError { field: "effect body", problem: "longer than its effect" });

@@ -183,7 +183,7 @@ mod tests {
         let rope = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5);
         let one = (any::<u16>(), any::<u64>(), rope).prop_map(|(shard, expected_head, rope)| {
             let parts = rope.into_iter().map(Bytes::from).collect();
-            Proposal { shard, expected_head, parts, labels: Vec::new() }
+            Proposal { shard, expected_head, parts, brief: None, labels: Vec::new() }
         });
         prop::collection::vec(one, 1..8)
     }
@@ -229,7 +229,8 @@ mod tests {
         let part = Bytes::from(vec![7; 1_000]);
         let parts = vec![part.clone(), Bytes::new(), part.slice(10..20)];
         let encoded =
-            encode(&[Proposal { shard: 1, expected_head: 2, parts, labels: vec![] }]).unwrap();
+            encode(&[Proposal { shard: 1, expected_head: 2, parts, brief: None, labels: vec![] }])
+                .unwrap();
         assert_eq!(encoded.parts.len(), 3);
         assert_eq!(encoded.parts[1].as_ptr(), part.as_ptr());
         assert_eq!(encoded.parts[2].as_ptr(), part[10..].as_ptr());
@@ -240,9 +241,15 @@ mod tests {
         let mut payload = flat(&encode(&[]).unwrap().parts).to_vec();
         assert!(payload.is_empty(), "no proposals, no record");
         payload = flat(
-            &encode(&[Proposal { shard: 1, expected_head: 2, parts: vec![], labels: vec![] }])
-                .unwrap()
-                .parts,
+            &encode(&[Proposal {
+                shard: 1,
+                expected_head: 2,
+                parts: vec![],
+                brief: None,
+                labels: vec![],
+            }])
+            .unwrap()
+            .parts,
         )
         .to_vec();
         payload.push(0);

@@ -181,13 +181,33 @@ async fn send(
         (proposals, &batch.shards[..], &batch.expected[..], &batch.tails[..])
     {
         let body = Body(&proposal.parts);
-        let all: [&(dyn ToSql + Sync); 5] = [shard, expected, tail, &body, &engine];
+        let brief = proposal.brief.as_deref();
+        let all: [&(dyn ToSql + Sync); 6] = [shard, expected, tail, &body, &engine, &brief];
         return client.execute(&statements.append_one, &all).await;
     }
-    let Batch { shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies } =
-        batch;
-    let all: [&(dyn ToSql + Sync); 9] =
-        [shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies, &engine];
+    let Batch {
+        shards,
+        expected,
+        entries,
+        bytes,
+        tails,
+        entry_shards,
+        entry_heads,
+        bodies,
+        briefs,
+    } = batch;
+    let all: [&(dyn ToSql + Sync); 10] = [
+        shards,
+        expected,
+        entries,
+        bytes,
+        tails,
+        entry_shards,
+        entry_heads,
+        bodies,
+        &engine,
+        briefs,
+    ];
     client.execute(&statements.append_many, &all).await
 }
 
@@ -198,11 +218,20 @@ async fn send_named(
     names: &Names,
     engine: i64,
 ) -> Result<u64, tokio_postgres::Error> {
-    let Batch { shards, expected, entries, bytes, tails, entry_shards, entry_heads, bodies } =
-        batch;
+    let Batch {
+        shards,
+        expected,
+        entries,
+        bytes,
+        tails,
+        entry_shards,
+        entry_heads,
+        bodies,
+        briefs,
+    } = batch;
     let Names { queues, queue_names, gone, rows, shards: of_shards, numbers, of_queues, names } =
         names;
-    let all: [&(dyn ToSql + Sync); 17] = [
+    let all: [&(dyn ToSql + Sync); 18] = [
         shards,
         expected,
         entries,
@@ -212,6 +241,7 @@ async fn send_named(
         entry_heads,
         bodies,
         &engine,
+        briefs,
         queues,
         queue_names,
         gone,

@@ -47,6 +47,7 @@ pub(super) struct Batch<'a> {
     pub(super) entry_shards: Vec<i32>,
     pub(super) entry_heads: Vec<i64>,
     pub(super) bodies: Bodies<'a>,
+    pub(super) briefs: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> Batch<'a> {
@@ -81,6 +82,7 @@ impl<'a> Batch<'a> {
             batch.entry_shards.push(shard);
             batch.entry_heads.push(head);
             batch.bodies.0.push(&proposal.parts);
+            batch.briefs.push(proposal.brief.as_deref());
         }
         torn.dedup();
         if torn.is_empty() { Ok(batch) } else { Err(torn) }
@@ -142,7 +144,7 @@ mod tests {
 
     fn propose(shard: ShardId, expected_head: u64, parts: &[&'static str]) -> Proposal {
         let parts = parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect();
-        Proposal { shard, expected_head, parts, labels: Vec::new() }
+        Proposal { shard, expected_head, parts, brief: None, labels: Vec::new() }
     }
 
     #[test]

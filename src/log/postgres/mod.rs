@@ -76,11 +76,11 @@ pub use self::projection::{
 
 use self::link::Link;
 use self::session::{NoSession, Role, connect};
-use self::shared::{Shared, WRITERS};
+use self::shared::{LINES, Shared};
 use super::vault::Vault;
 use super::{
-    Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
-    StoredEntry, Wake,
+    Append, AppendError, Bounds, Durability, Extent, FollowedShard, Front, Log, LogFuture,
+    Proposal, ReadError, StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
 use crate::log::identity::{Identity, Loaded};
@@ -211,7 +211,7 @@ impl Log for PostgresLog {
     }
 
     fn width(&self) -> usize {
-        WRITERS
+        LINES
     }
 
     fn read(
@@ -221,6 +221,18 @@ impl Log for PostgresLog {
         bytes_max: usize,
     ) -> LogFuture<'_, Result<Vec<StoredEntry>, ReadError>> {
         Box::pin(self.shared.read_entries(shard, from, bytes_max))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        asked: &'a [(ShardId, u64)],
+        bytes_max: usize,
+    ) -> LogFuture<'a, Vec<FollowedShard>> {
+        Box::pin(self.shared.follow_entries(asked, bytes_max))
+    }
+
+    fn wants_briefs(&self) -> bool {
+        self.shared.news.has_others()
     }
 
     fn head(&self, shard: ShardId) -> LogFuture<'_, Result<u64, ReadError>> {

@@ -173,8 +173,13 @@ async fn add(
     is_unicode: bool,
 ) -> Result<(), tokio_postgres::Error> {
     // Which shard a partition is of, its number says.
-    let proposal =
-        Proposal { shard: 0, expected_head: 0, parts: Vec::new(), labels: labels.to_vec() };
+    let proposal = Proposal {
+        shard: 0,
+        expected_head: 0,
+        parts: Vec::new(),
+        brief: None,
+        labels: labels.to_vec(),
+    };
     let Some(names) = Names::of(&[proposal], is_unicode) else { return Ok(()) };
     let queues: [&(dyn ToSql + Sync); 2] = [&names.queues, &names.queue_names];
     client.execute(ADD_QUEUES, &queues).await?;
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
 
     fn proposal(shard: u16, labels: Vec<Label>) -> Proposal {
-        Proposal { shard, expected_head: 0, parts: Vec::new(), labels }
+        Proposal { shard, expected_head: 0, parts: Vec::new(), brief: None, labels }
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl News {
         self.is_heard.load(Ordering::Acquire)
     }
 
-    #[cfg(test)]
+    /// Whether other engines were there lately.
     pub(super) fn has_others(&self) -> bool {
         self.has_others.load(Ordering::Acquire)
     }

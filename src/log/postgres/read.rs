@@ -13,12 +13,16 @@ use super::link::Link;
 use super::session::Session;
 use super::shared::Shared;
 use crate::base::place::ShardId;
-use crate::log::{Extent, ReadError, StoredEntry};
+use crate::log::{Extent, Followed, FollowedShard, ReadError, StoredEntry};
 
 /// Entries of one read at most, however small they are.
 const ENTRIES_MAX: i64 = 1_024;
 /// Pieces that one read looks into: plans grow with them.
 const PIECES_PER_READ: i32 = 8;
+/// Entries of one shard that following brings at a time: the others wait for all of them.
+const FOLLOWED_MAX: i64 = 256;
+/// Bytes of each shard that following asks for at least.
+const FOLLOWED_BYTES_MIN: usize = 64 << 10;
 /// Entries up to this size are read whole when a part of them is asked for: others will be next.
 const SMALL_ENTRY_BYTES: i32 = 1 << 20;
 
@@ -108,6 +112,98 @@ impl Shared {
             found.push(StoredEntry { shard, index, position: position(index), bytes });
         }
         if found.is_empty() { Err(gone) } else { Ok(found) }
+    }
+
+    /// Entries of several shards, each from a number on.
+    pub(super) async fn follow_entries(
+        &self,
+        asked: &[(ShardId, u64)],
+        bytes_max: usize,
+    ) -> Vec<FollowedShard> {
+        let found = match self.look_up(asked, bytes_max).await {
+            Ok(found) => found,
+            Err(error) => return asked.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut cache = self.cache.lock();
+        let each = asked.iter().zip(found).map(|((shard, from), entries)| {
+            for Followed { entry, is_brief, len } in &entries {
+                let bytes = std::slice::from_ref(&entry.bytes);
+                self.witness.note_sized(*shard, entry.index, *len as usize, bytes);
+                if !is_brief {
+                    cache.add(*shard, entry.index, entry.bytes.clone());
+                }
+            }
+            let is_there = !entries.is_empty() || self.known_head(*shard) <= *from;
+            is_there.then_some(entries).ok_or(ReadError::TooOld(position(*from)))
+        });
+        each.collect()
+    }
+
+    async fn look_up(
+        &self,
+        asked: &[(ShardId, u64)],
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<Followed>>, ReadError> {
+        let pieces = self.pieces.load_full();
+        let places: Vec<(i32, i64, i32, i32)> = asked
+            .iter()
+            .filter_map(|(shard, from)| {
+                let (piece, last) = pieces.holding(*shard, *from)?;
+                let last = last.max(piece.saturating_add(PIECES_PER_READ));
+                let first = i64::try_from(*from).unwrap_or(i64::MAX);
+                Some((i32::from(*shard), first, piece, last))
+            })
+            .collect();
+        let shards: Vec<i32> = places.iter().map(|it| it.0).collect();
+        let firsts: Vec<i64> = places.iter().map(|it| it.1).collect();
+        let from_pieces: Vec<i32> = places.iter().map(|it| it.2).collect();
+        let to_pieces: Vec<i32> = places.iter().map(|it| it.3).collect();
+        let lowest = from_pieces.iter().min().copied().unwrap_or(0);
+        let highest = to_pieces.iter().max().copied().unwrap_or(0);
+        let bytes = (bytes_max / asked.len().max(1)).max(FOLLOWED_BYTES_MIN) as i64;
+        let (heads, rows) = self
+            .ask(&self.follower, async |session: &Session| {
+                let (client, statements) = (&session.client, &session.statements);
+                // In this order: an entry that the head tells of is there.
+                let of: [&(dyn ToSql + Sync); 1] = [&shards];
+                let heads = client.query(&statements.heads_of, &of);
+                let asked: [&(dyn ToSql + Sync); 8] = [
+                    &shards,
+                    &firsts,
+                    &from_pieces,
+                    &to_pieces,
+                    &bytes,
+                    &FOLLOWED_MAX,
+                    &lowest,
+                    &highest,
+                ];
+                let rows = client.query(&statements.follow, &asked);
+                tokio::try_join!(heads, rows)
+            })
+            .await?;
+        for row in heads {
+            let (shard, head): (i32, i64) = (row.get(0), row.get(1));
+            self.note_head(shard as ShardId, head as u64);
+        }
+        let mut found: Vec<Vec<Followed>> = asked.iter().map(|_| Vec::new()).collect();
+        for row in rows {
+            let (shard, index): (i32, i64) = (row.get(0), row.get(1));
+            let at = asked.iter().position(|(asked, _)| i32::from(*asked) == shard);
+            let Some((entries, (shard, from))) =
+                at.and_then(|at| found.get_mut(at).zip(asked.get(at)))
+            else {
+                continue;
+            };
+            // The rest may be in pieces that were not looked into; the first one never is.
+            if index as u64 != from + entries.len() as u64 {
+                continue;
+            }
+            let (len, is_brief, bytes): (i32, bool, &[u8]) = (row.get(2), row.get(3), row.get(4));
+            let (index, bytes) = (index as u64, Bytes::copy_from_slice(bytes));
+            let entry = StoredEntry { shard: *shard, index, position: position(index), bytes };
+            entries.push(Followed { entry, is_brief, len: u64::try_from(len).unwrap_or(0) });
+        }
+        Ok(found)
     }
 
     /// A body that is in memory; `None` when the database must be asked.

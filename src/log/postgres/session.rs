@@ -95,6 +95,7 @@ pub(super) struct Statements {
     pub(super) pass: Statement,
     pub(super) heads: Statement,
     pub(super) read: Statement,
+    pub(super) follow: Statement,
     pub(super) body: Statement,
 }
 
@@ -134,7 +135,18 @@ impl Drop for Session {
 
 impl Statements {
     async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let (append_one, append_many, append_named, heads_of, turn, pass, heads, read, body) = tokio::try_join!(
+        let (
+            append_one,
+            append_many,
+            append_named,
+            heads_of,
+            turn,
+            pass,
+            heads,
+            read,
+            follow,
+            body,
+        ) = tokio::try_join!(
             client.prepare(sql::APPEND_ONE),
             client.prepare(sql::APPEND_MANY),
             client.prepare(sql::APPEND_NAMED),
@@ -143,9 +155,21 @@ impl Statements {
             client.prepare(sql::PASS),
             client.prepare(sql::HEADS),
             client.prepare(sql::READ),
+            client.prepare(sql::FOLLOW),
             client.prepare(sql::BODY),
         )?;
-        Ok(Self { append_one, append_many, append_named, heads_of, turn, pass, heads, read, body })
+        Ok(Self {
+            append_one,
+            append_many,
+            append_named,
+            heads_of,
+            turn,
+            pass,
+            heads,
+            read,
+            follow,
+            body,
+        })
     }
 }
 

@@ -24,8 +24,9 @@ use super::turns::Turns;
 use super::witness::Witness;
 use crate::base::place::ShardId;
 
-/// Connections for appending.
-pub(super) const WRITERS: usize = 4;
+/// Lines: a shard's appends go by the same one always, and each can be under way beside the others. So
+/// many connections there are for appending, and tables of a piece.
+pub(super) const LINES: usize = 8;
 
 /// The log but for its thread.
 pub(super) struct Shared {
@@ -33,9 +34,9 @@ pub(super) struct Shared {
     runtime: tokio::runtime::Handle,
     /// Two appends to different shards go side by side: each connection is served by a process of the
     /// database of its own.
-    pub(super) writers: [Link; WRITERS],
+    pub(super) writers: [Link; LINES],
     /// Which of them an append uses.
-    pub(super) appending: [AtomicBool; WRITERS],
+    pub(super) appending: [AtomicBool; LINES],
     pub(super) follower: Link,
     pub(super) bodies: Link,
     pub(super) upkeep: Link,

@@ -17,7 +17,7 @@ pub(super) const IS_UNICODE: &str =
     "SELECT current_setting('server_encoding') IN ('UTF8', 'SQL_ASCII')";
 
 /// Appends one entry if its shard's head is where it should be and it is nobody else's turn; 1 or 0
-/// rows. Parameters: shard, expected head, bytes, body, engine.
+/// rows. Parameters: shard, expected head, bytes, body, engine, brief.
 pub(super) const APPEND_ONE: &str = "
 WITH moved AS (
     UPDATE heads SET head = head + 1, bytes = bytes + $3::int4, tail = $3::int4,
@@ -26,14 +26,14 @@ WITH moved AS (
        AND (turn_of = $5::int8 OR turn_until < clock_timestamp())
     RETURNING piece
 )
-INSERT INTO log (shard, head, piece, body)
-SELECT $1::int4, $2::int8, piece, $4::bytea FROM moved";
+INSERT INTO log (shard, head, piece, body, brief)
+SELECT $1::int4, $2::int8, piece, $4::bytea, $6::bytea FROM moved";
 
 /// Appends entries of several shards if all heads are where they should be and none is
 /// somebody else's turn; all rows or none. Heads are locked in the order of their shards, so that two
 /// engines never wait for each other in a ring.
 /// Parameters: per shard its number, expected head, count of entries, bytes, bytes of the last; per
-/// entry its shard, number, body; the engine.
+/// entry its shard, number, body; the engine; per entry its brief.
 macro_rules! append_many {
     ($names:literal) => {
         concat!(
@@ -57,9 +57,10 @@ WITH asked AS (
 )",
             $names,
             "
-INSERT INTO log (shard, head, piece, body)
-SELECT entry.shard, entry.head, moved.piece, entry.body
-  FROM unnest($6::int4[], $7::int8[], $8::bytea[]) AS entry (shard, head, body)
+INSERT INTO log (shard, head, piece, body, brief)
+SELECT entry.shard, entry.head, moved.piece, entry.body, entry.brief
+  FROM unnest($6::int4[], $7::int8[], $8::bytea[], $10::bytea[])
+       AS entry (shard, head, body, brief)
   JOIN moved ON moved.shard = entry.shard"
         )
     };
@@ -77,7 +78,7 @@ pub(super) const APPEND_NAMED: &str = append_many!(
            CASE WHEN named.rows THEN (SELECT array_agg(head ORDER BY shard) FROM heads)
                 WHEN NOT named.rows THEN '{}' END,
            coalesce(named.rows, false)
-      FROM unnest($10::int8[], $11::text[], $12::bool[], $13::bool[])
+      FROM unnest($11::int8[], $12::text[], $13::bool[], $14::bool[])
            AS named (queue, name, is_gone, rows), checked
      WHERE checked.all_stand
     ON CONFLICT (queue) DO UPDATE
@@ -87,7 +88,7 @@ pub(super) const APPEND_NAMED: &str = append_many!(
 ), parted AS (
     INSERT INTO partitions (shard, number, queue, name)
     SELECT parted.*
-      FROM unnest($14::int4[], $15::int8[], $16::int8[], $17::text[])
+      FROM unnest($15::int4[], $16::int8[], $17::int8[], $18::text[])
            AS parted (shard, number, queue, name), checked
      WHERE checked.all_stand
     ON CONFLICT (shard, number) DO UPDATE SET queue = excluded.queue, name = excluded.name
@@ -137,6 +138,27 @@ SELECT head, body FROM (
 ) AS entry
 WHERE head = $2::int8 OR total <= $3::int8
 ORDER BY head";
+
+/// The same of several shards at once, briefs in the place of entries that have one, with how long the
+/// entry is and whether this is its brief. Parameters: per shard its number, first entry, first piece,
+/// last piece; bytes of each shard; entries of each; the lowest piece and the highest of all.
+pub(super) const FOLLOW: &str = "
+SELECT asked.shard, entry.head, entry.len, entry.is_brief, entry.bytes
+  FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int4[])
+       AS asked (shard, first, from_piece, to_piece)
+ CROSS JOIN LATERAL (
+    SELECT log.head, octet_length(log.body) AS len, log.brief IS NOT NULL AS is_brief,
+           coalesce(log.brief, log.body) AS bytes,
+           sum(coalesce(octet_length(log.brief), octet_length(log.body)))
+               OVER (ORDER BY log.head) AS total
+      FROM log
+     WHERE log.shard = asked.shard AND log.head >= asked.first
+       AND log.piece BETWEEN asked.from_piece AND asked.to_piece
+       AND log.piece BETWEEN $7::int4 AND $8::int4
+     ORDER BY log.head LIMIT $6::int8
+ ) AS entry
+ WHERE entry.head = asked.first OR entry.total <= $5::int8
+ ORDER BY asked.shard, entry.head";
 
 /// Bytes of an entry, and the entry if it is small, or else a part.
 /// Parameters: shard, entry, offset from 1, length, small, first piece, last piece.

@@ -51,7 +51,7 @@ SELECT class.relname::text, inherits.inhrelid IS NOT NULL, coalesce(inherits.inh
   FROM pg_class AS class
   JOIN pg_namespace AS schema ON schema.oid = class.relnamespace
   LEFT JOIN pg_inherits AS inherits ON inherits.inhrelid = class.oid
- WHERE schema.nspname = $1 AND class.relkind = 'r' AND class.relname ~ '^log_[0-9]+$'
+ WHERE schema.nspname = $1 AND class.relkind IN ('r', 'p') AND class.relname ~ '^log_[0-9]+$'
    AND substr(class.relname, 5)::int4 < $2";
 
 /// Longer than any round takes: the server itself gives a statement up after a minute.
@@ -210,7 +210,7 @@ impl Shared {
         if found.get(0) {
             return Ok(false);
         }
-        session.client.batch_execute(&create_piece(next)).await?;
+        session.client.batch_execute(&create_piece(next, self.heads.len())).await?;
         Ok(true)
     }
 

@@ -58,13 +58,19 @@ impl Witness {
 
     /// Remembers an entry, given as a rope, if it is the newest one seen.
     pub(super) fn note(&self, shard: ShardId, index: u64, parts: &[Bytes]) {
+        self.note_sized(shard, index, parts.iter().map(Bytes::len).sum(), parts);
+    }
+
+    /// The same of an entry of which only the start is here, or its brief, which begins as it does:
+    /// what is left out of one comes behind all that is looked at.
+    pub(super) fn note_sized(&self, shard: ShardId, index: u64, len: usize, parts: &[Bytes]) {
         let mut all = self.0.lock();
         let Some(seen) = all.get_mut(usize::from(shard)) else { return };
         if seen.as_ref().is_some_and(|seen| seen.index >= index) {
             return;
         }
         let start = parts.iter().flat_map(|part| part.iter().copied()).take(START_BYTES).collect();
-        *seen = Some(Seen { index, len: parts.iter().map(Bytes::len).sum(), start });
+        *seen = Some(Seen { index, len, start });
     }
 
     /// Whether the entries seen are in the database behind `client`. Those whose piece is gone by

@@ -24,7 +24,7 @@ fn save(log: &PostgresLog, shard: ShardId, head: u64, parts: &[&str]) {
 fn tables(cluster: &Cluster, schema: &str) -> Vec<String> {
     let sql = format!(
         "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
-         WHERE nspname = '{schema}' AND relkind = 'r' AND relname LIKE 'log\\_%' ORDER BY relname"
+         WHERE nspname = '{schema}' AND relkind = 'p' AND relname LIKE 'log\\_%' ORDER BY relname"
     );
     cluster.sql("postgres", &sql).unwrap().lines().map(str::to_owned).collect()
 }
