@@ -158,6 +158,15 @@ impl From<StoredEntry> for Followed {
     }
 }
 
+/// What became of asking for a turn.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Claim {
+    /// Whether it was given: others wait for a moment.
+    pub is_ours: bool,
+    /// The heads of the shards asked for.
+    pub heads: Vec<(ShardId, u64)>,
+}
+
 /// What following one shard brought.
 pub type FollowedShard = Result<Vec<Followed>, ReadError>;
 
@@ -251,6 +260,13 @@ pub trait Log: Send + Sync + 'static {
     /// Whether somebody follows who would rather not read payloads.
     fn wants_briefs(&self) -> bool {
         false
+    }
+
+    /// Where appends to shards lately lost against another engine's: asks for the turn on these, before
+    /// anything is decided, so that what is decided will stand. `None` where nobody else was met lately,
+    /// or the store cannot be asked. A turn is a courtesy and proves nothing.
+    fn claim<'a>(&'a self, _shards: &'a [ShardId]) -> LogFuture<'a, Option<Claim>> {
+        Box::pin(std::future::ready(None))
     }
 
     /// How many entries the shard has.

@@ -18,12 +18,15 @@ use crate::buffer::ring::Ring;
 use crate::log::{Append, AppendError};
 use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, Offered};
 use crate::shard::round::{Plan, Work};
+use crate::state::ShardState;
 
 /// How often to look whether enough pushes have come for a further append, while others are under way.
 /// Nobody rings for pushes while the lane is awake.
 const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// Appends until the lane looks after everything else again, however many pushes come.
 const TAKE_OFFS_MAX: usize = 64;
+/// How long pushes that are not worth an append of their own wait for more to come.
+const GATHER_US: u64 = 2_000;
 
 /// An append that the log works on, with its plan.
 type Underway = Pin<Box<dyn Future<Output = (Plan, Result<Append, AppendError>)>>>;
@@ -33,6 +36,21 @@ struct Flight {
     work: Work,
     line: usize,
     append: Underway,
+}
+
+/// The appends under way, and how it is with each of the store's lines.
+struct Flights {
+    under_way: Vec<Flight>,
+    lines: Vec<Line>,
+}
+
+/// One of the store's lines; times in the clock's microseconds.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    /// When it was last tried.
+    tried_us: u64,
+    /// It is another engine's turn until this, as a guess.
+    barred_until_us: u64,
 }
 
 /// Rings the lane's bell when an append is answered.
@@ -77,7 +95,9 @@ impl Lane {
     /// long as nothing but pushes waits.
     pub(super) fn commit_side_by_side(&mut self, parts: Vec<Work>) {
         let waker = Waker::from(Arc::new(Bell(Arc::clone(&self.buffers))));
-        let (mut parts, mut flights) = (parts.into_iter(), Vec::new());
+        let lines = vec![Line::default(); self.log.width().max(1)];
+        let mut flights = Flights { under_way: Vec::new(), lines };
+        let mut parts = parts.into_iter();
         let mut further = 0..TAKE_OFFS_MAX;
         loop {
             self.buffers.bell().listen();
@@ -87,11 +107,11 @@ impl Lane {
             } else if let Some(work) = parts.next() {
                 self.take_off(work, &mut flights, &waker);
             } else if !further.is_empty()
-                && let Some(work) = self.more_pushes(&flights)
+                && let Some(work) = self.more_pushes(&mut flights)
             {
                 further.next();
                 self.take_off(work, &mut flights, &waker);
-            } else if flights.is_empty() {
+            } else if flights.under_way.is_empty() {
                 return;
             } else {
                 self.buffers.bell().sleep(LOOK_INTERVAL);
@@ -101,7 +121,7 @@ impl Lane {
 
     /// Decides and offers work; where it wants a look at what others did, it is committed by itself,
     /// after those that are under way.
-    fn take_off(&mut self, work: Work, flights: &mut Vec<Flight>, waker: &Waker) {
+    fn take_off(&mut self, work: Work, flights: &mut Flights, waker: &Waker) {
         let plan = self.decide(&work);
         let line = work.rings.first().map_or(0, |(shard, _)| self.line_of(*shard));
         let is_apart = plan.entries.iter().all(|(shard, _)| self.line_of(*shard) == line);
@@ -116,11 +136,11 @@ impl Lane {
             telemetry.commit_latency.record(clock.monotonic_us() - started, 1);
             (plan, answer)
         });
-        flights.push(Flight { work, line, append });
+        flights.under_way.push(Flight { work, line, append });
     }
 
     /// Ends an append that was answered.
-    fn land(&mut self, work: Work, offered: Offered, flights: &mut Vec<Flight>, waker: &Waker) {
+    fn land(&mut self, work: Work, offered: Offered, flights: &mut Flights, waker: &Waker) {
         // Those that stand are applied first: whatever else happened, following must not meet them.
         if !matches!(offered.answer, Ok(Append::Appended(_))) {
             self.land_all(flights, waker);
@@ -129,9 +149,9 @@ impl Lane {
     }
 
     /// Waits for everything under way; what stands is applied before the rest is looked at.
-    fn land_all(&mut self, flights: &mut Vec<Flight>, waker: &Waker) {
+    fn land_all(&mut self, flights: &mut Flights, waker: &Waker) {
         let mut others = Vec::new();
-        while !flights.is_empty() {
+        while !flights.under_way.is_empty() {
             self.buffers.bell().listen();
             match landed(flights, waker) {
                 Some((work, offered)) if matches!(offered.answer, Ok(Append::Appended(_))) => {
@@ -146,29 +166,68 @@ impl Lane {
         }
     }
 
-    /// Pushes for a line that no append is under way on, where they are worth one and nothing else
-    /// waits for the lane.
-    fn more_pushes(&mut self, flights: &[Flight]) -> Option<Work> {
-        if flights.len() >= self.log.width() || !self.has_nothing_but_pushes() {
+    /// Pushes for a line that no append is under way on, where they are worth one or have waited, and
+    /// nothing else waits for the lane.
+    fn more_pushes(&mut self, flights: &mut Flights) -> Option<Work> {
+        let width = self.log.width().max(1);
+        if flights.under_way.len() >= width || !self.has_nothing_but_pushes() {
             return None;
         }
-        let mut waiting = vec![0; self.log.width()];
-        for shard in 0..self.replica.count().get() {
-            let bytes = self.buffers.waiting_bytes(shard);
-            waiting.get_mut(self.line_of(shard)).into_iter().for_each(|it| *it += bytes);
+        let now_us = self.clock.monotonic_us();
+        let line = self.fullest_line(flights, now_us)?;
+        let state = flights.lines.get_mut(line)?;
+        state.tried_us = now_us;
+        if !self.may_decide(line) {
+            state.barred_until_us = now_us + GATHER_US;
+            return None;
         }
-        let is_taken = |line: usize| flights.iter().any(|flight| flight.line == line);
-        let least = self.config.parts_bytes_min / self.log.width().max(1) as u64;
-        let (line, _) = waiting
-            .into_iter()
-            .enumerate()
-            .filter(|(line, bytes)| !is_taken(*line) && *bytes >= least.max(1))
-            .max_by_key(|(_, bytes)| *bytes)?;
-        let (width, now_us) = (self.log.width().max(1), self.clock.monotonic_us());
         let is_of_line = |shard: ShardId| usize::from(shard) % width == line;
         let rings = self.drain_due(COMMIT_BYTES_MAX, now_us, &is_of_line);
         let reserved = self.buffers.allowances().refresh(|queue| self.replica.undone_of(queue));
         (!rings.is_empty()).then(|| Work { rings, reserved, ..Work::default() })
+    }
+
+    /// Whether what is decided for a line will most likely stand. Where other engines append to the same
+    /// shards the turn is asked for first, and what they did is applied.
+    fn may_decide(&mut self, line: usize) -> bool {
+        let shards = 0..self.replica.count().get();
+        let shards: Vec<ShardId> = shards.filter(|shard| self.line_of(*shard) == line).collect();
+        match self.runtime.block_on(self.log.claim(&shards)) {
+            None => true,
+            Some(claim) => claim.is_ours && self.follow(&claim.heads).is_ok(),
+        }
+    }
+
+    /// The free line for which most is due; one with little only after it has waited.
+    fn fullest_line(&self, flights: &Flights, now_us: u64) -> Option<usize> {
+        let mut waiting = vec![0; flights.lines.len()];
+        let is_free = |line: usize| {
+            let is_barred = flights.lines.get(line).is_some_and(|it| it.barred_until_us > now_us);
+            !is_barred && flights.under_way.iter().all(|flight| flight.line != line)
+        };
+        for shard in 0..self.replica.count().get() {
+            let line = self.line_of(shard);
+            let is_due = self.buffers.due_us(shard).is_some_and(|due| due <= now_us);
+            if is_due && is_free(line) {
+                let bytes = self.buffers.waiting_bytes(shard);
+                waiting.get_mut(line).into_iter().for_each(|it| *it += bytes);
+            }
+        }
+        let least = self.config.parts_bytes_min / waiting.len().max(1) as u64;
+        let has_waited = |line: usize| {
+            flights.lines.get(line).is_some_and(|it| it.tried_us + GATHER_US <= now_us)
+        };
+        let lines = waiting.into_iter().enumerate();
+        lines
+            .filter(|(line, bytes)| *bytes > 0 && (*bytes >= least || has_waited(*line)))
+            .max_by_key(|(_, bytes)| *bytes)
+            .map(|(line, _)| line)
+    }
+
+    /// Whether a partition that slept is to wake now.
+    fn wakes_somebody(&self) -> bool {
+        let waking = self.replica.shards.iter().filter_map(ShardState::next_waking_ms).min();
+        waking.is_some_and(|due| due <= self.now_ms())
     }
 
     /// Whether nothing else than pushes waits for the lane: no command, no upkeep, no timer, nothing
@@ -185,6 +244,7 @@ impl Lane {
             && !has_failed
             && !self.is_follow_due()
             && !self.timer_due()
+            && !self.wakes_somebody()
             && self.takes_all_pushes()
             && is_later(self.parked.next_deadline_us())
             && is_later(self.schedule.next_us(self.has_changes()))
@@ -192,16 +252,16 @@ impl Lane {
 }
 
 /// The first append that was answered, if any was.
-fn landed(flights: &mut Vec<Flight>, waker: &Waker) -> Option<(Work, Offered)> {
+fn landed(flights: &mut Flights, waker: &Waker) -> Option<(Work, Offered)> {
     let mut context = Context::from_waker(waker);
-    let (at, (plan, answer)) =
-        flights.iter_mut().enumerate().find_map(|(at, flight)| {
-            match flight.append.as_mut().poll(&mut context) {
-                Poll::Ready(answered) => Some((at, answered)),
-                Poll::Pending => None,
-            }
-        })?;
-    let Flight { work, .. } = flights.swap_remove(at);
+    let under_way = &mut flights.under_way;
+    let (at, (plan, answer)) = under_way.iter_mut().enumerate().find_map(|(at, flight)| {
+        match flight.append.as_mut().poll(&mut context) {
+            Poll::Ready(answered) => Some((at, answered)),
+            Poll::Pending => None,
+        }
+    })?;
+    let Flight { work, .. } = under_way.swap_remove(at);
     Some((work, Offered { plan, answer }))
 }
 

@@ -32,6 +32,7 @@ use crate::shard::watch::Watches;
 use crate::shard::{Config, checkpointer};
 use crate::state::ShardState;
 use crate::state::catalog::Catalog;
+use crate::state::codec;
 use crate::state::draft::Context;
 use crate::state::effect::Origin;
 use crate::state::kv::Kv;
@@ -506,7 +507,7 @@ impl Lane {
             waking.map(in_us),
             self.parked.next_deadline_us(),
             self.schedule.next_us(self.has_changes()),
-            (!self.config.sole_writer && !self.is_down()).then_some(self.follow_at_us),
+            (!self.config.sole_writer && !self.is_down()).then(|| self.next_follow_us()),
         ];
         let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
         self.buffers.sleep(now_us, until_us.min(now_us + LONGEST_US));

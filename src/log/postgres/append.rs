@@ -38,43 +38,61 @@ impl Shared {
         };
         let (mut pause, mut waited) = (PAUSE_MIN, Duration::ZERO);
         while waited < self.config.append_timeout {
-            match self.offer(&session, &batch, proposals).await? {
-                Offer::Taken => return Ok(self.appended(&session, &batch, proposals)),
-                Offer::Moved(shards) => {
-                    self.note_conflict();
-                    return Ok(Append::Conflict(shards));
-                }
-                Offer::Waits => {
-                    self.sleep(pause).await;
-                    waited += pause;
-                    pause = (pause * 2).min(PAUSE_MAX);
+            if self.offer(&session, &batch, proposals).await? {
+                return Ok(self.appended(&session, &batch, proposals));
+            }
+            // What it carries is not sent again before there is a reason to.
+            loop {
+                match self.standing(&session, &batch).await? {
+                    Standing::Moved(shards) => {
+                        self.note_conflict();
+                        return Ok(Append::Conflict(shards));
+                    }
+                    Standing::Waits if waited < self.config.append_timeout => {
+                        self.sleep(pause).await;
+                        waited += pause;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                    Standing::Waits => break,
+                    Standing::Free => {
+                        waited += PAUSE_MIN;
+                        break;
+                    }
                 }
             }
         }
         Err(AppendError::Unavailable("other engines do not let go of the shards".to_owned()))
     }
 
-    /// Sends an append once.
+    /// Sends an append once; tells whether it was taken.
     async fn offer(
         &self,
         session: &Arc<Session>,
         batch: &Batch<'_>,
         proposals: &[Proposal],
-    ) -> Result<Offer, AppendError> {
+    ) -> Result<bool, AppendError> {
         // From here on the statement may be on its way, whatever is heard of it.
         let sending = send(session, batch, proposals, self.turns.engine);
         match self.within(self.config.append_timeout, sending).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(_)) => return Ok(Offer::Taken),
-            Ok(Err(error)) => return Err(of_append(&error)),
+            Ok(Ok(entries)) => Ok(entries > 0),
+            Ok(Err(error)) => Err(of_append(&error)),
             Err(_late) => {
                 // Everything behind it on this connection would wait for as long.
                 session.sever();
-                return Err(AppendError::OutcomeUnknown);
+                Err(AppendError::OutcomeUnknown)
             }
         }
+    }
+
+    /// Why an append was refused.
+    async fn standing(
+        &self,
+        session: &Arc<Session>,
+        batch: &Batch<'_>,
+    ) -> Result<Standing, AppendError> {
         let looked = self.look_at(session, batch.shards.clone()).await;
         let refused = looked.map_err(AppendError::Unavailable)?;
+        let is_taken = refused.iter().any(|it| it.is_taken);
         let mut moved = Vec::new();
         for Refused { shard, head, .. } in refused {
             self.note_head(shard as ShardId, head);
@@ -83,8 +101,11 @@ impl Shared {
                 moved.push(shard as ShardId);
             }
         }
-        // Unmoved, it was another engine's turn, or is still.
-        Ok(if moved.is_empty() { Offer::Waits } else { Offer::Moved(moved) })
+        Ok(match moved.is_empty() {
+            false => Standing::Moved(moved),
+            true if is_taken => Standing::Waits,
+            true => Standing::Free,
+        })
     }
 
     /// Whether the database answers where appends go.
@@ -156,14 +177,14 @@ impl Shared {
     }
 }
 
-/// What became of an append that was sent.
-enum Offer {
-    /// It stands.
-    Taken,
-    /// These heads are not where it expected them.
+/// How things are with an append that was refused.
+enum Standing {
+    /// These heads are not where it expects them.
     Moved(Vec<ShardId>),
     /// All are, but it is another engine's turn.
     Waits,
+    /// It may be sent again.
+    Free,
 }
 
 /// How many entries were added: all or none.

@@ -79,7 +79,7 @@ use self::session::{NoSession, Role, connect};
 use self::shared::{LINES, Shared};
 use super::vault::Vault;
 use super::{
-    Append, AppendError, Bounds, Durability, Extent, FollowedShard, Front, Log, LogFuture,
+    Append, AppendError, Bounds, Claim, Durability, Extent, FollowedShard, Front, Log, LogFuture,
     Proposal, ReadError, StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
@@ -229,6 +229,10 @@ impl Log for PostgresLog {
         bytes_max: usize,
     ) -> LogFuture<'a, Vec<FollowedShard>> {
         Box::pin(self.shared.follow_entries(asked, bytes_max))
+    }
+
+    fn claim<'a>(&'a self, shards: &'a [ShardId]) -> LogFuture<'a, Option<Claim>> {
+        Box::pin(self.shared.claim(shards))
     }
 
     fn wants_briefs(&self) -> bool {

@@ -6,7 +6,11 @@
 //! appends to these shards are not taken. They wait, lose once, and ask for a turn themselves. Where
 //! engines do not meet there are no turns. A turn is a courtesy and proves nothing: heads still decide.
 //!
-//! In: appends that were refused. Out: which heads have moved, or how long to wait. Called by `append`.
+//! An engine that has lost lately also asks before it decides: what an append carries is sent in vain
+//! when it is refused, a question is short.
+//!
+//! In: appends that were refused, shards that are about to be decided. Out: which heads have moved, or
+//! how long to wait. Called by `append`, and by the lane through the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,12 +21,17 @@ use tokio_postgres::types::ToSql;
 use super::error::words;
 use super::session::Session;
 use super::shared::Shared;
+use crate::base::place::ShardId;
 use crate::base::random::{Random, SystemRandom};
+use crate::log::Claim;
 
 /// How long a turn lasts that is not used: longer than it takes to read what was missed and decide.
 const TURN_MS: i32 = 100;
 /// Conflicts in a row that make an engine ask for a turn.
 const PATIENCE: u32 = 2;
+
+/// Turns asked for ahead, after a conflict, until it is tried without.
+const WARY: u32 = 64;
 
 /// Who we are among the engines, and how we fare.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub(super) struct Turns {
     pub(super) engine: i64,
     /// Conflicts since the last append that was taken.
     conflicts: AtomicU32,
+    /// Turns that are still asked for ahead.
+    wary: AtomicU32,
     /// Shards whose turn was given to us and not used yet.
     held: Mutex<Vec<i32>>,
 }
@@ -40,6 +51,7 @@ impl Default for Turns {
         Self {
             engine: (SystemRandom.next_u64() >> 1).max(1) as i64,
             conflicts: AtomicU32::new(0),
+            wary: AtomicU32::new(0),
             held: Mutex::default(),
         }
     }
@@ -63,6 +75,32 @@ impl Shared {
         shards: Vec<i32>,
     ) -> Result<Vec<Refused>, String> {
         let wanted = self.turns.conflicts.load(Ordering::Relaxed) + 1 >= PATIENCE;
+        self.ask_turn(session, shards, wanted).await
+    }
+
+    /// Asks for the turn on shards that are about to be decided, if others were met lately.
+    pub(super) async fn claim(&self, shards: &[ShardId]) -> Option<Claim> {
+        let wary = &self.turns.wary;
+        if wary.load(Ordering::Relaxed) == 0 || !self.news.has_others() {
+            return None;
+        }
+        let session = self.follower.session().ok()?;
+        let asked: Vec<i32> = shards.iter().map(|shard| i32::from(*shard)).collect();
+        let found = self.ask_turn(&session, asked, true).await.ok()?;
+        wary.fetch_sub(1, Ordering::Relaxed);
+        let held = self.turns.held.lock();
+        let is_ours = shards.iter().all(|shard| held.contains(&i32::from(*shard)));
+        drop(held);
+        let heads = found.iter().map(|it| (it.shard as ShardId, it.head)).collect();
+        Some(Claim { is_ours, heads })
+    }
+
+    async fn ask_turn(
+        &self,
+        session: &Session,
+        shards: Vec<i32>,
+        wanted: bool,
+    ) -> Result<Vec<Refused>, String> {
         let asked: [&(dyn ToSql + Sync); 4] = [&shards, &self.turns.engine, &TURN_MS, &wanted];
         let asking = session.client.query(&session.statements.turn, &asked);
         let rows = match self.within(self.config.append_timeout, asking).await {
@@ -87,6 +125,7 @@ impl Shared {
     /// An append lost against another engine's.
     pub(super) fn note_conflict(&self) {
         self.turns.conflicts.fetch_add(1, Ordering::Relaxed);
+        self.turns.wary.store(WARY, Ordering::Relaxed);
     }
 
     /// An append to these shards was taken: their turns are over, and others that were given for it
