@@ -32,7 +32,6 @@ use crate::shard::watch::Watches;
 use crate::shard::{Config, checkpointer};
 use crate::state::ShardState;
 use crate::state::catalog::Catalog;
-use crate::state::codec;
 use crate::state::draft::Context;
 use crate::state::effect::Origin;
 use crate::state::kv::Kv;
@@ -370,9 +369,7 @@ impl Lane {
         };
         let mut plan = round::decide(&self.replica, context, self.origin, self.turn, work);
         if self.log.wants_briefs() {
-            for (proposal, (_, entry)) in plan.proposals.iter_mut().zip(&plan.entries) {
-                proposal.brief = codec::encode_brief(entry);
-            }
+            plan.add_briefs();
         }
         plan
     }

@@ -203,6 +203,13 @@ pub struct Asleep {
 }
 
 impl Plan {
+    /// Adds what engines that follow read instead of the entries.
+    pub(super) fn add_briefs(&mut self) {
+        for (proposal, (_, entry)) in self.proposals.iter_mut().zip(&self.entries) {
+            proposal.brief = codec::encode_brief(entry);
+        }
+    }
+
     /// Whether it says no to somebody, or makes a partition, on the strength of a state that others
     /// may have changed: the log tells a stale decider only where it appends.
     #[must_use]

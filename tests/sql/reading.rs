@@ -257,6 +257,7 @@ async fn a_store_from_before_there_were_names_has_them_after_the_next_start() {
                     LOOP EXECUTE format('ALTER TABLE onrush.%I SET SCHEMA old', t); END LOOP; END $$; \
                     DROP SCHEMA onrush CASCADE; ALTER SCHEMA old RENAME TO onrush; \
                     ALTER TABLE onrush.store DROP COLUMN is_named; \
+                    ALTER TABLE onrush.log DROP COLUMN brief; \
                     DELETE FROM onrush.steps WHERE step > 1";
         cluster.sql("postgres", back).unwrap();
         let server = TestServer::start_again(settings, folder).await;

@@ -21,7 +21,7 @@
 //! projected(shard → next, skipped)               how far those rows are
 //! ```
 
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::config::{PostgresConfig, SchemaName};
 use super::error::{OpenError, words};
@@ -176,38 +176,57 @@ async fn create_store(
     let piece = "INSERT INTO pieces SELECT shard, 0, 0, 0, 0 FROM generate_series(0, $1) AS shard";
     transaction.execute(piece, &[&shards]).await?;
     for piece in 0..2 {
-        transaction
-            .batch_execute(&create_piece(piece, usize::from(identity.shards.get()) + 1))
-            .await?;
+        create_piece(transaction, piece, usize::from(identity.shards.get()) + 1).await?;
     }
     Ok(())
 }
 
-/// SQL that makes the partition of a piece: for each line a table of its own, in which the shards of that
-/// line have their entries. Appends of different lines then never wait for each other to make a table or
-/// an index longer, which took a quarter of their time when they shared one.
+/// Whether a piece has a table for each line, or is one table: a database that spreads tables over
+/// machines does so with one level of partitions only, and has a table for each of its parts anyway.
+const HAS_LINES: &str = "SELECT NOT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'citus')";
+
+/// Makes the partition of a piece: for each line a table of its own, in which the shards of that line
+/// have their entries. Appends of different lines then never wait for each other to make a table or an
+/// index longer, which took a quarter of their time when they shared one.
 ///
 /// It is attached instead of created as a part, because that way nobody who appends or reads has to
-/// wait. Entries never change, so nothing is to be vacuumed, and rows of some kilobytes stay in one
-/// place. `shards` counts the catalog's among them.
-pub(super) fn create_piece(piece: i32, shards: usize) -> String {
-    let like =
-        "LIKE log INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING INDEXES";
-    let mut sql = format!("CREATE TABLE log_{piece} ({like}) PARTITION BY LIST (shard);");
+/// wait. `shards` counts the catalog's among them.
+pub(super) async fn create_piece(
+    client: &impl GenericClient,
+    piece: i32,
+    shards: usize,
+) -> Result<(), tokio_postgres::Error> {
+    let has_lines: bool = client.query_one(HAS_LINES, &[]).await?.get(0);
+    let next = piece.saturating_add(1);
+    let table = if has_lines { lined_piece(piece, shards) } else { plain_piece(piece) };
+    let attach = format!(
+        "ALTER TABLE log ATTACH PARTITION log_{piece} FOR VALUES FROM ({piece}) TO ({next})"
+    );
+    client.batch_execute(&(table + &attach)).await
+}
+
+/// As the log, with nothing to vacuum because entries never change, and with rows of some kilobytes in
+/// one place.
+const LIKE_LOG: &str =
+    "LIKE log INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING INDEXES";
+const WITH: &str = "WITH (toast_tuple_target = 8160, autovacuum_enabled = off, \
+                          toast.autovacuum_enabled = off)";
+
+fn plain_piece(piece: i32) -> String {
+    format!("CREATE TABLE log_{piece} ({LIKE_LOG}) {WITH};")
+}
+
+fn lined_piece(piece: i32, shards: usize) -> String {
+    let mut sql = format!("CREATE TABLE log_{piece} ({LIKE_LOG}) PARTITION BY LIST (shard);");
     for line in 0..LINES.min(shards) {
         let of_line: Vec<String> =
             (line..shards).step_by(LINES).map(|shard| shard.to_string()).collect();
+        let of_line = of_line.join(", ");
         sql += &format!(
-            "CREATE TABLE log_{piece}_{line} PARTITION OF log_{piece} FOR VALUES IN ({}) \
-                 WITH (toast_tuple_target = 8160, autovacuum_enabled = off, \
-                       toast.autovacuum_enabled = off);",
-            of_line.join(", ")
+            "CREATE TABLE log_{piece}_{line} PARTITION OF log_{piece} FOR VALUES IN ({of_line}) {WITH};"
         );
     }
-    let next = piece.saturating_add(1);
-    sql + &format!(
-        "ALTER TABLE log ATTACH PARTITION log_{piece} FOR VALUES FROM ({piece}) TO ({next})"
-    )
+    sql
 }
 
 fn identity(row: &tokio_postgres::Row) -> Result<Identity, OpenError> {

@@ -1,6 +1,7 @@
 //! The log in a database, on real servers of every major that is here: the contract of all logs, and
 //! what only a database can do to it.
 
+mod following;
 mod hearing;
 mod named;
 mod outages;
@@ -193,7 +194,7 @@ fn what_cannot_be_opened_says_why_and_does_not_wait_where_that_is_vain() {
 #[test]
 fn a_server_without_room_for_our_connections_is_given_up_with_its_words() {
     let installation = installations().unwrap().remove(0);
-    let cluster = Cluster::start_with(&installation, &["max_connections=10"]).unwrap();
+    let cluster = Cluster::start_with(&installation, &["max_connections=14"]).unwrap();
     let open_patience = Duration::from_secs(1);
     let config = PostgresConfig { open_patience, ..config(&cluster, "s") };
     let first = open_log(&config);

@@ -210,7 +210,7 @@ impl Shared {
         if found.get(0) {
             return Ok(false);
         }
-        session.client.batch_execute(&create_piece(next, self.heads.len())).await?;
+        create_piece(&session.client, next, self.heads.len()).await?;
         Ok(true)
     }
 

@@ -188,8 +188,15 @@ impl Desk {
     pub(super) fn follow(&mut self, tape: &Tape) {
         while self.state.head() < tape.head() {
             let (position, bytes) = tape.entry(self.state.head());
-            let entry = codec::decode(bytes.clone()).unwrap();
-            self.state.apply(&entry, position, bytes.len() as u64);
+            let (entry, len) = (codec::decode(bytes.clone()).unwrap(), bytes.len() as u64);
+            // The first desk reads entries whole, the others briefs: they must come to the same.
+            match codec::encode_brief(&entry).filter(|_| self.number > 0) {
+                Some(brief) => {
+                    let (entry, lens) = codec::decode_brief(brief).unwrap();
+                    self.state.apply_brief(&entry, &lens, position, len);
+                }
+                None => self.state.apply(&entry, position, len),
+            }
         }
     }
 

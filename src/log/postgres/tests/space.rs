@@ -30,6 +30,28 @@ fn tables(cluster: &Cluster, schema: &str) -> Vec<String> {
 }
 
 #[test]
+fn pieces_are_single_tables_where_the_database_spreads_them_and_go_the_same_way() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        // All that is asked of the extension is whether it is there.
+        let citus = "SET allow_system_table_mods = on; \
+                     INSERT INTO pg_extension SELECT 99999, 'citus', 10, 11, false, '1'";
+        cluster.sql("postgres", citus).unwrap();
+        let log = open_log(&config(&cluster, "s"));
+        log.settle();
+        let plain = "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
+             WHERE nspname = 's' AND relkind = 'r' AND relname LIKE 'log\\_%' ORDER BY relname";
+        assert_eq!(cluster.sql("postgres", plain).unwrap(), "log_0\nlog_1");
+        assert_eq!(tables(&cluster, "s"), Vec::<String>::new());
+        let entry = [propose(1, 0, b"entry")];
+        let Append::Appended(at) = block_on(log.append(&entry, Durability::Synced)).unwrap() else {
+            panic!("conflict")
+        };
+        assert_eq!(log.body(1, Extent { position: at[0], len: 5 }).unwrap(), "entry");
+    });
+}
+
+#[test]
 fn a_piece_goes_when_all_let_go_and_checkpoints_cover_it_and_its_table_with_it() {
     on_every_major(|installation| {
         let cluster = Cluster::start(installation).unwrap();
