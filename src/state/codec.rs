@@ -16,19 +16,21 @@
 //! run's place is one such effect or several that stand in a row.
 
 mod brief;
+mod letters;
 mod states;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::base::place::PartitionNumber;
 use crate::state::effect::{
-    DeadLetter, DeadReason, Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin,
-    ProducerSub, Progress, Sequence, SpillId,
+    Effect, Entry, GroupStart, LeaseToken, Maintenance, Origin, ProducerSub, Progress, Sequence,
+    SpillId,
 };
 use crate::state::queries::QueryDefinition;
 use crate::state::{care, rows};
 
 pub use self::brief::{decode_brief, encode_brief};
+pub use self::letters::decode_dead;
 
 /// Bytes before an entry's first effect.
 pub const ENTRY_HEADER: usize = 32;
@@ -290,22 +292,6 @@ impl Rope {
         self.head.put_slice(name.as_bytes());
     }
 
-    fn dead(&mut self, dead: &DeadLetter) {
-        self.head.put_u32_le(dead.partition);
-        self.head.put_u32_le(dead.group);
-        self.head.put_u64_le(dead.seq);
-        self.head.put_u64_le(dead.pushed_ms);
-        if dead.failed_ms > 0 {
-            self.head.put_u64_le(dead.failed_ms);
-        }
-        self.head.put_u32_le(dead.attempts);
-        self.head.put_u8(dead.reason as u8);
-        self.head.put_u32_le(dead.error.len() as u32);
-        self.head.put_slice(dead.error.as_bytes());
-        self.sub(&dead.sub);
-        self.bytes(&dead.batch);
-    }
-
     fn number(&mut self, tag: u8, number: u32, effect: &Effect) {
         self.header(tag, 0, effect);
         self.head.put_u32_le(number);
@@ -418,18 +404,6 @@ pub fn decode_chunks(mut place: Bytes) -> Result<Vec<Chunk>, EntryError> {
     Ok(chunks)
 }
 
-/// Decodes the effect at a dead letter's place in the log.
-///
-/// # Errors
-/// [`EntryError`] where there is no dead letter.
-pub fn decode_dead(mut place: Bytes) -> Result<DeadLetter, EntryError> {
-    let (tag, flags, mut body) = effect_parts(&mut place)?;
-    if tag != TAG_BURY {
-        return Err(EntryError { field: "dead letter", problem: "another effect" });
-    }
-    read_dead(flags, &mut body).map_err(|_| CUT_OFF)
-}
-
 const CUT_OFF: EntryError = EntryError { field: "effect body", problem: "cut off" };
 
 fn effect_parts(bytes: &mut Bytes) -> Result<(u8, u8, Bytes), EntryError> {
@@ -488,39 +462,6 @@ fn read_sub(flags: u8, body: &mut Bytes) -> Result<Option<ProducerSub>, bytes::T
     Ok(std::str::from_utf8(&name).ok().and_then(ProducerSub::new))
 }
 
-fn read_dead(flags: u8, body: &mut Bytes) -> Result<DeadLetter, bytes::TryGetError> {
-    let partition = body.try_get_u32_le()?;
-    let group = body.try_get_u32_le()?;
-    let seq = body.try_get_u64_le()?;
-    let pushed_ms = body.try_get_u64_le()?;
-    let failed_ms = if flags & FLAG_FAILED_AT != 0 { body.try_get_u64_le()? } else { 0 };
-    let is_again = flags & FLAG_AGAIN != 0;
-    let attempts = body.try_get_u32_le()?;
-    let reason = match body.try_get_u8()? {
-        1 => DeadReason::Asked,
-        2 => DeadReason::LeaseExpired,
-        _ => DeadReason::RetriesExhausted,
-    };
-    let error_len = (body.try_get_u32_le()? as usize).min(body.len());
-    let error = String::from_utf8_lossy(&body.split_to(error_len)).into();
-    let sub = read_sub(flags, body)?;
-    let batch = std::mem::take(body);
-    let letter = DeadLetter {
-        partition,
-        group,
-        seq,
-        pushed_ms,
-        failed_ms,
-        is_again,
-        attempts,
-        reason,
-        error,
-        sub,
-        batch,
-    };
-    Ok(letter)
-}
-
 /// The effect of a chunk.
 fn of_chunk(tag: u8, chunk: Chunk, fingerprints: Vec<u128>) -> Effect {
     let Chunk { partition, first_seq, count, time_ms, sub, batch } = chunk;
@@ -536,7 +477,7 @@ fn decode_effect(tag: u8, flags: u8, body: &mut Bytes) -> Result<Effect, EntryEr
             let (chunk, fingerprints) = read_chunk(flags, body)?;
             of_chunk(tag, chunk, fingerprints)
         }
-        TAG_BURY => Effect::Bury(read_dead(flags, body).map_err(|_| CUT_OFF)?),
+        TAG_BURY => Effect::Bury(letters::read_dead(flags, body).map_err(|_| CUT_OFF)?),
         tag if care::codec::is_ours(tag) => Effect::Care(care::codec::read(tag, body)?),
         TAG_DEFINE_QUEUE => Effect::DefineQueue(Box::new(rows::read_queue(body)?)),
         TAG_REPLAYED => {
