@@ -84,6 +84,8 @@ pub(super) struct Jwks {
     address: Address,
     config: JwksConfig,
     keys: ArcSwap<Keys>,
+    /// How often they were replaced; counted after they were.
+    fetches: AtomicU64,
     /// When they were fetched, in the clock's microseconds plus one; 0: never.
     fetched_us: AtomicU64,
     /// When a fetch was begun, the same; held while one is under way.
@@ -96,12 +98,19 @@ impl Jwks {
     pub(super) fn new(config: JwksConfig) -> Result<Self, BadAddress> {
         let address = Address::parse(&config.url)?;
         let (keys, fetched_us) = (ArcSwap::default(), AtomicU64::new(0));
-        Ok(Self { address, config, keys, fetched_us, tried_us: Mutex::new(0) })
+        let (fetches, tried_us) = (AtomicU64::new(0), Mutex::new(0));
+        Ok(Self { address, config, keys, fetches, fetched_us, tried_us })
     }
 
     /// The keys as they are known now.
     pub(super) fn keys(&self) -> Guard<Arc<Keys>> {
         self.keys.load()
+    }
+
+    /// Which fetch the keys are of: whatever is checked after this was asked for is checked with the keys of
+    /// that fetch or of a later one.
+    pub(super) fn fetch_number(&self) -> u64 {
+        self.fetches.load(Ordering::Acquire)
     }
 
     /// Whether they are due to be fetched again.
@@ -121,6 +130,7 @@ impl Jwks {
         match self.fetch().await {
             Ok(keys) => {
                 self.keys.store(Arc::new(keys));
+                self.fetches.fetch_add(1, Ordering::Release);
                 self.fetched_us.store(now_us + 1, Ordering::Relaxed);
             }
             Err(reason) => tracing::warn!(

@@ -112,6 +112,11 @@ impl Jwt {
         Ok(Self { signing, own, jwks, expected })
     }
 
+    /// Which keys tokens are checked with: another number, other keys.
+    pub(super) fn keys(&self) -> u64 {
+        self.jwks.as_ref().map_or(0, Jwks::fetch_number)
+    }
+
     /// Who presents this token at `now_s`, unix seconds.
     pub(super) fn check(&self, token: &[u8], now_s: u64) -> Result<Caller, Trouble> {
         let header = decode_header(token).map_err(|_| Denied::Malformed)?;

@@ -10,11 +10,13 @@
 //! | [`tokens`] | whose static token it is |
 //! | [`claims`] | what a JSON Web Token says of its holder, and whether that is good now |
 //! | [`jwt`], [`jwks`], `fetch` | whether it is signed, with whose key, and where that comes from |
+//! | `known` | which tokens were checked already |
 
 pub mod claims;
 mod fetch;
 pub mod jwks;
 pub mod jwt;
+mod known;
 pub mod role;
 pub mod tokens;
 
@@ -26,6 +28,7 @@ use onrush_protocol::code::Code;
 use crate::base::clock::Clock;
 use crate::state::effect::ProducerSub;
 use crate::wire::auth::jwt::{Jwt, JwtConfig, JwtError, Trouble};
+use crate::wire::auth::known::Known;
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::auth::tokens::Tokens;
 
@@ -116,6 +119,7 @@ pub struct AuthConfig {
 pub struct Auth {
     tokens: ArcSwap<Tokens>,
     jwt: Option<Jwt>,
+    known: Known,
     skip_paths: Vec<String>,
     is_open: bool,
     clock: Arc<dyn Clock>,
@@ -131,14 +135,15 @@ impl Auth {
         let AuthConfig { tokens, jwt, skip_paths, is_closed } = config;
         let jwt = jwt.map(Jwt::new).transpose()?;
         let is_open = tokens.is_empty() && jwt.is_none() && !is_closed;
-        Ok(Self { tokens: ArcSwap::from_pointee(tokens), jwt, skip_paths, is_open, clock })
+        let (tokens, known) = (ArcSwap::from_pointee(tokens), Known::default());
+        Ok(Self { tokens, jwt, known, skip_paths, is_open, clock })
     }
 
     /// One that lets everybody in.
     #[must_use]
     pub fn open(clock: Arc<dyn Clock>) -> Self {
-        let tokens = ArcSwap::default();
-        Self { tokens, jwt: None, skip_paths: Vec::new(), is_open: true, clock }
+        let (tokens, known) = (ArcSwap::default(), Known::default());
+        Self { tokens, jwt: None, known, skip_paths: Vec::new(), is_open: true, clock }
     }
 
     /// Replaces the static tokens.
@@ -199,23 +204,28 @@ impl Auth {
             return Ok(Caller { role, sub, until_ms: None });
         }
         let Some(jwt) = &self.jwt else { return Err(Denied::Unknown) };
-        let now_s = || self.clock.now_ms() / 1000;
+        let (keys, now_ms) = (jwt.keys(), self.clock.now_ms());
+        // Asked also where a token is known: keys that were withdrawn take their tokens along.
+        if jwt.jwks.as_ref().is_some_and(|jwks| jwks.is_old(self.clock.monotonic_us())) {
+            self.refresh_aside();
+        }
+        if let Some(caller) = self.known.find(presented, keys, now_ms) {
+            return Ok(caller);
+        }
         let settled = |trouble| match trouble {
             Trouble::Denied(denied) => denied,
             Trouble::UnknownKey => Denied::Key,
         };
-        match (jwt.check(presented, now_s()), &jwt.jwks) {
+        let (keys, checked) = match (jwt.check(presented, now_ms / 1000), &jwt.jwks) {
             (Err(Trouble::UnknownKey), Some(jwks)) => {
                 jwks.refresh(self.clock.monotonic_us()).await;
-                jwt.check(presented, now_s()).map_err(settled)
+                (jwt.keys(), jwt.check(presented, self.clock.now_ms() / 1000))
             }
-            (checked, jwks) => {
-                if jwks.as_ref().is_some_and(|jwks| jwks.is_old(self.clock.monotonic_us())) {
-                    self.refresh_aside();
-                }
-                checked.map_err(settled)
-            }
-        }
+            (checked, _) => (keys, checked),
+        };
+        let caller = checked.map_err(settled)?;
+        self.known.remember(presented, keys, &caller, now_ms);
+        Ok(caller)
     }
 
     /// Fetches keys while those that are known are still used.

@@ -16,6 +16,8 @@ use crate::wire::auth::role::Role;
 const TOKEN_BYTES: usize = 32;
 /// Bytes of its hash.
 const DIGEST_BYTES: usize = 32;
+/// A token's hash.
+pub(super) type Digest = [u8; DIGEST_BYTES];
 /// What our tokens begin with, so that they are recognised where they should not be.
 const PREFIX: &str = "onrush_";
 /// Tokens of a server; each costs a comparison with every request.
@@ -60,7 +62,7 @@ pub struct StaticToken {
     pub name: Option<ProducerSub>,
     /// What its holder may do.
     pub role: Role,
-    digest: [u8; DIGEST_BYTES],
+    digest: Digest,
 }
 
 /// All of a server.
@@ -150,7 +152,8 @@ pub fn make(name: &ProducerSub, role: Role, random: &dyn Random) -> (String, Str
     (token, line)
 }
 
-fn hash(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+/// SHA-256.
+pub(super) fn hash(bytes: &[u8]) -> Digest {
     let mut out = [0; DIGEST_BYTES];
     let digest = digest(&SHA256, bytes);
     // SHA-256 has 32 bytes.
@@ -164,7 +167,7 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_hex(text: &str) -> Option<[u8; DIGEST_BYTES]> {
+fn from_hex(text: &str) -> Option<Digest> {
     let mut out = [0; DIGEST_BYTES];
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect();
