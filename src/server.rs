@@ -121,7 +121,7 @@ impl Server {
         http_listener: TcpListener,
         tcp_listener: TcpListener,
     ) -> Result<Self, StartError> {
-        let store::Opened { engine, telemetry, ground, store_words, projection } = opened;
+        let store::Opened { engine, telemetry, ground, store_words, projection, figures } = opened;
         let projector = projection.map(|store| Projector::start(store, Arc::clone(&telemetry)));
         let key_watch = Watch::start(
             store::key_source(settings)?,
@@ -151,7 +151,8 @@ impl Server {
         let tcp_config = Arc::new(tcp_config);
         let tcp_rooms = Arc::clone(&rooms);
         doors.spawn(tcp::listen::serve(tcp_listener, tcp_rooms, tcp_config, stopped.clone()));
-        let http_config = http::Config { tls, ..http_config(settings, &store_words) };
+        let database = figures.map(Arc::new);
+        let http_config = http::Config { tls, database, ..http_config(settings, &store_words) };
         let http_config = Arc::new(http_config);
         let http_rooms = Arc::clone(&rooms);
         let is_alone = store_words.kind == StoreKind::Embedded;

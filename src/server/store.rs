@@ -21,7 +21,8 @@ use crate::log::Log;
 use crate::log::identity::{Identity, Loaded};
 use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::log::postgres::{
-    self, Database, Encryption, PostgresConfig, PostgresLog, ProjectionStore, Roots, SchemaName,
+    self, Database, DatabaseFigures, Encryption, PostgresConfig, PostgresLog, ProjectionStore,
+    Roots, SchemaName,
 };
 use crate::sealing::Keyring;
 use crate::sealing::keys::KeySource;
@@ -72,6 +73,8 @@ pub(super) struct Opened {
     pub(super) store_words: StoreWords,
     /// What projecting works on, where the store is in a database.
     pub(super) projection: Option<ProjectionStore>,
+    /// What the database itself counts, where the store is in one.
+    pub(super) figures: Option<DatabaseFigures>,
 }
 
 /// Opens the store that the settings name and starts its engine. Waits; not to be called by a thread
@@ -106,6 +109,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
         ground,
         store_words: StoreWords { kind: StoreKind::Embedded, place },
         projection: None,
+        figures: None,
     })
 }
 
@@ -134,7 +138,7 @@ fn open_on_database(
     let ground = ground(kv);
     let standby = standby(settings, &ground, &format!("failover-{store}"), &replica)?;
     let log = Arc::new(log);
-    let projection = Some(log.projection());
+    let (projection, figures) = (Some(log.projection()), Some(log.figures()));
     let seals = keyring(settings, &ground)?;
     let parts = parts(settings, &ground, log, Arc::clone(&telemetry), standby, seals);
     let config = shard::Config {
@@ -145,7 +149,8 @@ fn open_on_database(
     };
     let engine = Engine::start(replica, parts, config).doing("starting the engine's threads")?;
     let store_words = StoreWords { kind: StoreKind::Postgres, place };
-    Ok(Opened { engine: Arc::new(engine), telemetry, ground, store_words, projection })
+    let engine = Arc::new(engine);
+    Ok(Opened { engine, telemetry, ground, store_words, projection, figures })
 }
 
 /// The database that the settings name; `None` without one.

@@ -214,3 +214,45 @@ async fn a_trace_context_comes_out_as_it_went_in() {
     let listed = world.get("/api/v1/messages?queue=q").await.json();
     assert_eq!(listed["messages"][3]["traceparent"], ITEM);
 }
+
+#[tokio::test]
+async fn figures_of_the_database_are_its_own_and_none_where_there_is_none() {
+    let world = World::new().await;
+    world.push(json!([{ "queue": "q", "payload": "x".repeat(100_000) }])).await;
+    let stats = world.get("/queen/api/v1/analytics/postgres-stats").await;
+    assert_eq!(stats.status, 200, "{stats:?}");
+    let stats = stats.json();
+    assert!(stats["timestamp"].as_str().unwrap().ends_with('Z'), "{stats}");
+    for list in [
+        "tableCache",
+        "indexCache",
+        "deadTuples",
+        "hotUpdates",
+        "activeQueries",
+        "autovacuumStatus",
+        "bufferUsage",
+        "tableSizes",
+    ] {
+        assert!(stats[list].is_array(), "{list}: {stats}");
+    }
+    if crate::client::store::is_embedded() {
+        assert_eq!((&stats["database"], &stats["tableSizes"]), (&json!(null), &json!([])));
+        return;
+    }
+    assert_eq!(stats["database"], "postgres");
+    assert_eq!(stats["databaseCache"]["database"], "postgres");
+    assert!(stats["databaseCache"]["cacheHits"].as_u64().unwrap() > 0, "{stats}");
+    assert!(stats["bufferConfig"]["sharedBuffers"].is_string(), "{stats}");
+    let sizes = stats["tableSizes"].as_array().unwrap();
+    let total = |table: &Value| table["totalSizeBytes"].as_u64().unwrap();
+    assert!(sizes.iter().any(|it| total(it) > 0), "{stats}");
+    for table in sizes {
+        let [own, indexes] =
+            ["tableSizeBytes", "indexSizeBytes"].map(|it| table[it].as_u64().unwrap());
+        assert_eq!(total(table), own + indexes, "{table}");
+    }
+    // Of this store's schema only, though others are in the same database.
+    let schemas: std::collections::BTreeSet<Option<&str>> =
+        stats["tableCache"].as_array().unwrap().iter().map(|it| it["schema"].as_str()).collect();
+    assert_eq!(schemas.len(), 1, "{schemas:?}");
+}

@@ -94,6 +94,32 @@ async fn the_description_is_openapi_3_1_and_public() {
 }
 
 #[tokio::test]
+async fn a_body_that_lacks_what_its_description_requires_is_refused() {
+    let world = World::new().await;
+    let mut described = 0;
+    for base in ["", "/queen"] {
+        let description = world.get(&format!("{base}/openapi.json")).await.json();
+        for (path, operations) in description["paths"].as_object().unwrap() {
+            let body = &operations["post"]["requestBody"];
+            if body["required"] != true {
+                continue;
+            }
+            let schema = &body["content"]["application/json"]["schema"];
+            assert!(
+                schema["required"].is_array() || schema["anyOf"].is_array(),
+                "{path}: {schema}"
+            );
+            let path = format!("{base}{}", path.replace(['{', '}'], ""));
+            let lacking = world.ask("POST", &path, "{}").await;
+            assert_eq!(lacking.status, 400, "{path}: {lacking:?}");
+            assert_eq!(world.ask("POST", &path, "").await.status, 400, "{path}");
+            described += 1;
+        }
+    }
+    assert!(described > 20, "{described}");
+}
+
+#[tokio::test]
 async fn figures_that_are_left_out_of_the_skipped_paths_need_a_token() {
     let (tokens, setting) = tokens();
     let world = World::with(|settings| {

@@ -25,6 +25,7 @@
 //! | `pieces`, `upkeep` | which piece holds what; begun, closed, dropped |
 //! | `checkpoints` | whole checkpoints for machines without rows |
 //! | `projection`, `copied` | messages as rows, for people; values as COPY takes them |
+//! | `figures` | what the database itself counts |
 //! | `shared` | what all of these know |
 //! | `error` | what an error means |
 //!
@@ -39,6 +40,7 @@ mod checkpoints;
 mod config;
 mod copied;
 mod error;
+mod figures;
 mod link;
 mod names;
 mod news;
@@ -69,6 +71,7 @@ pub use self::config::{
     Database, Encryption, PostgresConfig, Roots, SchemaName, SchemaNameError, UrlError,
 };
 pub use self::error::OpenError;
+pub use self::figures::DatabaseFigures;
 pub use self::names::NamingError;
 pub use self::projection::{
     Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore, Step,

@@ -8,7 +8,7 @@
 //! | file | decides |
 //! |---|---|
 //! | [`listen`] | which connections are served, and until when; `pace` how slow they may be |
-//! | `table` | which routes there are and who may use each; `openapi` writes it down |
+//! | `table` | which routes there are and who may use each; `openapi` writes it down, `openapi_bodies` what they take |
 //! | `route` | which function answers; `admin` the routes beside the message path |
 //! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
@@ -47,6 +47,7 @@ mod messages;
 mod metrics;
 mod names;
 mod openapi;
+mod openapi_bodies;
 mod options;
 mod pace;
 mod pop;
@@ -84,6 +85,7 @@ use tokio::sync::watch;
 pub use cors::Cors;
 pub use dialect::Dialect;
 
+use crate::log::postgres::DatabaseFigures;
 use crate::telemetry::history::History;
 use crate::wire::Rooms;
 use crate::wire::tls::Tls;
@@ -126,6 +128,8 @@ pub struct Config {
     /// Whether durable messages without a transaction id are given one before anything is tried:
     /// where the store may be away, an attempt may be followed by another.
     pub names_messages: bool,
+    /// What the database itself counts, where the store is in one.
+    pub database: Option<Arc<DatabaseFigures>>,
 }
 
 impl Default for Config {
@@ -148,6 +152,7 @@ impl Default for Config {
             messages_max: 10_000,
             start_new: false,
             names_messages: false,
+            database: None,
         }
     }
 }

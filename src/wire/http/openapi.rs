@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::wire::auth::role::Level;
-use crate::wire::http::table::{Label, Verb};
+use crate::wire::http::openapi_bodies::{self, Body};
+use crate::wire::http::table::Label;
 
 /// The document for the routes below `base`.
 pub(super) fn document(labels: &[Label], base: &str) -> Bytes {
@@ -74,10 +75,11 @@ fn operation(label: &Label) -> Value {
         "responses": responses,
         "security": if label.level == Level::Public { json!([]) } else { json!([{ "bearer": [] }]) },
     });
-    if matches!(label.verb, Verb::Post | Verb::Put)
+    if let Some(Body { schema, is_required }) = openapi_bodies::of(label.id)
         && let Value::Object(fields) = &mut operation
     {
-        let body = json!({ "content": { "application/json": { "schema": { "type": "object" } } } });
+        let content = json!({ "application/json": { "schema": schema } });
+        let body = json!({ "required": is_required, "content": content });
         fields.insert("requestBody".to_owned(), body);
     }
     operation
