@@ -63,6 +63,8 @@ pub enum Reach {
         /// Whether the lease ends even if it holds more.
         release: bool,
     },
+    /// Over all that the lease holds, whatever the verdict names; the lease ends.
+    Held,
 }
 
 /// One batch of a transaction, admitted and placed.

@@ -7,16 +7,20 @@
 //! other. Called by `wire`.
 
 use bytes::Bytes;
+use onrush_protocol::name::GroupName;
 use tokio::sync::oneshot;
 
 use crate::base::place::PartitionNumber;
 use crate::shard::command::{Command, CommandError, ReadStates, Register, Registered};
+use crate::shard::transaction::Reach;
+use crate::state::draft::ack::Verdict;
 use crate::state::draft::transaction::StateOp;
+use crate::state::effect::LeaseToken;
 use crate::state::queries::{QueryDefinition, QueryId};
 use crate::state::states::{
     STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateAsk, StatePage, StateRow,
 };
-use crate::transaction::Transactions;
+use crate::transaction::{AckOrder, Order, Transactions, Which};
 
 /// Longest name or hash of a query in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
@@ -104,7 +108,36 @@ fn length(field: &'static str, bytes: usize, min: usize, limit: usize) -> Result
     }
 }
 
+/// What a cycle that was refused still holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Held {
+    /// The group whose lease it is.
+    pub group: GroupName,
+    /// The lease.
+    pub token: LeaseToken,
+    /// The partition.
+    pub partition: PartitionNumber,
+}
+
 impl Transactions {
+    /// Gives back what a refused cycle holds, so that others may have it at once. Where it
+    /// [`Failed`](Verdict::Failed), it is as if its lease had run out now: an attempt counts for each message.
+    /// Returns whether the lease was still there to be given back. Waits for one commit; dropping the
+    /// future does not take it back.
+    pub async fn give_back(&self, held: Held, verdict: Verdict, why: &str) -> bool {
+        let Held { group, token, partition } = held;
+        let ack = AckOrder {
+            group,
+            token: Some(token),
+            partition,
+            which: Which::Range(0, 0),
+            verdict,
+            error: why.into(),
+            reach: Reach::Held,
+        };
+        self.commit(Order { acks: vec![ack], ..Order::default() }).await.is_ok()
+    }
+
     /// A query by its number, as of the last commit. Never waits.
     #[must_use]
     pub fn query(&self, id: QueryId) -> Option<QueryDefinition> {

@@ -339,3 +339,39 @@ async fn who_pushed_is_what_the_token_says_and_survives_restart_and_burial() {
     let dead = dead.json();
     assert_eq!(dead["messages"][0]["producerSub"], "bob", "{dead}");
 }
+
+#[tokio::test]
+async fn who_commits_a_transaction_or_a_cycle_is_who_pushed_its_messages() {
+    let world = world(|_| {}).await;
+    let (ada, bob) = (hs256(&claims(json!({}))), hs256(&claims(json!({ "sub": "bob" }))));
+    let ask = async |token: &str, method: &str, path: &str, body: &Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        world.connect().await.ask_with(method, path, &bearer(token), &body).await
+    };
+    let push = json!({ "queue": "q", "payload": 1, "producerSub": "eve" });
+    let transaction = json!({ "operations": [{ "type": "push", "items": [push] }] });
+    for path in ["/api/v1/transaction", "/queen/api/v1/transaction"] {
+        assert_eq!(ask(&ada, "POST", path, &transaction).await.json()["success"], true);
+    }
+    let client = Client::builder().addr(&world.server.tcp_addr().to_string()).token(&bob);
+    let client = client.retries(0).connect().await.unwrap();
+    let by_bob = client.transaction().push(&client.queue("q"), [Message::json(&json!(2))]);
+    by_bob.commit().await.unwrap();
+    let query = json!({ "name": "n", "source_queue": "q", "config_hash": "h" });
+    let query = ask(&ada, "POST", "/streams/v1/queries", &query).await.json()["query_id"].clone();
+    let popped = ask(&ada, "GET", "/api/v1/pop/queue/q?batch=10", &Value::Null).await.json();
+    let subs = |popped: &Value| -> Vec<Value> {
+        popped["messages"].as_array().unwrap().iter().map(|it| it["producerSub"].clone()).collect()
+    };
+    assert_eq!(subs(&popped), ["ada", "ada", "bob"]);
+    let cycle = json!({ "query_id": query, "partition_id": popped["partitionId"], "ack": null,
+        "push_items": [{ "queue": "sink", "payload": 1, "producerSub": "eve" }] });
+    let done = ask(&bob, "POST", "/streams/v1/cycle", &cycle).await.json();
+    assert_eq!(done["success"], true, "{done}");
+    let sunk = ask(&ada, "GET", "/api/v1/pop/queue/sink", &Value::Null).await.json();
+    assert_eq!(subs(&sunk), ["bob"]);
+    let world = world.restart().await;
+    let path = "/api/v1/messages?queue=q";
+    let listed = world.connect().await.ask_with("GET", path, &bearer(&ada), "").await.json();
+    assert_eq!(subs(&listed), ["bob", "ada", "ada"], "newest first");
+}

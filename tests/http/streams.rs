@@ -108,32 +108,118 @@ async fn a_cycle_moves_state_sink_and_cursor_on_together_and_survives_a_restart(
     assert!(state(&world, &query, &other, json!({})).await.is_empty(), "partitions are apart");
 }
 
-#[tokio::test]
-async fn a_refused_cycle_changes_nothing() {
-    let world = World::new().await;
-    let query = registered(&world, "h", false).await["query_id"].clone();
-    let held = leased(&world, "a", 2).await;
-    let partition = held[0]["partitionId"].clone();
-    let base = json!({ "query_id": query, "partition_id": partition,
+/// What a cycle over some messages says.
+fn step(query: &Value, held: &[Value]) -> Value {
+    let last = held.last().unwrap();
+    json!({ "query_id": query, "partition_id": last["partitionId"],
         "consumer_group": "__QUEUE_MODE__", "state_ops": [upsert("k", json!(1))],
         "push_items": [{ "queue": "out", "payload": 1 }],
-        "ack": { "transactionId": held[1]["transactionId"], "leaseId": held[1]["leaseId"] } });
+        "ack": { "transactionId": last["transactionId"], "leaseId": last["leaseId"] } })
+}
+
+fn attempts(messages: &[Value]) -> Vec<u64> {
+    messages.iter().map(|message| message["retryCount"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_refused_cycle_changes_nothing_and_gives_its_batch_back_at_once() {
+    let world = World::new().await;
+    // A lease lasts longer than the test may.
+    let options = json!({ "leaseTime": 3600, "retryLimit": 100, "retryDelay": 0 });
+    world.post("/api/v1/configure", &json!({ "queue": "a", "options": options })).await;
+    let query = registered(&world, "h", false).await["query_id"].clone();
+    let mut held = leased(&world, "a", 2).await;
+    let partition = held[0]["partitionId"].clone();
     for (path, bad, error) in [
-        ("/ack/leaseId", json!("019a0c11-7fe8-7001-9999-0123456789ab"), "Invalid or expired lease"),
         ("/ack/transactionId", json!("never-pushed"), "Message not found"),
         ("/ack/transactionId", json!(null), "ack.transactionId is required"),
         ("/state_ops/0/type", json!("merge"), "Unknown state_op type: merge"),
         ("/query_id", json!("019a0c11-7fe8-7001-9999-0123456789ab"), "Query not found"),
         ("/state_ops/0/key", json!("k".repeat(2000)), "key has 2000 bytes; 1 to 1024 are allowed"),
     ] {
-        let mut body = base.clone();
+        let mut body = step(&query, &held);
         *body.pointer_mut(path).unwrap() = bad;
         let done = cycle(&world, body).await;
         assert_eq!((&done["success"], &done["error"]), (&json!(false), &json!(error)), "{done}");
+        assert_eq!(done["lease_released"], true, "{done}");
+        let tried = attempts(&held)[0] + 1;
+        held = popped(&world, "a").await;
+        assert_eq!(attempts(&held), [tried, tried], "as if the lease had run out: {error}");
     }
+    // So does one that is refused by its status.
+    let mut body = step(&query, &held);
+    body["push_items"][0]["payload"] = json!("x".repeat(3 << 20));
+    assert_eq!(world.post("/streams/v1/cycle", &body).await.status, 413);
+    held = popped(&world, "a").await;
+    assert_eq!(attempts(&held), [6, 6]);
     assert!(popped(&world, "out").await.is_empty());
     assert!(state(&world, &query, &partition, json!({})).await.is_empty());
-    assert_eq!(cycle(&world, base).await["success"], true);
+    assert_eq!(cycle(&world, step(&query, &held)).await["success"], true);
+    assert_eq!(popped(&world, "out").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_cycle_that_was_too_slow_or_stands_already_takes_no_lease_from_who_has_it_now() {
+    let world = World::new().await;
+    let query = registered(&world, "h", false).await["query_id"].clone();
+    let held = leased(&world, "a", 3).await;
+    let mut other = step(&query, &held);
+    other["ack"]["leaseId"] = json!("019a0c11-7fe8-7001-9999-0123456789ab");
+    let done = cycle(&world, other).await;
+    assert_eq!(
+        (&done["error"], &done["code"]),
+        (&json!("Invalid or expired lease"), &json!("lease_expired"))
+    );
+    assert_eq!(done["lease_released"], false);
+    // A gate settles the first two and keeps the lease of the third.
+    let mut gate = step(&query, &held[..2]);
+    gate["release_lease"] = json!(false);
+    assert_eq!(cycle(&world, gate.clone()).await["ack_result"]["lease_released"], false);
+    let again = cycle(&world, gate).await;
+    assert_eq!(
+        (&again["code"], &again["lease_released"]),
+        (&json!("already_settled"), &json!(false))
+    );
+    assert!(popped(&world, "a").await.is_empty(), "the third is held still");
+    assert_eq!(cycle(&world, step(&query, &held)).await["success"], true);
+}
+
+#[tokio::test]
+async fn a_batch_whose_cycles_are_refused_too_often_becomes_dead_letters() {
+    let world = World::new().await;
+    let options = json!({ "leaseTime": 3600, "retryLimit": 1, "retryDelay": 0 });
+    world.post("/api/v1/configure", &json!({ "queue": "a", "options": options })).await;
+    let query = registered(&world, "h", false).await["query_id"].clone();
+    let mut held = leased(&world, "a", 2).await;
+    for left in [2, 0] {
+        let mut body = step(&query, &held);
+        body["state_ops"][0]["type"] = json!("merge");
+        assert_eq!(cycle(&world, body).await["lease_released"], true);
+        held = popped(&world, "a").await;
+        assert_eq!(held.len(), left);
+    }
+    let dead = world.get("/api/v1/dlq?queue=a").await.json();
+    let errors: Vec<&Value> =
+        dead["messages"].as_array().unwrap().iter().map(|it| &it["errorMessage"]).collect();
+    assert_eq!(errors, [&json!("Unknown state_op type: merge"); 2]);
+}
+
+#[tokio::test]
+async fn a_cycle_whose_sink_is_full_gives_its_batch_back_and_counts_nothing() {
+    let world = World::new().await;
+    world.post("/api/v1/configure", &json!({ "queue": "out", "options": { "maxSize": 1 } })).await;
+    world.push(json!([{ "queue": "out", "payload": 0 }])).await;
+    let query = registered(&world, "h", false).await["query_id"].clone();
+    let mut held = leased(&world, "a", 2).await;
+    for _ in 0..5 {
+        let done = cycle(&world, step(&query, &held)).await;
+        assert_eq!((&done["code"], &done["lease_released"]), (&json!("queue_full"), &json!(true)));
+        held = popped(&world, "a").await;
+        assert_eq!(attempts(&held), [0, 0], "it is no fault of theirs");
+    }
+    let full = popped(&world, "out").await;
+    world.post("/api/v1/ack", &crate::transactions::ack(&full[0], "completed")).await;
+    assert_eq!(cycle(&world, step(&query, &held)).await["success"], true);
 }
 
 #[tokio::test]

@@ -191,3 +191,65 @@ async fn while_pushes_are_held_back_a_transaction_that_pushes_is_refused_as_retr
         assert_eq!(done["success"], true, "{done}");
     }
 }
+
+#[tokio::test]
+async fn a_transaction_into_a_full_queue_is_refused_whole_and_goes_through_when_there_is_room() {
+    let world = World::new().await;
+    let body = json!({ "queue": "b", "options": { "maxSize": 3 } });
+    assert_eq!(world.post("/api/v1/configure", &body).await.status, 200);
+    let held = leased(&world, "a", 1).await;
+    world.push(json!([{ "queue": "b", "payload": 1 }, { "queue": "b", "payload": 2 }])).await;
+    let push = |payload: u64| json!({ "type": "push", "queue": "b", "partition": "p", "payload": payload });
+    let both = json!({ "operations": [ack(&held[0], "completed"), push(3), push(4)] });
+    let refused = world.post("/api/v1/transaction", &both).await.json();
+    assert_eq!((&refused["success"], &refused["code"]), (&json!(false), &json!("queue_full")));
+    assert!(refused["results"][1]["error"].as_str().unwrap().contains("maxSize"), "{refused}");
+    let first = popped(&world, "b").await;
+    assert_eq!(payloads(&first), [&json!(1), &json!(2)], "nothing of it is there");
+    // One of them has room; and with what is done, both.
+    let one = json!({ "operations": [push(5)] });
+    assert_eq!(world.post("/api/v1/transaction", &one).await.json()["success"], true);
+    assert_eq!(world.post("/api/v1/transaction", &one).await.json()["code"], "queue_full");
+    // A transaction that makes room itself makes it for what comes after it.
+    for message in &first {
+        world.post("/api/v1/ack", &ack(message, "completed")).await;
+    }
+    let done = world.post("/api/v1/transaction", &both).await.json();
+    assert_eq!(done["success"], true, "{done}");
+    assert_eq!(payloads(&popped(&world, "b").await), [&json!(5), &json!(3), &json!(4)]);
+}
+
+#[tokio::test]
+async fn what_a_transaction_or_a_cycle_pushes_has_the_trace_context_of_its_request() {
+    const OWN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const WHOLE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let world = World::new().await;
+    let header = format!("traceparent: {WHOLE}\r\n");
+    let contexts = |messages: &[Value]| -> Vec<Value> {
+        messages.iter().map(|it| it["traceparent"].clone()).collect()
+    };
+    for base in ["", "/queen"] {
+        let body = json!({ "operations": [{ "type": "push", "items": [
+            { "queue": "b", "payload": 1 }, { "queue": "b", "payload": 2, "traceparent": OWN }] }] });
+        let path = format!("{base}/api/v1/transaction");
+        let mut wire = world.connect().await;
+        let done = wire.ask_with("POST", &path, &header, &body.to_string()).await;
+        assert_eq!(done.json()["success"], true);
+        let odd = wire.ask_with("POST", &path, "traceparent: odd\r\n", &body.to_string()).await;
+        assert_eq!(odd.json()["success"], true, "one that is none is overlooked");
+        let seen = popped(&world, "b").await;
+        assert_eq!(contexts(&seen), [json!(WHOLE), json!(OWN), json!(null), json!(OWN)]);
+        for message in &seen {
+            world.post("/api/v1/ack", &ack(message, "completed")).await;
+        }
+    }
+    let query = json!({ "name": "n", "source_queue": "a", "config_hash": "h" });
+    let query = world.post("/streams/v1/queries", &query).await.json()["query_id"].clone();
+    let held = leased(&world, "a", 1).await;
+    let cycle = json!({ "query_id": query, "partition_id": held[0]["partitionId"], "ack": null,
+        "push_items": [{ "queue": "sink", "payload": 1 }] });
+    let mut wire = world.connect().await;
+    let done = wire.ask_with("POST", "/streams/v1/cycle", &header, &cycle.to_string()).await;
+    assert_eq!(done.json()["success"], true, "{done:?}");
+    assert_eq!(contexts(&popped(&world, "sink").await), [json!(WHOLE)]);
+}

@@ -120,7 +120,7 @@ impl<'a> Round<'a> {
             let same = acks.iter().enumerate().skip(index).filter(|(_, other)| is_same(ack, other));
             let places: Vec<usize> = match ack.reach {
                 Reach::Named => same.map(|(place, _)| place).collect(),
-                Reach::Through { .. } => vec![index],
+                Reach::Through { .. } | Reach::Held => vec![index],
             };
             let items = places.iter().filter_map(|at| acks.get(*at));
             let items: Vec<AckItem> = items.map(|ack| ack.item.clone()).collect();
@@ -151,6 +151,10 @@ impl<'a> Round<'a> {
             Reach::Named => draft.ack_whole(partition, group, token, items),
             Reach::Through { release } => {
                 let acked = draft.ack_through(partition, group, token, &ack.item, release);
+                acked.map(|acked| vec![acked]).map_err(|refusal| (0, refusal))
+            }
+            Reach::Held => {
+                let acked = draft.ack_held(partition, group, token, &ack.item);
                 acked.map(|acked| vec![acked]).map_err(|refusal| (0, refusal))
             }
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::Draft;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
-use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId};
+use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId, Sequence};
 use crate::state::model::Lease;
 
 /// A change of a state key.
@@ -94,6 +94,37 @@ impl Draft<'_> {
             acked.released = true;
         }
         Ok(acked)
+    }
+
+    /// Gives a verdict on everything that a lease still holds, and ends it; the messages that `item` names
+    /// do not count. So a consumer that did nothing with its batch gives it back as if the lease had run
+    /// out. Without a token the group's live lease is meant.
+    ///
+    /// # Errors
+    /// [`AckRefusal`]: undo what the draft holds of it.
+    pub fn ack_held(
+        &mut self,
+        partition: PartitionNumber,
+        group: &str,
+        token: Option<LeaseToken>,
+        item: &AckItem,
+    ) -> Result<Acked, AckRefusal> {
+        let (index, lease) = self.lease_of(partition, group)?;
+        let lease = lease.filter(|lease| token.is_none_or(|token| lease.token == token));
+        let lease = lease.ok_or(AckRefusal::LeaseExpired)?;
+        let cursor = self.cursor(partition, index);
+        let open = cursor.map(|it| it.progress.open_ranges(lease.from, lease.to));
+        let named =
+            |(first, end): (Sequence, Sequence)| AckItem { first, last: end - 1, ..item.clone() };
+        let items: Vec<AckItem> = open.into_iter().flatten().map(named).collect();
+        let mut whole = Acked { released: true, ..Acked::default() };
+        for acked in self.ack(partition, group, Some(lease.token), &items) {
+            let Acked { settled, buried, .. } = acked?;
+            whole.settled += settled;
+            whole.buried += buried;
+        }
+        self.let_others_have(partition, index);
+        Ok(whole)
     }
 
     /// Changes state keys of one owner and partition. Their sizes were checked.

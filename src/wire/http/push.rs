@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use hyper::HeaderMap;
 use onrush_protocol::code::Code;
 use onrush_protocol::id::uuid_text;
 use tokio::time::timeout;
@@ -33,19 +34,36 @@ pub(super) struct Origin<'a> {
     pub(super) context: Option<&'a str>,
 }
 
-/// Pushes a body. Waits until every item is answered for, the configured time at most; then what became
-/// of the rest is not known.
-pub(super) async fn push(api: &Api, body: &[u8], origin: Origin<'_>) -> Result<Answer, Failure> {
-    let rooms = &api.rooms;
-    let started_us = rooms.clock.monotonic_us();
-    let mut request = push_parse::parse(body, api.dialect)?;
-    let Origin { sub, context } = origin;
-    // One that is none is overlooked, as its standard asks.
-    if let Some(context) = context.filter(|text| push_parse::is_trace_context(text)) {
-        for item in request.items.iter_mut().filter(|item| item.traceparent.is_none()) {
+impl<'a> Origin<'a> {
+    /// Who sends a request with these headers.
+    pub(super) fn of(headers: &'a HeaderMap, sub: Option<ProducerSub>) -> Self {
+        let context = headers.get(push_pack::TRACEPARENT);
+        Self { sub, context: context.and_then(|value| value.to_str().ok()) }
+    }
+
+    /// Gives messages without a trace context that of the request. One that is none is overlooked, as its
+    /// standard asks.
+    pub(super) fn give_context(&self, items: &mut [PushItem<'a>]) {
+        let Some(context) = self.context.filter(|text| push_parse::is_trace_context(text)) else {
+            return;
+        };
+        for item in items.iter_mut().filter(|item| item.traceparent.is_none()) {
             item.traceparent = Some(context.into());
         }
     }
+}
+
+/// Pushes a body. Waits until every item is answered for, the configured time at most; then what became
+/// of the rest is not known.
+pub(super) async fn push<'a>(
+    api: &Api,
+    body: &'a [u8],
+    origin: Origin<'a>,
+) -> Result<Answer, Failure> {
+    let rooms = &api.rooms;
+    let started_us = rooms.clock.monotonic_us();
+    let mut request = push_parse::parse(body, api.dialect)?;
+    origin.give_context(&mut request.items);
     // What waits in the failover log is tried again, and is asked for by its id until it is stored.
     let may_wait = api.config.names_messages || rooms.catalogs.maintenance().push;
     if may_wait && request.qos.is_durable() {
@@ -53,7 +71,7 @@ pub(super) async fn push(api: &Api, body: &[u8], origin: Origin<'_>) -> Result<A
     }
     let target = api.config.batch_target_bytes;
     let packed = push_pack::pack(&request.items, *rooms.ingest.limits(), target)?;
-    let outcomes = take_in(api, &request, packed, sub).await;
+    let outcomes = take_in(api, &request, packed, origin.sub).await;
     rooms.telemetry.push_latency.record(rooms.clock.monotonic_us() - started_us, 1);
     Ok(push_answer::answer(api.dialect, &request.items, &outcomes))
 }

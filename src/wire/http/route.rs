@@ -18,9 +18,10 @@ use crate::state::effect::ProducerSub;
 use crate::wire::auth::role::Level;
 use crate::wire::auth::{Caller, Denied};
 use crate::wire::http::body::{self, BodyLimits};
+use crate::wire::http::push_pack::TRACEPARENT;
 use crate::wire::http::status::{Answer, Failure};
 use crate::wire::http::table::{Label, READ_WRITE, Row, Rules, Verb, hot};
-use crate::wire::http::{Api, ack, discover, lease, pop, push, push_pack, url};
+use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
 
 /// The two ways in, the router behind them, and who may.
 pub(super) struct Doors {
@@ -230,9 +231,8 @@ async fn take(
         }
         Hot::Discover => discover::pop(api, head.uri.query().unwrap_or_default()).await,
         Hot::Push => {
-            let context = head.headers.get(push_pack::TRACEPARENT);
-            let context = context.and_then(|value| value.to_str().ok());
-            push::push(api, &read(api, head, incoming).await?, push::Origin { sub, context }).await
+            let origin = push::Origin::of(&head.headers, sub);
+            push::push(api, &read(api, head, incoming).await?, origin).await
         }
         Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,
         Hot::AckBatch => ack::ack_batch(api, &read(api, head, incoming).await?).await,
@@ -256,6 +256,10 @@ async fn forward(
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
+    // What else the routes behind it look at.
+    if let Some(context) = head.headers.get(TRACEPARENT) {
+        request.headers_mut().insert(TRACEPARENT, context.clone());
+    }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }

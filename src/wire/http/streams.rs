@@ -4,27 +4,31 @@
 //! cycle that is refused is 200 with `success: false`, and nothing of it was done. Called by `admin`.
 
 use hyper::StatusCode;
+use onrush_protocol::code::Code;
 use onrush_protocol::id::{partition_from_uuid, uuid_parse};
+use onrush_protocol::name::GroupName;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::place::PartitionNumber;
 use crate::shard::command::Registered;
 use crate::shard::transaction::{Committed, Reach, Refusal, StateChanges, StateOwner};
-use crate::state::effect::ProducerSub;
+use crate::state::draft::ack::Verdict;
+use crate::state::effect::{LeaseToken, ProducerSub};
 use crate::state::queries::{QueryDefinition, QueryId};
 use crate::state::states::StateRow;
-use crate::transaction::streams::{QueryOrder, StateQuestion, StreamError, check_ops};
+use crate::transaction::streams::{Held, QueryOrder, StateQuestion, StreamError, check_ops};
 use crate::transaction::{AckOrder, Order, TransactionError, Which};
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::ack::{NO_LEASE, NOT_FOUND, words};
 use crate::wire::http::ack_parse::Lease;
 use crate::wire::http::ids::{Uuid, micros_text, query_from_uuid};
+use crate::wire::http::push::Origin;
 use crate::wire::http::push_answer::{self, Outcome, QueenMessage};
 use crate::wire::http::push_pack::{self, Section};
 use crate::wire::http::status::{Answer, Failure, json};
-use crate::wire::http::streams_parse::{self, CycleRequest};
+use crate::wire::http::streams_parse::{self, CycleRequest, NoCycle};
 use crate::wire::http::transaction::{append, placed};
 
 #[derive(Serialize)]
@@ -88,7 +92,7 @@ fn changed(query: &QueryDefinition) -> Answer {
         fresh: None,
         reset: None,
         error: Some(error),
-        code: Some(onrush_protocol::code::Code::QueryChanged.name()),
+        code: Some(Code::QueryChanged.name()),
     };
     json(StatusCode::CONFLICT, &body)
 }
@@ -168,52 +172,120 @@ struct RefusedCycle<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// Whether its batch was given back, so that others may have it now.
+    lease_released: bool,
 }
 
 /// Why a cycle does not stand.
 struct Refused {
     error: String,
-    code: Option<&'static str>,
+    code: Option<Code>,
 }
 
 impl Refused {
     fn text(error: impl Into<String>) -> Self {
         Self { error: error.into(), code: None }
     }
+
+    /// Whether it says that its consumer was too slow, or that the cycle stands already: what the lease
+    /// holds now is not this cycle's to give back.
+    fn is_lost(&self) -> bool {
+        matches!(self.code, Some(Code::LeaseExpired | Code::AlreadySettled))
+    }
+
+    /// What it means for the messages: what passes by itself, as a sink that is full, is no fault of theirs.
+    fn verdict(&self) -> Verdict {
+        match self.code.is_some_and(Code::is_retryable) {
+            true => Verdict::Retry,
+            false => Verdict::Failed,
+        }
+    }
 }
 
-/// Moves a query on.
-pub(super) async fn cycle(
+/// Moves a query on. A cycle that is refused for good gives its batch back; one that may be sent again keeps
+/// its lease.
+pub(super) async fn cycle<'a>(
     api: &Api,
-    body: &[u8],
-    sub: Option<ProducerSub>,
+    body: &'a [u8],
+    origin: Origin<'a>,
 ) -> Result<Answer, Failure> {
-    let request = match streams_parse::cycle(body)? {
+    let mut request = match streams_parse::cycle(body)? {
         Ok(request) => request,
-        Err((query, partition, error)) => {
-            return Ok(refuse(&query, &partition, &Refused::text(error)));
+        Err(NoCycle { query, partition, group, lease, reason }) => {
+            let held = held(group, lease, &partition, || known_name(api, &query));
+            return Ok(refuse(api, &query, &partition, &Refused::text(reason), held).await);
         }
     };
+    origin.give_context(&mut request.pushes);
+    let known = query_of(&request.query).and_then(|id| api.rooms.transactions.query(id));
+    match attempt(api, &request, known.as_ref(), origin.sub).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(refused)) => {
+            let held = held_by(api, &request).filter(|_| !refused.is_lost());
+            Ok(refuse(api, &request.query, &request.partition, &refused, held).await)
+        }
+        Err(failure) => {
+            if let Some(held) = held_by(api, &request).filter(|_| !failure.is_retryable()) {
+                let failed = Verdict::Failed;
+                api.rooms.transactions.give_back(held, failed, failure.message()).await;
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn attempt(
+    api: &Api,
+    request: &CycleRequest<'_>,
+    known: Option<&QueryDefinition>,
+    sub: Option<ProducerSub>,
+) -> Result<Result<Answer, Refused>, Failure> {
     let target = api.config.batch_target_bytes;
     let packed = push_pack::pack(&request.pushes, *api.rooms.ingest.limits(), target)?;
     if let Some((index, error)) = packed.refused.first() {
         return Err(Failure::batch(error).at(*index as usize));
     }
     let sections = packed.sections;
-    let known = query_of(&request.query).and_then(|id| api.rooms.transactions.query(id));
-    let order = match order(&request, &sections, known.as_ref()) {
+    let order = match order(request, &sections, known) {
         Ok(order) => order,
-        Err(refused) => return Ok(refuse(&request.query, &request.partition, &refused)),
+        Err(refused) => return Ok(Err(refused)),
     };
-    let committed = match api.rooms.transactions.commit(Order { sub, ..order }).await {
-        Ok(committed) => committed,
-        Err(error) => {
-            let refused = refused(&error)?;
-            return Ok(refuse(&request.query, &request.partition, &refused));
+    match api.rooms.transactions.commit(Order { sub, ..order }).await {
+        Ok(committed) => {
+            let source = known.map_or("", |query| &query.source);
+            Ok(Ok(stands(request, &sections, &committed, source)))
         }
+        Err(error) => refused(&error).map(Err),
+    }
+}
+
+/// The group that a query reads with unless it says so.
+fn group_of(name: &str) -> Option<GroupName> {
+    format!("streams.{name}").parse().ok()
+}
+
+fn known_name(api: &Api, query: &str) -> Option<Box<str>> {
+    Some(api.rooms.transactions.query(query_of(query)?)?.name)
+}
+
+fn held(
+    group: Option<GroupName>,
+    lease: Option<LeaseToken>,
+    partition: &str,
+    name: impl FnOnce() -> Option<Box<str>>,
+) -> Option<Held> {
+    let (token, partition) = (lease?, partition_of(partition)?);
+    let group = group.or_else(|| group_of(&name()?))?;
+    Some(Held { group, token, partition })
+}
+
+/// What a cycle holds while it is decided.
+fn held_by(api: &Api, request: &CycleRequest<'_>) -> Option<Held> {
+    let lease = match request.ack.as_ref()?.line.lease {
+        Lease::Token(token) => Some(token),
+        Lease::None | Lease::Foreign => None,
     };
-    let source = known.as_ref().map_or("", |query| &query.source);
-    Ok(stands(&request, &sections, &committed, source))
+    held(request.group.clone(), lease, &request.partition, || known_name(api, &request.query))
 }
 
 fn order(
@@ -225,7 +297,7 @@ fn order(
     let partition = partition_of(&request.partition);
     let partition = partition.ok_or_else(|| Refused::text("Partition not found"))?;
     check_ops(&request.ops).map_err(|error| Refused {
-        code: Some(codes::of_stream_error(&error).name()),
+        code: Some(codes::of_stream_error(&error)),
         error: error.to_string(),
     })?;
     let mut order = Order {
@@ -238,14 +310,9 @@ fn order(
         ..Order::default()
     };
     if let Some(ack) = &request.ack {
-        let name = known.map_or("", |query| &query.name);
-        let group = match &request.group {
-            Some(group) => group.clone(),
-            None => {
-                let group = format!("streams.{name}").parse();
-                group.map_err(|_| Refused::text("consumer_group is required"))?
-            }
-        };
+        let group = request.group.clone();
+        let group = group.or_else(|| group_of(known.map_or("", |query| &query.name)));
+        let group = group.ok_or_else(|| Refused::text("consumer_group is required"))?;
         let token = match ack.line.lease {
             Lease::None => None,
             Lease::Token(token) => Some(token),
@@ -282,12 +349,24 @@ fn refused(error: &TransactionError) -> Result<Refused, Failure> {
         }
         _ => error.to_string(),
     };
-    Ok(Refused { error: text, code: Some(code.name()) })
+    Ok(Refused { error: text, code: Some(code) })
 }
 
-fn refuse(query_id: &str, partition_id: &str, refused: &Refused) -> Answer {
+async fn refuse(
+    api: &Api,
+    query_id: &str,
+    partition_id: &str,
+    refused: &Refused,
+    held: Option<Held>,
+) -> Answer {
     let Refused { error, code } = refused;
-    let body = RefusedCycle { success: false, query_id, partition_id, error, code: *code };
+    let lease_released = match held {
+        Some(held) => api.rooms.transactions.give_back(held, refused.verdict(), error).await,
+        None => false,
+    };
+    let code = code.map(Code::name);
+    let success = false;
+    let body = RefusedCycle { success, query_id, partition_id, error, code, lease_released };
     json(StatusCode::OK, &body)
 }
 

@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use onrush_protocol::id::uuid_parse;
 use onrush_protocol::name::GroupName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::state::draft::ack::Verdict;
 use crate::state::draft::transaction::StateOp;
+use crate::state::effect::LeaseToken;
 use crate::transaction::PARTS_MAX;
 use crate::transaction::streams::KEYS_MAX;
 use crate::wire::http::ack_parse::{self, AckLine, RawLine};
@@ -61,8 +63,18 @@ pub(super) struct CycleAck<'a> {
     pub(super) count: u64,
 }
 
-/// A cycle, or why it cannot be one: its client expects that beside its ids.
-pub(super) type Cycle<'a> = Result<CycleRequest<'a>, (Cow<'a, str>, Cow<'a, str>, String)>;
+/// A cycle, or why it cannot be one.
+pub(super) type Cycle<'a> = Result<CycleRequest<'a>, NoCycle<'a>>;
+
+/// What cannot be a cycle: its client expects the reason beside its ids, and to be rid of its lease.
+#[derive(Debug)]
+pub(super) struct NoCycle<'a> {
+    pub(super) query: Cow<'a, str>,
+    pub(super) partition: Cow<'a, str>,
+    pub(super) group: Option<GroupName>,
+    pub(super) lease: Option<LeaseToken>,
+    pub(super) reason: String,
+}
 
 #[derive(Deserialize)]
 struct RawRegister<'a> {
@@ -181,7 +193,14 @@ pub(super) fn cycle(body: &[u8]) -> Result<Cycle<'_>, Failure> {
         Object::Other => Err(Failure::malformed("Each item must be an object").at(index)),
     });
     let pushes = pushes.collect::<Result<_, _>>()?;
-    let refuse = |text: String| Ok(Err((query.clone(), partition.clone(), text)));
+    let lease = match &raw.ack {
+        Some(Object::Is(ack)) => ack.lease_id.and_then(shape::text).and_then(|it| uuid_parse(&it)),
+        Some(Object::Other) | None => None,
+    };
+    let refuse = |reason: String| {
+        let (query, partition, group) = (query.clone(), partition.clone(), group.clone());
+        Ok(Err(NoCycle { query, partition, group, lease, reason }))
+    };
     let ops = match ops(raw.state_ops)? {
         Ok(ops) => ops,
         Err(text) => return refuse(text),
@@ -270,7 +289,7 @@ mod tests {
             (r#""ack":{"leaseId":"x"}"#, "ack.transactionId is required"),
         ] {
             let body = format!(r#"{{"query_id":"x","partition_id":"{PARTITION}",{more}}}"#);
-            assert_eq!(cycle(body.as_bytes()).unwrap().unwrap_err().2, text);
+            assert_eq!(cycle(body.as_bytes()).unwrap().unwrap_err().reason, text);
         }
     }
 

@@ -15,13 +15,14 @@ use crate::catalog::CatalogError;
 use crate::ingest::PushError;
 use crate::shard::transaction::{Committed, Reach, Refusal};
 use crate::state::draft::push::Pushed;
-use crate::state::effect::{LeaseToken, ProducerSub};
+use crate::state::effect::LeaseToken;
 use crate::state::ledger::First;
 use crate::transaction::{AckOrder, AppendOrder, Order, TransactionError, Which};
 use crate::wire::codes;
 use crate::wire::http::ack::{NO_LEASE, NOT_FOUND, words};
 use crate::wire::http::ack_parse::{AckLine, Lease};
 use crate::wire::http::ids::{TransactionId, Uuid};
+use crate::wire::http::push::Origin;
 use crate::wire::http::push_pack::{self, Section};
 use crate::wire::http::push_parse::PushItem;
 use crate::wire::http::status::{Answer, Failure, json};
@@ -86,12 +87,13 @@ struct Blame {
 }
 
 /// Carries out a body.
-pub(super) async fn transaction(
+pub(super) async fn transaction<'a>(
     api: &Api,
-    body: &[u8],
-    sub: Option<ProducerSub>,
+    body: &'a [u8],
+    origin: Origin<'a>,
 ) -> Result<Answer, Failure> {
-    let request = transaction_parse::parse(body)?;
+    let mut request = transaction_parse::parse(body)?;
+    origin.give_context(&mut request.pushes);
     let target = api.config.batch_target_bytes;
     let packed = push_pack::pack(&request.pushes, *api.rooms.ingest.limits(), target)?;
     if let Some((index, error)) = packed.refused.first() {
@@ -100,7 +102,9 @@ pub(super) async fn transaction(
     let sections = packed.sections;
     let id = new_id(&*api.rooms.random);
     let outcome = match order(&request, &sections) {
-        Ok(order) => carry_out(api, &request, &sections, Order { sub, ..order }).await?,
+        Ok(order) => {
+            carry_out(api, &request, &sections, Order { sub: origin.sub, ..order }).await?
+        }
         Err(blame) => Err(blame),
     };
     Ok(json(StatusCode::OK, &render(api.dialect, id, &request, &sections, &outcome)))

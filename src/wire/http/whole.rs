@@ -7,9 +7,11 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
+use hyper::HeaderMap;
 
 use crate::state::effect::ProducerSub;
 use crate::wire::auth::Caller;
+use crate::wire::http::push::Origin;
 use crate::wire::http::status::{Answer, Failure};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, post};
 use crate::wire::http::{Api, streams, transaction};
@@ -41,16 +43,16 @@ fn settle(result: Result<Answer, Failure>) -> Answer {
     result.unwrap_or_else(|failure| failure.answer())
 }
 
-async fn commit(State(api): Door, caller: Sender, body: Bytes) -> Answer {
-    settle(transaction::transaction(&api, &body, sub(caller)).await)
+async fn commit(State(api): Door, caller: Sender, headers: HeaderMap, body: Bytes) -> Answer {
+    settle(transaction::transaction(&api, &body, Origin::of(&headers, sub(caller))).await)
 }
 
 async fn register(State(api): Door, body: Bytes) -> Answer {
     settle(streams::register(&api, &body).await)
 }
 
-async fn cycle(State(api): Door, caller: Sender, body: Bytes) -> Answer {
-    settle(streams::cycle(&api, &body, sub(caller)).await)
+async fn cycle(State(api): Door, caller: Sender, headers: HeaderMap, body: Bytes) -> Answer {
+    settle(streams::cycle(&api, &body, Origin::of(&headers, sub(caller))).await)
 }
 
 async fn read_states(State(api): Door, body: Bytes) -> Answer {
