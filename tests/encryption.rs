@@ -16,3 +16,5 @@ mod refusals;
 mod resting;
 #[path = "encryption/round_trip.rs"]
 mod round_trip;
+#[path = "encryption/wholes.rs"]
+mod wholes;

@@ -14,8 +14,12 @@ mod api;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
 mod client;
+mod clients;
 mod failover;
 mod groups;
 mod letters;
 mod options;
+#[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "shared with the tests of cut connections, which use all of it")]
+mod proxy;
 mod transactions;
