@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::base::place::QueueId;
 use crate::delivery::PopOrder;
 use crate::wire::http::Api;
-use crate::wire::http::pop::{hand_out, order};
+use crate::wire::http::pop::{hand_out, order, sized_here};
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
 
@@ -26,6 +26,7 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
     }
     let strict = api.dialect.is_strict();
     let asked = order(&api.config, strict, QueueName::default(), None, &query)?;
+    let sized = sized_here(&query, &asked);
     let until_us = api.rooms.clock.monotonic_us() + asked.wait_ms.saturating_mul(1000);
     loop {
         // Before the look, so that what comes after it is heard of.
@@ -35,7 +36,7 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
         let ids: Vec<QueueId> = fit.iter().map(|(id, _)| *id).collect();
         for (at, (_, queue)) in fit.into_iter().enumerate() {
             let once = PopOrder { queue, wait_ms: 0, ..asked.clone() };
-            if let Some(answer) = hand_out(api, once).await? {
+            if let Some(answer) = hand_out(api, once, sized).await? {
                 api.turns.note(&asked.group, &ids, at);
                 return Ok(answer);
             }

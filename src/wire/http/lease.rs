@@ -21,7 +21,7 @@ use crate::wire::http::status::{Answer, Failure, json};
 /// What is meant where nothing is said, seconds.
 const SECONDS_DEFAULT: u64 = 60;
 /// Longest extension, seconds: 30 days. A lease beyond that is a lost message.
-const SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+pub(super) const SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 
 #[derive(Deserialize)]
 struct Asks<'a> {

@@ -17,7 +17,7 @@ use crate::wire::codes;
 use crate::wire::http::ids::parse_time;
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
-use crate::wire::http::{Api, Config, pop_answer};
+use crate::wire::http::{Api, Config, lease, pop_answer};
 
 /// Longest that a pop may wait, milliseconds: an hour.
 const WAIT_MS_MAX: u64 = 60 * 60 * 1000;
@@ -36,11 +36,21 @@ pub(super) async fn pop(
 ) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
-    Ok(hand_out(api, order).await?.unwrap_or_else(empty))
+    let sized = sized_here(&query, &order);
+    Ok(hand_out(api, order, sized).await?.unwrap_or_else(empty))
 }
 
-/// Carries an order out; `None` when there is nothing.
-pub(super) async fn hand_out(api: &Api, order: PopOrder) -> Result<Option<Answer>, Failure> {
+/// The sizes that the server chose, where its client left them to it and wants to know.
+pub(super) fn sized_here(query: &Query<'_>, order: &PopOrder) -> Option<PopBudget> {
+    query.is_on("autopilot").then_some(order.budget)
+}
+
+/// Carries an order out; `None` when there is nothing. `sized` is told beside the messages.
+pub(super) async fn hand_out(
+    api: &Api,
+    order: PopOrder,
+    sized: Option<PopBudget>,
+) -> Result<Option<Answer>, Failure> {
     let (queue, group, partition) =
         (order.queue.clone(), order.group.clone(), order.partition.clone());
     let (auto_ack, waits) = (order.auto_ack, order.wait_ms > 0);
@@ -66,7 +76,7 @@ pub(super) async fn hand_out(api: &Api, order: PopOrder) -> Result<Option<Answer
     for package in &handout.packages {
         api.names.remember(package.partition, queue.as_str(), package.name.as_str());
     }
-    Ok(Some(pop_answer::answer(&queue, &group, &handout, auto_ack)))
+    Ok(Some(pop_answer::answer(&queue, &group, &handout, auto_ack, sized)))
 }
 
 /// Reads the query. What cannot be meant is refused where `strict`; else it counts as not said.
@@ -88,6 +98,9 @@ pub(super) fn order(
     let messages = number("batch", 1, u64::from(messages_max))?.map_or(batch, |it| it as u32);
     let partitions = number("partitions", 1, PARTITIONS_MAX)?.map_or(partitions, |it| it as u32);
     let timeout = number("timeout", 0, WAIT_MS_MAX)?;
+    // As the queue says, where the consumer says nothing.
+    let lease_ms =
+        number("leaseSeconds", 1, lease::SECONDS_MAX)?.map_or(0, |seconds| seconds * 1000);
     let wait_ms = if query.is_on("wait") { timeout.unwrap_or(config.pop_timeout_ms) } else { 0 };
     let group = match query.get("consumerGroup") {
         None => GroupName::queue_mode(),
@@ -99,7 +112,7 @@ pub(super) fn order(
     let start = start(config, strict, &group, query)?;
     let budget = PopBudget { messages, bytes: config.pop_bytes_max, partitions };
     let auto_ack = query.is_on("autoAck");
-    Ok(PopOrder { queue, partition, group, start, budget, wait_ms, lease_ms: 0, auto_ack })
+    Ok(PopOrder { queue, partition, group, start, budget, wait_ms, lease_ms, auto_ack })
 }
 
 /// Where a group begins that is new.
@@ -160,6 +173,7 @@ mod tests {
         let order = read(true, query).unwrap();
         assert_eq!((order.budget.messages, order.budget.partitions), (50, 4));
         assert_eq!((order.wait_ms, order.auto_ack, order.group.as_str()), (250, true, "g"));
+        assert_eq!((order.lease_ms, read(true, "leaseSeconds=90").unwrap().lease_ms), (0, 90_000));
         let sized_by_us = read(false, "autopilot=true&partitions=3").unwrap();
         assert_eq!((sized_by_us.budget.messages, sized_by_us.budget.partitions), (200, 3));
     }
@@ -180,7 +194,14 @@ mod tests {
 
     #[test]
     fn input_that_cannot_be_meant_is_refused_by_us_and_overlooked_for_queens_clients() {
-        for query in ["batch=ten", "batch=0", "batch=10001", "partitions=-1", "timeout=soon"] {
+        for query in [
+            "batch=ten",
+            "batch=0",
+            "batch=10001",
+            "partitions=-1",
+            "timeout=soon",
+            "leaseSeconds=0",
+        ] {
             let refused = read(true, query).unwrap_err();
             let name = query.split('=').next().unwrap();
             assert!(refused.message().starts_with(name), "{refused:?}");

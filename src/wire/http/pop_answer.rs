@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::base::place::PartitionNumber;
 use crate::delivery::Handout;
 use crate::delivery::parcel::Package;
+use crate::state::draft::pop::PopBudget;
 use crate::state::effect::ProducerSub;
 use crate::wire::http::base64;
 use crate::wire::http::ids::{TransactionId, Uuid, micros_text};
@@ -82,8 +83,17 @@ struct Body<'a> {
     consumer_group: &'a str,
     partitions_claimed: usize,
     messages: Vec<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autopilot: Option<Sizes>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     window_buffer_active: bool,
+}
+
+/// The sizes that the server chose for a pop.
+#[derive(Serialize)]
+struct Sizes {
+    partitions: u32,
+    batch: u32,
 }
 
 #[derive(Serialize)]
@@ -107,12 +117,14 @@ struct Message<'a> {
     retry_count: u32,
 }
 
-/// Renders a handout that holds at least one partition.
+/// Renders a handout that holds at least one partition; `sized` is what the server chose to take, for a
+/// client that left it to it.
 pub(super) fn answer(
     queue: &QueueName,
     group: &GroupName,
     handout: &Handout,
     auto_ack: bool,
+    sized: Option<PopBudget>,
 ) -> Answer {
     let lease_id = LeaseId((!auto_ack).then_some(Uuid(handout.token)));
     // One text per batch: all of its messages came at the same time.
@@ -156,6 +168,7 @@ pub(super) fn answer(
         consumer_group: group.as_str(),
         partitions_claimed: handout.packages.len(),
         messages,
+        autopilot: sized.map(|it| Sizes { partitions: it.partitions, batch: it.messages }),
         window_buffer_active: false,
     };
     json(StatusCode::OK, &body)
@@ -177,6 +190,7 @@ pub(super) fn window(
         consumer_group: group.as_str(),
         partitions_claimed: 0,
         messages: Vec::new(),
+        autopilot: None,
         window_buffer_active: true,
     };
     json(StatusCode::OK, &body)

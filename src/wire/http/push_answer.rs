@@ -10,7 +10,7 @@
 //! Pure. Called by `push`.
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::base::place::PartitionNumber;
 use crate::state::ledger::First;
@@ -86,9 +86,10 @@ struct OnrushMessage<'a> {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct QueenMessage<'a> {
     index: usize,
+    #[serde(serialize_with = "or_empty")]
     transaction_id: Option<TransactionId<'a>>,
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "or_empty")]
     message_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition_id: Option<Uuid>,
@@ -98,6 +99,14 @@ pub(super) struct QueenMessage<'a> {
     queue_name: &'a str,
     #[serde(flatten)]
     failure: Option<FailureHead<'a>>,
+}
+
+/// Some of those clients read no element at all where one has no id: there the empty text stands for it.
+fn or_empty<T: Serialize, S: Serializer>(id: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => id.serialize(serializer),
+        None => serializer.serialize_str(""),
+    }
 }
 
 impl std::fmt::Debug for FailureHead<'_> {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use hyper::StatusCode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -17,6 +18,10 @@ use crate::wire::http::status::Failure;
 
 /// Deepest nesting of a body; deeper ones are made to break parsers.
 pub(super) const DEPTH_MAX: usize = 128;
+
+/// What the binary bodies of Queen's clients begin with: a push, a transaction. They send those only
+/// where they are told to, and whoever told them should read what is wrong.
+const BINARY: [&[u8]; 2] = [b"QPB1", b"QTB1"];
 
 /// An object, or something else.
 #[derive(Debug)]
@@ -38,6 +43,11 @@ pub(super) enum List<T, const MAX: usize> {
 pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     if body.is_empty() {
         return Err(Failure::malformed("Empty request body"));
+    }
+    if BINARY.iter().any(|begin| body.starts_with(begin)) {
+        let message = "binary bodies are not supported: let the client send JSON";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Failure::of_http(status, "unsupported_media_type", message));
     }
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
