@@ -9,7 +9,11 @@
 )]
 
 mod missing;
+mod queues;
+mod streams;
 mod tokens;
+mod transactions;
+mod wire_forms;
 mod world;
 
 use std::sync::{Arc, Mutex};
@@ -54,23 +58,6 @@ async fn a_queue_is_created_with_its_options_and_deleted() {
     let gone = queue.delete().await.unwrap();
     assert_eq!((&gone["deleted"], &gone["existed"]), (&json!(true), &json!(true)));
     assert_eq!(queue.delete().await.unwrap()["existed"], false);
-    world.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_moves_a_message_on_or_not_at_all() {
-    let world = World::start().await;
-    let (orders, paid) = (world.queen.queue("orders"), world.queen.queue("paid"));
-    orders.push(1).await.unwrap();
-    let held = orders.wait(false).pop().await.unwrap();
-    let transaction = world.queen.transaction().ack_all(&held).push("paid", 10).unwrap();
-    let done = transaction.commit().await.unwrap();
-    assert!(done.success && done.results.len() == 2, "{done:?}");
-    assert_eq!(data(&paid.wait(false).pop().await.unwrap()), [json!(10)]);
-    // The lease is over, and with it everything that was to happen under it.
-    let again = world.queen.transaction().ack_all(&held).push("paid", 11).unwrap();
-    assert!(again.commit().await.is_err());
-    assert!(world.queen.queue("paid").wait(false).pop().await.unwrap().is_empty());
     world.stop().await;
 }
 

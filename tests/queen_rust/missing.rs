@@ -1,9 +1,6 @@
 //! What the client can ask for and the server does not have: named here, and held to be so. Whoever
 //! adds one of these routes finds this test failing, takes the line out and writes a flow for it.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use crate::world::World;
 
 /// Method and path, as the client says them.
@@ -39,15 +36,7 @@ const ROUTES: &[(&str, &str)] = &[
 
 /// Asks for a route under `/queen`; the whole answer.
 async fn ask(world: &World, method: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(world.server.http_addr()).await.unwrap();
-    let request = format!(
-        "{method} /queen{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    world.send(method, path, "{}").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

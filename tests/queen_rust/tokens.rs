@@ -1,9 +1,10 @@
 //! The client with a token: what its role lets it do, and who it is to whoever pops.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use onrush::config::Secret;
+use queen_mq::streams::{RunOptions, Stream};
 use queen_mq::{Config, Queen};
 use serde_json::json;
 
@@ -24,9 +25,8 @@ async fn a_json_web_token_says_who_pushes_and_what_they_may() {
         settings.auth.jwt_secret = Secret::new(SECRET);
     })
     .await;
-    let url = format!("http://{}/queen", world.server.http_addr());
     let as_role = |role: &str| {
-        let config = Config::new(url.clone()).bearer_token(token("ada", role));
+        let config = Config::new(world.url()).bearer_token(token("ada", role));
         Queen::connect(config).unwrap()
     };
     let nobody = world.queen.queue("q").push(1).await.unwrap_err();
@@ -38,6 +38,21 @@ async fn a_json_web_token_says_who_pushes_and_what_they_may() {
     writer.queue("q").push(1).await.unwrap();
     let popped = writer.queue("q").pop().await.unwrap();
     assert_eq!(popped[0].producer_sub.as_deref(), Some("ada"));
+    let moved = writer.transaction().ack(&popped[0]).push("moved", 1).unwrap();
+    assert!(moved.commit().await.unwrap().success);
+    let moved = writer.queue("moved").pop().await.unwrap();
+    assert_eq!(
+        moved[0].producer_sub.as_deref(),
+        Some("ada"),
+        "a transaction pushes as somebody, too"
+    );
+    let stream = Stream::from(writer.queue("moved")).map(|it| it.data.clone());
+    writer.queue("moved").push(2).await.unwrap();
+    let stream = stream.to(writer.queue("sunk")).run(&writer, RunOptions::new("query"));
+    let stream = stream.await.unwrap();
+    let sunk = writer.queue("sunk").poll_timeout(Duration::from_secs(30)).pop().await.unwrap();
+    assert_eq!(sunk[0].producer_sub.as_deref(), Some("ada"), "and so does a cycle of a query");
+    stream.stop().await.unwrap();
     writer.queue("q").delete().await.expect_err("deleting is for admins");
     as_role("admin").queue("q").delete().await.unwrap();
     world.stop().await;
