@@ -1,0 +1,46 @@
+//! What one evaluation may use.
+
+/// Most that one evaluation may use. Whatever exceeds one of these ends with the error named here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps: for Luau calls, returns, rounds of loops and steps of pattern matching; for WASM, units of
+    /// fuel. More is [`FuelExhausted`](super::GuestError::FuelExhausted).
+    pub fuel: u64,
+    /// Milliseconds on the clock. More is [`TimeExceeded`](super::GuestError::TimeExceeded).
+    pub wall_ms: u64,
+    /// Bytes of memory of the guest, with what its runtime needs itself. More is
+    /// [`MemoryExceeded`](super::GuestError::MemoryExceeded).
+    pub memory_bytes: usize,
+    /// Messages sent. More is [`OutboxTooLarge`](super::GuestError::OutboxTooLarge).
+    pub outbox_entries: usize,
+    /// Bytes of all messages sent. More is [`OutboxTooLarge`](super::GuestError::OutboxTooLarge).
+    pub outbox_bytes: usize,
+    /// Bytes of the output, and again of what was printed. More is cut off, and marked as cut.
+    pub output_bytes: usize,
+    /// Bytes of a state key. More is [`StateLimit`](super::GuestError::StateLimit).
+    pub state_key_bytes: usize,
+    /// Bytes of a state value. More is [`StateLimit`](super::GuestError::StateLimit).
+    pub state_value_bytes: usize,
+    /// State keys read, written or found by a scan. More is
+    /// [`StateLimit`](super::GuestError::StateLimit).
+    pub state_keys_touched: usize,
+    /// State keys that one scan returns. Who asks for more gets this many.
+    pub scan_keys: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel: 10_000_000,
+            wall_ms: 1_000,
+            memory_bytes: 32 << 20,
+            outbox_entries: 1_000,
+            outbox_bytes: 4 << 20,
+            output_bytes: 256 << 10,
+            state_key_bytes: 1 << 10,
+            state_value_bytes: 1 << 20,
+            state_keys_touched: 10_000,
+            scan_keys: 1_000,
+        }
+    }
+}
