@@ -82,6 +82,20 @@ HTTP_PUSHES = {
 }
 
 
+PROCESS_JSON = {
+    "object": b'{"action":"transfer","to":"bob","quantity":10,"tags":["a",{"b":null}]}',
+    "numbers": b"[0,-0.0,1.5e3,9007199254740992,9007199254740993,-1e-300,0.1]",
+    "empty": b'{"list":[],"object":{},"text":""}',
+    "escapes": b'"\\u00e9\\ud83d\\ude00\\ud83d\\n\\u0000\\/"',
+    "nulls": b'[null,{"a":null},null]',
+    "repeated-keys": b'{"a":1,"b":2,"a":[3]}',
+    "deep": b"[" * 99 + b"{}" + b"]" * 99,
+    "too-deep": b"[" * 200,
+    "not-utf-8": b'{"a":"\xff\xfe"}',
+    "cut": b'{"a":[1,2,{"b":"c',
+}
+
+
 def record(payload, kind=1, durable=0):
     """A record of the log. Its checks are zero: the fuzz body repairs them where it is told to."""
     header = struct.pack("<IIIB3xQ", 0, len(payload), zlib.crc32(payload), kind, durable)
@@ -122,6 +136,8 @@ def main():
         write("sealed", name, data)
     for name, text in HTTP_PUSHES.items():
         write("http_push", name, text.encode())
+    for name, data in PROCESS_JSON.items():
+        write("process_json", name, data)
     for name, data in logs():
         write("journal_recovery", name, data)
 

@@ -68,3 +68,19 @@ pub struct Message<'a> {
     /// Where an answer shall go.
     pub reply_to: Option<&'a str>,
 }
+
+impl Call<'static> {
+    /// The call that a module finds in its context while it is checked.
+    pub(super) fn check() -> Self {
+        Self {
+            kind: CallKind::Init,
+            message: None,
+            class: "check",
+            key: "check",
+            slot: 0,
+            now_ms: 0,
+            seed: 0,
+            version: 0,
+        }
+    }
+}

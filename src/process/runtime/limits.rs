@@ -1,5 +1,7 @@
 //! What one evaluation may use.
 
+use super::GuestError;
+
 /// Most that one evaluation may use. Whatever exceeds one of these ends with the error named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -42,5 +44,20 @@ impl Default for Limits {
             state_keys_touched: 10_000,
             scan_keys: 1_000,
         }
+    }
+}
+
+impl Limits {
+    /// Whether a guest that touched `touched` state keys may touch this one too.
+    pub(super) fn may_touch(&self, key: &str, touched: usize) -> Result<(), GuestError> {
+        if key.len() > self.state_key_bytes {
+            let limit = self.state_key_bytes as u64;
+            return Err(GuestError::StateLimit { what: "bytes of a state key", limit });
+        }
+        if touched >= self.state_keys_touched {
+            let limit = self.state_keys_touched as u64;
+            return Err(GuestError::StateLimit { what: "state keys touched in a slot", limit });
+        }
+        Ok(())
     }
 }

@@ -6,14 +6,25 @@
 //! Called by the rest of the room.
 
 mod call;
+mod gathered;
 mod limits;
+pub mod luau;
+mod meter;
 mod outcome;
+#[cfg(test)]
+mod rig;
+pub mod wasm;
 
 pub use call::{Call, CallKind, Message};
 pub use limits::Limits;
 pub use outcome::{GuestError, OutboxEntry, Outcome, Reply};
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use crate::base::clock::Clock;
+use meter::Watch;
 
 /// Code of a class, compiled; shared by all its instances and threads.
 pub trait Module: Send + Sync {
@@ -62,4 +73,112 @@ pub enum StateFault {
     /// is evaluated again later.
     #[error("the state cannot be read: {0}")]
     Unavailable(String),
+}
+
+/// Fields of a message that the engine sets and that no guest may.
+const ENVELOPE: [&str; 12] = [
+    "id",
+    "transaction_id",
+    "slot",
+    "timestamp",
+    "from",
+    "from_slot",
+    "from_index",
+    "cascade",
+    "parent",
+    "depth",
+    "hops_left",
+    "in_reply_to",
+];
+
+/// What code is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// A Luau script.
+    Luau,
+    /// A WebAssembly module.
+    Wasm,
+}
+
+/// What a script finds beside the guest API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prelude {
+    /// Nothing.
+    #[default]
+    None,
+    /// `Handlers`, `Send`, `ao` and globals that are kept, as scripts written for AO expect them.
+    Ao,
+}
+
+/// Code to be compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What errors name, before the line: the class.
+    pub name: &'a str,
+    /// What it is written in.
+    pub language: Language,
+    /// For scripts.
+    pub prelude: Prelude,
+    /// The script's text; or the module in binary or base64.
+    pub code: &'a [u8],
+}
+
+/// Where code is compiled. Dropping it ends the thread that watches the time; modules keep it alive.
+pub struct Runtimes {
+    watch: Arc<Watch>,
+    waiting: luau::Waiting,
+}
+
+impl Runtimes {
+    /// With a clock for time limits: the machine's, since a guest that runs forever does so in real
+    /// time.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { watch: Arc::new(Watch::new(clock)), waiting: luau::Waiting::default() }
+    }
+
+    /// Compiles code and checks that it has what a module must have, which runs its top level within
+    /// `limits`. Takes a millisecond or two, or as long as `limits` allow.
+    pub fn compile(
+        &self,
+        source: &Source<'_>,
+        limits: &Limits,
+    ) -> Result<Arc<dyn Module>, GuestError> {
+        let invalid = |message: &str| GuestError::ModuleInvalid { message: message.to_owned() };
+        match source.language {
+            Language::Luau => {
+                let code = std::str::from_utf8(source.code).map_err(|_| invalid("not UTF-8"))?;
+                let (name, prelude) = (source.name, source.prelude);
+                let (watch, waiting) = (&self.watch, &self.waiting);
+                let module = luau::LuauModule::new(name, code, prelude, limits, watch, waiting)?;
+                Ok(Arc::new(module))
+            }
+            Language::Wasm if source.prelude != Prelude::None => {
+                Err(invalid("a WebAssembly module has no prelude"))
+            }
+            Language::Wasm => {
+                Ok(Arc::new(wasm::WasmModule::new(source.code, limits, &self.watch)?))
+            }
+        }
+    }
+}
+
+/// The state that a module sees while it is checked.
+struct NoState;
+
+impl StateView for NoState {
+    fn get(&mut self, _: &str) -> Result<Option<Bytes>, StateFault> {
+        Ok(None)
+    }
+
+    fn put(&mut self, _: &str, _: Bytes) -> Result<(), StateFault> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &str) -> Result<(), StateFault> {
+        Ok(())
+    }
+
+    fn scan(&mut self, _: &str, _: usize) -> Result<Vec<(String, Bytes)>, StateFault> {
+        Ok(Vec::new())
+    }
 }

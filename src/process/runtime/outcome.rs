@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::StateFault;
+
 /// What one evaluation came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -124,5 +126,14 @@ impl GuestError {
     /// Whether the slot must be evaluated again rather than recorded.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::StateUnavailable { .. })
+    }
+}
+
+impl From<StateFault> for GuestError {
+    fn from(fault: StateFault) -> Self {
+        match fault {
+            StateFault::Limit { what, limit } => Self::StateLimit { what, limit },
+            StateFault::Unavailable(reason) => Self::StateUnavailable { reason },
+        }
     }
 }
