@@ -22,6 +22,7 @@ pub use outcome::{GuestError, OutboxEntry, Outcome, Reply};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Clock;
 use meter::Watch;
@@ -101,7 +102,8 @@ pub enum Language {
 }
 
 /// What a script finds beside the guest API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Prelude {
     /// Nothing.
     #[default]

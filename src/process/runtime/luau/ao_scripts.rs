@@ -182,6 +182,71 @@ fn a_handler_that_runs_once_runs_once() {
 }
 
 #[test]
+fn amounts_of_any_size_are_exact() {
+    let module = ao(r#"
+        local bint = require('.bint')(256)
+        Supply = Supply or "340282366920938463463374607431768211455"
+        Handlers.add("calc", "Calc", function(msg)
+            local supply = bint(Supply)
+            return {
+                tostring(supply + 1), tostring(supply * supply), tostring(supply // 10 ^ 9),
+                tostring(supply % 97), tostring(1 - supply), tostring(bint(-7) // 2), tostring(bint(-7) % 2),
+                bint.__lt(0, supply), bint.__le(supply, "5"), bint(5) == bint("0005"), tostring(bint(2) ^ 128),
+                bint.tonumber("12") + 1, pcall(bint, "x"), pcall(bint, 1.5), pcall(bint.idiv, 1, 0),
+            }
+        end)
+        "#);
+    let outcome = say(&module, r#"{"Action":"Calc"}"#, &mut MapState::default());
+    let output = reply(outcome).output.expect("an output");
+    let output: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+    // The last call of a list gives all of its results.
+    let parts = output.as_array().expect("a list");
+    assert_eq!(parts.last().and_then(|error| error.as_str()), Some("attempt to divide by zero"));
+    let expected = serde_json::json!([
+        "340282366920938463463374607431768211456",
+        "115792089237316195423570985008687907852589419931798687112530834793049593217025",
+        "340282366920938463463374607431",
+        "34",
+        "-340282366920938463463374607431768211454",
+        "-4",
+        "1",
+        true,
+        false,
+        true,
+        "340282366920938463463374607431768211456",
+        13,
+        false,
+        false,
+        false
+    ]);
+    assert_eq!(parts.get(..15), expected.as_array().map(|list| &list[..]));
+}
+
+#[test]
+fn what_the_prelude_brings_outlives_no_slot() {
+    let module = ao(r#"
+        local bint = require('.bint')()
+        Handlers.add("leak", "Leak", function(msg)
+            Handlers.leaked, ao.leaked = 1, 1
+            return {
+                pcall(function() Utils.leaked = 1 end),
+                pcall(function() bint.leaked = 1 end),
+                Colors.leaked,
+            }
+        end)
+        Handlers.add("look", "Look", function(msg)
+            return { Handlers.leaked == nil, ao.leaked == nil }
+        end)
+        "#);
+    let mut state = MapState::default();
+    let leak = reply(say(&module, r#"{"Action":"Leak"}"#, &mut state)).output.expect("an output");
+    let leak: serde_json::Value = serde_json::from_slice(&leak).expect("JSON");
+    assert_eq!((&leak[0], &leak[1]), (&false.into(), &false.into()));
+    let look = reply(say(&module, r#"{"Action":"Look"}"#, &mut state)).output;
+    assert_eq!(look.as_deref(), Some(&b"[true,true]"[..]));
+}
+
+#[test]
 fn what_the_prelude_lacks_says_so() {
     for (body, said) in [
         ("Receive({ Action = 'x' })", "a slot cannot"),

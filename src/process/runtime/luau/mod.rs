@@ -133,7 +133,7 @@ impl Drop for LuauModule {
 
 impl Module for LuauModule {
     fn evaluate(&self, call: Call<'_>, state: &mut dyn StateView, limits: &Limits) -> Outcome {
-        self.perform(Task::Call(call), state, limits)
+        self.perform(Task::Call(&call), state, limits)
     }
 }
 

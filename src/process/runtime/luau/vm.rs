@@ -26,6 +26,7 @@ const GARBAGE_BYTES: usize = 2 << 20;
 
 const SANDBOX: &str = include_str!("sandbox.luau");
 const AO: &str = include_str!("ao.luau");
+const BINT: &str = include_str!("bint.luau");
 
 /// Makes bytecode of a source. What `pcall` and its like are must not be decided when compiling: the
 /// sandbox puts others in their place.
@@ -46,7 +47,7 @@ fn own_bytecode(cell: &'static OnceLock<Vec<u8>>, source: &str) -> Result<&'stat
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task<'a> {
     /// Evaluate a call.
-    Call(Call<'a>),
+    Call(&'a Call<'a>),
     /// Run the module's top level and see whether it has what a module must have.
     Check,
 }
@@ -92,10 +93,9 @@ impl Vm {
         let sandbox = load(&lua, "sandbox", own_bytecode(&SANDBOX_CODE, SANDBOX)?)?;
         let run: Function = sandbox.call((&array_mark, Value::NULL))?;
         lua.sandbox(true)?;
-        static AO_CODE: OnceLock<Vec<u8>> = OnceLock::new();
         let prelude = match prelude {
             Prelude::None => None,
-            Prelude::Ao => Some(load(&lua, "ao", own_bytecode(&AO_CODE, AO)?)?.call(globals)?),
+            Prelude::Ao => Some(ao_prelude(&lua, globals)?),
         };
         let chunk = load(&lua, name, bytecode)?;
         let meter = Arc::new(Meter::new(Arc::clone(watch)));
@@ -205,7 +205,7 @@ impl Vm {
                 ("check", 0, info, Value::Nil, Value::Nil)
             }
             Task::Call(call) => {
-                let info = self.info(&call)?;
+                let info = self.info(call)?;
                 let (envelope, payload) = match &call.message {
                     Some(message) => match self.message(message)? {
                         Ok((envelope, payload)) => (Value::Table(envelope), payload),
@@ -309,6 +309,13 @@ impl Vm {
 
 /// Output of a guest and whether it was cut, or its error.
 type Returned = Result<(Option<Bytes>, bool), GuestError>;
+
+fn ao_prelude(lua: &Lua, globals: Table) -> Result<Function, Error> {
+    static BINT_CODE: OnceLock<Vec<u8>> = OnceLock::new();
+    let bint: Function = load(lua, "bint", own_bytecode(&BINT_CODE, BINT)?)?.call(())?;
+    static AO_CODE: OnceLock<Vec<u8>> = OnceLock::new();
+    load(lua, "ao", own_bytecode(&AO_CODE, AO)?)?.call((globals, bint))
+}
 
 fn load(lua: &Lua, name: &str, bytecode: &[u8]) -> Result<Function, Error> {
     let chunk = lua.load(bytecode).set_mode(ChunkMode::Binary).set_name(format!("={name}"));
