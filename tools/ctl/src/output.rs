@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -86,7 +86,14 @@ impl Output {
         match self.format(Shape::Whole) {
             Format::Json => self.json(body),
             Format::Ndjson => self.lines(items(body, view.list)?.into_iter().map(RawValue::get)),
-            Format::Table => self.chosen(&items(body, view.list)?, view),
+            Format::Table => {
+                let items = items(body, view.list)?;
+                self.chosen(&items, view)?;
+                if has_more(body, items.len()) {
+                    eprintln!("there is more: --limit and --offset reach it");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -177,6 +184,24 @@ pub(crate) fn to_json(it: &impl Serialize) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(it).map_err(|error| not_understood(&error))
 }
 
+/// Whether an answer with so many items says that it is not all.
+fn has_more(body: &[u8], items: usize) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Page {
+        has_more: bool,
+        total: u64,
+        pagination: Offset,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Offset {
+        offset: u64,
+    }
+    let page: Page = serde_json::from_slice(body).unwrap_or_default();
+    page.has_more || page.total > page.pagination.offset + items as u64
+}
+
 /// A field of an answer, as it came; `None` where it is null or not there.
 pub(crate) fn field<'a>(body: &'a [u8], name: &str) -> Result<Option<&'a RawValue>, Fault> {
     let fields: BTreeMap<&str, &'a RawValue> =
@@ -217,6 +242,14 @@ mod tests {
         }
         assert_eq!(output(None, false).format(Shape::Whole), Format::Json);
         assert_eq!(output(None, false).format(Shape::Stream), Format::Ndjson);
+    }
+
+    #[test]
+    fn a_page_knows_whether_it_is_all() {
+        assert!(has_more(br#"{"hasMore":true}"#, 1));
+        assert!(has_more(br#"{"total":3,"pagination":{"limit":1,"offset":1}}"#, 1));
+        assert!(!has_more(br#"{"total":2,"pagination":{"offset":1},"hasMore":false}"#, 1));
+        assert!(!has_more(b"[1]", 1));
     }
 
     #[test]

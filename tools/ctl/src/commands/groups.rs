@@ -139,7 +139,13 @@ async fn show_group(session: &mut Session, show: &Show) -> Result<(), Fault> {
     }
     match output.format(Shape::Whole) {
         Format::Ndjson => rows.iter().try_for_each(|row| output.one_line(&to_json(row)?)),
-        _ => output.table(&rows, &PARTITIONS),
+        _ => {
+            output.table(&rows, &PARTITIONS)?;
+            if queues.values().any(|found| found.get("next").is_some()) {
+                eprintln!("there are more partitions: --limit reaches them");
+            }
+            Ok(())
+        }
     }
 }
 

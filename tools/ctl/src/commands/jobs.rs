@@ -79,7 +79,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Result<(), F
             let body = session.get(&path(&["dlq", "jobs", &id.to_string()])).await?;
             session.output.object(&body, JOB)
         }
-        Command::Wait { id } => wait(session, id).await,
+        Command::Wait { id } => wait(session, id, &mut Interrupt::new()?).await,
         Command::Cancel { id } => {
             let body = session.delete(&path(&["dlq", "jobs", &id.to_string()])).await?;
             session.output.object(&body, JOB)
@@ -94,20 +94,21 @@ pub(crate) async fn begin(
     body: &Value,
     waits: bool,
 ) -> Result<(), Fault> {
+    // From here on Ctrl-C cannot leave a job behind that nobody has told of.
+    let mut interrupt = Interrupt::new()?;
     let answer = session.post(&path(&["dlq", action]), body).await?;
     let id = value(&answer)?.get("id").and_then(Value::as_u64);
     match (waits, id.and_then(|id| u32::try_from(id).ok())) {
-        (true, Some(id)) => wait(session, id).await,
+        (true, Some(id)) => wait(session, id, &mut interrupt).await,
         _ => session.output.object(&answer, JOB),
     }
 }
 
 /// Waits until a job has ended, and tells how. With NDJSON every change of it is a line.
-async fn wait(session: &mut Session, id: u32) -> Result<(), Fault> {
+async fn wait(session: &mut Session, id: u32, interrupt: &mut Interrupt) -> Result<(), Fault> {
     let route = path(&["dlq", "jobs", &id.to_string()]);
     let is_stream = session.output.format(Shape::Whole) == Format::Ndjson;
     let mut progress = Progress::new(None);
-    let mut interrupt = Interrupt::new()?;
     let mut before = Vec::new();
     loop {
         let body = session.get(&route).await?;

@@ -148,7 +148,8 @@ pub(crate) async fn run(session: &mut Session, push: Push) -> Result<(), Fault> 
     let (lines, total) = source(&push);
     let client = session.client().await?;
     let report = Report { queue: push.queue.clone(), db_healthy: true, ..Report::default() };
-    let progress = Progress::new(total);
+    // What is read before anything is pushed says nothing of how far it is.
+    let progress = Progress::new(total.filter(|_| !push.check_first));
     let mut pushing = Pushing { session, client, arguments: &push, reading, report, progress };
     let ended = match push.check_first {
         true => pushing.checked(lines).await,
@@ -229,10 +230,7 @@ impl Pushing<'_> {
                 }
             }
             self.send(messages).await?;
-            let report = &self.report;
-            let rate = report.stored() as f64 / self.progress.seconds();
-            let words = || format!("{} messages, {}/s", count_of(report), self::count(rate as u64));
-            self.progress.tell(bytes, words);
+            self.show_progress(bytes);
             if let Some(fault) = wrong {
                 return Err(fault);
             }
@@ -246,11 +244,25 @@ impl Pushing<'_> {
             messages.push(self.read(line)?);
         }
         let most = self.arguments.batch as usize;
+        let mut interrupt = Interrupt::new()?;
         while !messages.is_empty() {
+            tokio::select! {
+                biased;
+                () = interrupt.came() => return Err(self.interrupted()),
+                () = std::future::ready(()) => {}
+            }
             let rest = messages.split_off(most.min(messages.len()));
             self.send(std::mem::replace(&mut messages, rest)).await?;
+            self.show_progress(0);
         }
         Ok(())
+    }
+
+    fn show_progress(&mut self, bytes: u64) {
+        let stored = self.report.stored();
+        let rate = stored as f64 / self.progress.seconds();
+        let words = || format!("{} messages, {}/s", count(stored), count(rate as u64));
+        self.progress.tell(bytes, words);
     }
 
     fn interrupted(&self) -> Fault {
@@ -371,15 +383,14 @@ impl Pushing<'_> {
                 "onrushctl: warning: the server's store is away; what was pushed waits on the server's disk"
             );
         }
-        for (lines, what) in [
-            (&report.not_pushed, "were not pushed"),
-            (&report.unknown, "may have been pushed or not"),
+        for (lines, was, were) in [
+            (&report.not_pushed, "was not pushed", "were not pushed"),
+            (&report.unknown, "was perhaps pushed", "were perhaps pushed"),
         ] {
-            if !lines.is_empty() {
+            if let Some(lines) = named(lines, was, were) {
+                let others = count(report.stored());
                 eprintln!(
-                    "onrushctl: {} {what}; {} others up to line {} were",
-                    named(lines),
-                    count(report.stored()),
+                    "onrushctl: {lines}; {others} others up to line {} were pushed",
                     report.last_line
                 );
             }
@@ -408,21 +419,20 @@ fn promise(request: Request, push: &Push) -> Request {
     request
 }
 
-fn count_of(report: &Report) -> String {
-    count(report.stored())
-}
-
-/// `lines 7, 501–1000`.
-fn named(lines: &[[u64; 2]]) -> String {
-    let ranges: Vec<String> = lines
-        .iter()
-        .map(
-            |[first, last]| {
-                if first == last { first.to_string() } else { format!("{first}–{last}") }
-            },
-        )
-        .collect();
-    format!("lines {}", ranges.join(", "))
+/// `lines 7, 501–1000 were not pushed`; nothing where there are none.
+fn named(lines: &[[u64; 2]], was: &str, were: &str) -> Option<String> {
+    let range = |[first, last]: &[u64; 2]| match first == last {
+        true => first.to_string(),
+        false => format!("{first}–{last}"),
+    };
+    match lines {
+        [] => None,
+        [[first, last]] if first == last => Some(format!("line {first} {was}")),
+        lines => {
+            let ranges: Vec<String> = lines.iter().map(range).collect();
+            Some(format!("lines {} {were}", ranges.join(", ")))
+        }
+    }
 }
 
 fn shown(line: u64, partition: &str, receipt: &MessageReceipt) -> Value {
@@ -454,7 +464,10 @@ mod tests {
         for line in [7, 501, 502, 503, 600] {
             report.fail(line, &Error::HeldBack);
         }
-        assert_eq!(named(&report.not_pushed), "lines 7, 501–503, 600");
+        let told = named(&report.not_pushed, "was", "were");
+        assert_eq!(told.as_deref(), Some("lines 7, 501–503, 600 were"));
+        assert_eq!(named(&[[7, 7]], "was", "were").as_deref(), Some("line 7 was"));
+        assert_eq!(named(&[], "was", "were"), None);
         let lost = Error::Disconnected { reason: "gone".to_owned(), sent: true };
         report.fail(601, &lost);
         assert_eq!((report.not_pushed.len(), report.unknown.as_slice()), (3, &[[601, 601]][..]));

@@ -207,6 +207,10 @@ async fn show_queue(session: &mut Session, show: &Show) -> Result<(), Fault> {
             output.list(&body, view)?;
         }
     }
+    let count = value(&body)?.get("partitionCount").and_then(Value::as_u64).unwrap_or(0);
+    if count > show.offset + items(&body, PARTITIONS.list)?.len() as u64 {
+        eprintln!("there are more partitions: --limit and --offset reach them");
+    }
     Ok(())
 }
 

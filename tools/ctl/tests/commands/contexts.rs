@@ -56,6 +56,10 @@ fn a_server_is_named_once_and_used_ever_after() {
     assert!(table.starts_with("IN USE  NAME") && !table.contains("secret"), "{table}");
     assert_eq!(ctl(&world, &["queues", "list", "--context", "dev"], "").code, 0);
 
+    let mut by_variable = bare(world.folder.path());
+    by_variable.args(["queues", "list"]).env("ONRUSH_CONTEXT", "dev");
+    assert_eq!(run(by_variable, "").code, 0);
+
     // Whoever names another server does not hand it this one's token.
     ctl(&world, &["queues", "list", "--server", &server], "").refused(4, &["unauthenticated"]);
     ctl(&world, &["context", "use", "none"], "").refused(2, &["no context \"none\"", "dev, other"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{Ran, World, wait_until};
 
 fn letters(world: &World, line: &str) -> usize {
     world.json(line)["messages"].as_array().unwrap().len()
@@ -35,6 +35,9 @@ fn letters_are_listed_and_shown_in_every_form() {
     let (titles, rows) = world.table("dlq list");
     assert_eq!(titles[..4], ["FAILED", "QUEUE", "PARTITION", "GROUP"]);
     assert_eq!((rows.len(), rows[0][5].as_str()), (3, "it broke"));
+    let page = world.run("dlq list --limit 2 -o table");
+    assert_eq!(page.err, "there is more: --limit and --offset reach it\n");
+    assert_eq!(world.run("dlq list --limit 3 -o table").err, "");
 
     let id = lines[0]["id"].as_str().unwrap();
     let shown = world.json(&format!("dlq show {id}"));
@@ -89,8 +92,28 @@ fn a_job_need_not_be_waited_for_and_can_be_stopped() {
     let stopped = world.json(&format!("dlq jobs cancel {id}"));
     assert_eq!(stopped["status"], "cancelled");
     assert!(stopped["moved"].as_u64().unwrap() < 200, "{stopped}");
-    let ran: crate::world::Ran = waiting.wait_with_output().unwrap().into();
+    let ran: Ran = waiting.wait_with_output().unwrap().into();
     ran.refused(1, &[&format!("job {id} is cancelled")]);
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_not_the_job() {
+    let world = World::new();
+    let input: String = (0..200).map(|n| format!("{n}\n")).collect();
+    world.push("orders", &input);
+    world.bury("orders", "billing", "x");
+    let mut waiting = world.command(&["dlq", "redrive", "orders", "--rate", "1"]);
+    waiting.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let waiting = waiting.spawn().unwrap();
+    wait_until("the job has begun", || {
+        (world.json("dlq jobs list")["jobs"][0]["status"] == "running").then_some(())
+    });
+    let pid = waiting.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ran: Ran = waiting.wait_with_output().unwrap().into();
+    ran.refused(130, &["job 1 goes on", "dlq jobs wait 1", "cancel 1"]);
+    assert_eq!(world.json("dlq jobs show 1")["status"], "running");
+    world.json("dlq jobs cancel 1");
 }
 
 #[test]

@@ -52,6 +52,11 @@ fn whoever_is_no_server_of_ours_is_told_apart() {
     let page = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>";
     ask(page, &["queues", "list", "-o", "table"])
         .refused(3, &["does not answer like an Onrush server"]);
+    let page =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 22\r\n\r\n{\"status\":\"not ready\"}";
+    let unready = ask(page, &["health", "-o", "table"]);
+    unready.refused(1, &["does not take work now"]);
+    assert!(unready.out.contains("status  not ready"), "{unready:?}");
     // A request that changes something may have been done, and that is said.
     ask("", &["queues", "create", "q"]).refused(3, &["cannot reach"]);
     ask("", &["maintenance", "on", "push"]).refused(3, &["it may have been done", "look before"]);

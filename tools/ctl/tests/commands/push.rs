@@ -91,7 +91,10 @@ fn what_the_server_does_not_take_is_told_line_by_line() {
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(ran.code, 2, "{ran:?}");
     assert_eq!((&report["pushed"], &report["notPushed"]), (&json!(2), &json!([[2, 2]])));
-    assert!(ran.err.contains("lines 2 were not pushed; 2 others up to line 3 were"), "{ran:?}");
+    assert!(
+        ran.err.contains("line 2 was not pushed; 2 others up to line 3 were pushed"),
+        "{ran:?}"
+    );
     assert_eq!(payloads(&world, "q"), [1, 3]);
 
     world.json("queues create full --max-size 3");

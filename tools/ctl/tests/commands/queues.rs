@@ -88,6 +88,10 @@ fn queues_are_listed_and_shown_in_every_form() {
     );
     assert_eq!(world.run("queues show b -o ndjson").lines(), [shown]);
     let text = world.run("queues show b -o table").done();
+    world.run("push b -p second --payload 1").done();
+    let first = world.run("queues show b --limit 1 -o table");
+    assert_eq!(first.err, "there are more partitions: --limit and --offset reach them\n");
+    assert_eq!(world.run("queues show b --limit 2 -o table").err, "");
     for part in ["lease time", "5m", "GROUP", "readers", "PARTITION", "Default"] {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
