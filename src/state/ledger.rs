@@ -185,7 +185,9 @@ impl Ledger {
     }
 
     pub(super) fn begin_flush(&mut self, policy: DedupPolicy) -> Flushed {
-        let mut ids = std::mem::take(&mut self.recent);
+        // As many come again, most likely: growing step by step costs as much as putting them in.
+        let next = Ids::with_capacity_and_hasher(self.recent.len(), Default::default());
+        let mut ids = std::mem::replace(&mut self.recent, next);
         if !self.flushing.is_empty() {
             // An earlier flush that never finished is still here: its ids go along again.
             let newer = std::mem::replace(&mut ids, Ids::clone(&self.flushing));
