@@ -84,6 +84,9 @@ impl Key {
     }
 }
 
+/// Ids of a shard that room is kept for after a checkpoint: of 64 shards together about 13 MiB.
+const ROOM_MAX: usize = 4096;
+
 type Ids = HashMap<Key, First, foldhash::fast::RandomState>;
 
 /// Ids of a checkpoint, on their way into rows.
@@ -186,7 +189,8 @@ impl Ledger {
 
     pub(super) fn begin_flush(&mut self, policy: DedupPolicy) -> Flushed {
         // As many come again, most likely: growing step by step costs as much as putting them in.
-        let next = Ids::with_capacity_and_hasher(self.recent.len(), Default::default());
+        let room = self.recent.len().min(ROOM_MAX);
+        let next = Ids::with_capacity_and_hasher(room, Default::default());
         let mut ids = std::mem::replace(&mut self.recent, next);
         if !self.flushing.is_empty() {
             // An earlier flush that never finished is still here: its ids go along again.
