@@ -23,6 +23,10 @@ pub struct Limits {
     pub state_key_bytes: usize,
     /// Bytes of a state value. More is [`StateLimit`](super::GuestError::StateLimit).
     pub state_value_bytes: usize,
+    /// Bytes of state keys and values written, those written over included: one text may be the value of
+    /// thousands of keys, so the guest's memory does not bound them. More is
+    /// [`StateLimit`](super::GuestError::StateLimit).
+    pub state_bytes_written: usize,
     /// State keys read, written or found by a scan. More is
     /// [`StateLimit`](super::GuestError::StateLimit).
     pub state_keys_touched: usize,
@@ -41,6 +45,7 @@ impl Default for Limits {
             output_bytes: 256 << 10,
             state_key_bytes: 1 << 10,
             state_value_bytes: 1 << 20,
+            state_bytes_written: 8 << 20,
             state_keys_touched: 10_000,
             scan_keys: 1_000,
         }
@@ -59,5 +64,23 @@ impl Limits {
             return Err(GuestError::StateLimit { what: "state keys touched in a slot", limit });
         }
         Ok(())
+    }
+
+    /// Whether a guest that wrote `written` bytes of state may write this too; how many it wrote then.
+    pub(super) fn may_write(
+        &self,
+        key: &str,
+        value: &[u8],
+        written: usize,
+    ) -> Result<usize, GuestError> {
+        let refuse = |what, limit: usize| GuestError::StateLimit { what, limit: limit as u64 };
+        if value.len() > self.state_value_bytes {
+            return Err(refuse("bytes of a state value", self.state_value_bytes));
+        }
+        let written = written.saturating_add(key.len()).saturating_add(value.len());
+        if written > self.state_bytes_written {
+            return Err(refuse("bytes of state written in a slot", self.state_bytes_written));
+        }
+        Ok(written)
     }
 }

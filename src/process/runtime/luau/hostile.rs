@@ -166,6 +166,12 @@ fn limits_of_the_state_fail_the_slot() {
         "state.x = string.rep('x', 1000) state:scan('', 1)",
     ];
     ends_with("state_limit", &bodies, &limits);
+    let little = Limits { state_bytes_written: 10_000, ..Limits::default() };
+    let one_text_for_many_keys = [
+        "local s = string.rep('x', 900) for i = 1, 20 do state['k' .. i] = s end",
+        "for i = 1, 20 do state.k = string.rep('x', 900) .. i state:scan('k') end",
+    ];
+    ends_with("state_limit", &one_text_for_many_keys, &little);
     let full =
         attack("for i = 1, 10 do state['k' .. i] = i end state.k1 = string.rep('x', 998)", &limits);
     assert!(full.result.is_ok(), "{:?}", full.result);

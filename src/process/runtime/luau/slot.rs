@@ -48,6 +48,8 @@ pub(super) struct Slot<'a> {
     /// Their values, as far as they have one.
     pub(super) cache: Table,
     stored: BTreeMap<String, Stored>,
+    /// Bytes written to the state.
+    written: usize,
     outbox: Outbox,
     printed: Printed,
     muted: bool,
@@ -71,6 +73,7 @@ impl<'a> Slot<'a> {
             known,
             cache,
             stored: BTreeMap::new(),
+            written: 0,
             outbox: Outbox::default(),
             printed: Printed::default(),
             muted: false,
@@ -250,6 +253,10 @@ impl<'a> Slot<'a> {
         };
         if matches!(self.stored.get(&key), Some(Stored::Text(stored)) if *stored == text) {
             return Ok(None);
+        }
+        match self.limits.may_write(&key, text.as_deref().unwrap_or_default(), self.written) {
+            Ok(written) => self.written = written,
+            Err(limit) => return Err(self.refuse(limit)),
         }
         let done = match &text {
             Some(text) => self.state.put(&key, text.clone()),

@@ -37,6 +37,8 @@ pub(super) struct Host<'a> {
     memory: Option<Memory>,
     random: SeededRandom,
     touched: BTreeSet<String>,
+    /// Bytes written to the state.
+    written: usize,
     outbox: Outbox,
     printed: Printed,
     pub(super) refused: Option<GuestError>,
@@ -65,6 +67,7 @@ impl<'a> Host<'a> {
             memory: None,
             random: SeededRandom::new(call.seed),
             touched: BTreeSet::new(),
+            written: 0,
             outbox: Outbox::default(),
             printed: Printed::default(),
             refused: None,
@@ -123,10 +126,9 @@ impl<'a> Host<'a> {
 
     fn put(&mut self, key: &str, value: Bytes) -> Result<(), Error> {
         self.touch(key)?;
-        if value.len() > self.limits.state_value_bytes {
-            let limit = self.limits.state_value_bytes as u64;
-            let what = "bytes of a state value";
-            return Err(self.refuse(GuestError::StateLimit { what, limit }));
+        match self.limits.may_write(key, &value, self.written) {
+            Ok(written) => self.written = written,
+            Err(limit) => return Err(self.refuse(limit)),
         }
         if serde_json::from_slice::<&RawValue>(&value).is_err() {
             return Err(
@@ -148,6 +150,7 @@ impl<'a> Host<'a> {
         let mut text = b"[".to_vec();
         for (key, value) in found {
             self.touch(&key)?;
+            self.take(key.len() + value.len())?;
             if text.len() > 1 {
                 text.push(b',');
             }
@@ -158,7 +161,6 @@ impl<'a> Host<'a> {
             text.push(b'}');
         }
         text.push(b']');
-        self.take(text.len())?;
         Ok(text)
     }
 

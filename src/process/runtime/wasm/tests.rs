@@ -196,6 +196,9 @@ fn guests_that_mean_harm_end_within_their_limits() {
     ends_with("outbox_too_large", send, &few);
     let small = Limits { outbox_bytes: 1, ..little.clone() };
     ends_with("outbox_too_large", send, &small);
+    let brief = Limits { state_bytes_written: 8, ..little.clone() };
+    let put = "(loop $l (call $put (i32.const 0) (i32.const 1) (i32.const 3) (i32.const 2)) (br $l)) (i64.const 0)";
+    ends_with("state_limit", put, &brief);
     let narrow =
         Limits { state_key_bytes: 2, state_value_bytes: 1, state_keys_touched: 1, ..little };
     for body in [
