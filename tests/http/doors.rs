@@ -50,6 +50,25 @@ async fn a_body_over_its_limit_is_refused_before_it_comes() {
 }
 
 #[tokio::test]
+async fn whoever_is_not_known_cannot_make_the_server_hold_a_body() {
+    let world = World::with(|settings| settings.server.token = Secret::new("s3cret")).await;
+    for path in ["/health", "/metrics", "/queen/livez"] {
+        let mut wire = world.connect().await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 4097\r\n\r\n");
+        wire.send(head.as_bytes()).await;
+        let answer = wire.answer().await;
+        assert_eq!((answer.status, &answer.json()["limit"]), (413, &json!(4096)), "{path}");
+        let mut wire = world.connect().await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+        wire.send(head.as_bytes()).await;
+        wire.send(format!("1001\r\n{}\r\n", "x".repeat(0x1001)).as_bytes()).await;
+        assert_eq!(wire.answer().await.status, 413, "{path}, announced or not");
+        let small = world.connect().await.ask_with("GET", path, "", "{}").await;
+        assert_eq!(small.status, 200, "{path}: what others send along does no harm");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_of_a_large_body_can_be_read_by_who_sends_it_whole_first() {
     let world = World::with(|settings| settings.http.body_bytes_max = 64 * 1024).await;
     let body = format!(r#"{{"items":[{{"queue":"q","payload":"{}"}}]}}"#, "x".repeat(4 << 20));

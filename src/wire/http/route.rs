@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use hyper::http::request::Parts;
@@ -30,6 +31,9 @@ pub(super) struct Doors {
     pub(super) router: Router,
     pub(super) rules: Rules,
 }
+
+/// Largest body of a route that is public, bytes: none of them takes any, and whoever asks is not known.
+const PUBLIC_BODY_BYTES_MAX: usize = 4096;
 
 /// The prefix of Queen's dialect.
 pub(super) const QUEEN: &str = "/queen";
@@ -153,7 +157,13 @@ async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
         (Ok(caller), Some(hot)) => {
             take(api, head, hot, incoming, caller.and_then(|it| it.sub)).await
         }
-        (Ok(caller), None) => forward(doors, api, head, incoming, caller).await,
+        (Ok(caller), None) => {
+            let bytes_max = body_bytes_max(api, level);
+            match read_at_most(api, head, incoming, bytes_max).await {
+                Ok(body) => Ok(forward(doors, head, body, caller).await),
+                Err(failure) => Err(failure),
+            }
+        }
     };
     answered.unwrap_or_else(|failure| failure.answer())
 }
@@ -243,16 +253,9 @@ async fn take(
     }
 }
 
-/// Hands a request to the router, its body read. A route that stores messages finds who sends them
-/// among the request's extensions, where that is known.
-async fn forward(
-    doors: &Doors,
-    api: &Arc<Api>,
-    head: &Parts,
-    incoming: Incoming,
-    caller: Option<Caller>,
-) -> Result<Answer, Failure> {
-    let body = read(api, head, incoming).await?;
+/// Hands a request to the router. A route that stores messages finds who sends them among the request's
+/// extensions, where that is known.
+async fn forward(doors: &Doors, head: &Parts, body: Bytes, caller: Option<Caller>) -> Answer {
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
@@ -264,14 +267,30 @@ async fn forward(
         request.extensions_mut().insert(caller);
     }
     match doors.router.clone().oneshot(request).await {
-        Ok(answer) => Ok(answer),
+        Ok(answer) => answer,
         Err(never) => match never {},
     }
 }
 
-async fn read(api: &Api, head: &Parts, incoming: Incoming) -> Result<bytes::Bytes, Failure> {
-    let config = &api.config;
-    let limits = BodyLimits { bytes_max: config.body_bytes_max, grace: config.body_timeout };
+/// Largest body of a route of this level, bytes.
+fn body_bytes_max(api: &Api, level: Level) -> usize {
+    match level {
+        Level::Public => PUBLIC_BODY_BYTES_MAX,
+        Level::AtLeast(_) => api.config.body_bytes_max,
+    }
+}
+
+async fn read(api: &Api, head: &Parts, incoming: Incoming) -> Result<Bytes, Failure> {
+    read_at_most(api, head, incoming, api.config.body_bytes_max).await
+}
+
+async fn read_at_most(
+    api: &Api,
+    head: &Parts,
+    incoming: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, Failure> {
+    let limits = BodyLimits { bytes_max, grace: api.config.body_timeout };
     body::read(incoming, limits, head.headers.contains_key(EXPECT), &*api.rooms.clock).await
 }
 
