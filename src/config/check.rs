@@ -65,12 +65,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     if server.http_addr == server.tcp_addr && server.http_addr.port() != 0 {
         problems.push(conflict(loaded, "server.http_addr", "different from", "server.tcp_addr"));
     }
-    let auth = &loaded.settings.auth;
-    let asks = server.token.is_set()
-        || auth.jwt_enabled
-        || !auth.tokens.is_empty()
-        || !auth.tokens_file.is_empty();
-    if !asks && !server.allow_insecure_bind {
+    if !loaded.settings.asks_for_tokens() && !server.allow_insecure_bind {
         for (key, address) in
             [("server.http_addr", server.http_addr), ("server.tcp_addr", server.tcp_addr)]
         {
@@ -182,6 +177,7 @@ mod tests {
         assert!(load_with(&[open, ("server.allow_insecure_bind", "true")]).is_ok());
         assert!(load_with(&[open, ("auth.jwt_enabled", "true")]).is_ok());
         assert!(load_with(&[open, ("auth.tokens_file", "tokens")]).is_ok());
+        assert!(load_with(&[open, ("auth.tokens", ",")]).is_ok(), "nobody is let in by it");
         assert!(load_with(&[("server.tcp_addr", "[::ffff:127.0.0.1]:6631")]).is_ok());
         assert!(load_with(&[("server.tcp_addr", "[::]:6631")]).is_err());
     }

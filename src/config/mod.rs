@@ -51,6 +51,16 @@ pub fn defaults() -> impl Iterator<Item = (&'static Setting, String)> {
     SETTINGS.iter().zip(values).map(|(setting, value)| (setting, setting.rule.show(&value)))
 }
 
+impl Settings {
+    /// Whether anything in them asks callers for a token. A list or a file that is blank does: whoever set
+    /// it did not mean to let everybody in.
+    #[must_use]
+    pub fn asks_for_tokens(&self) -> bool {
+        let Auth { tokens, tokens_file, jwt_enabled, .. } = &self.auth;
+        self.server.token.is_set() || *jwt_enabled || !tokens.is_empty() || !tokens_file.is_empty()
+    }
+}
+
 /// Settings that were accepted, with who gave each.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -30,7 +30,7 @@ pub(super) fn auth(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Auth, S
     let skip_paths = settings.auth.skip_paths.split(',').map(str::trim);
     let skip_paths = skip_paths.filter(|path| !path.is_empty()).map(str::to_owned).collect();
     let jwt = settings.auth.jwt_enabled.then(|| jwt(&settings.auth)).transpose()?;
-    let config = AuthConfig { tokens, jwt, skip_paths, is_closed: !file.is_empty() };
+    let config = AuthConfig { tokens, jwt, skip_paths, is_closed: settings.asks_for_tokens() };
     Auth::new(config, clock).doing("knowing who may come in")
 }
 

@@ -172,6 +172,16 @@ async fn the_binary_protocol_asks_for_the_same_tokens_and_roles() {
 }
 
 #[tokio::test]
+async fn a_blank_list_of_tokens_lets_nobody_in() {
+    for blank in [",", " ", "# nobody yet"] {
+        let world = World::with(|settings| settings.auth.tokens = blank.to_owned()).await;
+        assert_eq!(world.get("/api/v1/resources/queues").await.status, 401, "{blank:?}");
+        let refused = client(&world, "any").await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Unauthenticated), "{blank:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_tokens_is_read_again_when_it_changes() {
     let (tokens, setting) = tokens();
     let lines: Vec<String> = setting.split(',').map(str::to_owned).collect();

@@ -110,8 +110,8 @@ pub struct AuthConfig {
     pub jwt: Option<JwtConfig>,
     /// Paths of HTTP that nobody needs a token for: exact, or all below one that ends in `/`.
     pub skip_paths: Vec<String>,
-    /// Whether a server without tokens asks for some all the same, as one does whose tokens come
-    /// from a file that is empty now.
+    /// Whether a server without tokens asks for some all the same, as one does whose list of them, in
+    /// the settings or in a file, is blank now.
     pub is_closed: bool,
 }
 
