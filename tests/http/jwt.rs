@@ -203,6 +203,8 @@ async fn an_unknown_key_is_taken_once_its_server_publishes_it() {
     let world = world(|settings| {
         settings.auth.jwt_algorithm = JwtAlgorithm::EdDsa;
         settings.auth.jwt_jwks_url = url;
+        // So often may a key server be asked that has not what is looked for.
+        settings.auth.jwt_jwks_refresh_s = 5;
     })
     .await;
     let by_old = sign(Algorithm::EdDSA, Some("old"), &ed(&old), &claims(json!({})));

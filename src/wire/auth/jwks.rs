@@ -1,9 +1,9 @@
 //! Keys that a key server publishes: fetched, kept, fetched again.
 //!
 //! In: the server's address. Out: its keys. They are fetched when the first token asks for one, again
-//! when they are older than the interval, and at once, but not more often than every second, when a
-//! token names one that is not there. Keys that were fetched stay good while their server is away.
-//! Called by `jwt` and `auth`.
+//! when they are older than the interval, and at once when a token names one that is not there; never
+//! two at a time, and never sooner after the last attempt than a pause, however it ended. Keys that were
+//! fetched stay good while their server is away. Called by `jwt` and `auth`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,15 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 
+use crate::base::clock::Clock;
 use crate::wire::auth::fetch::{self, Address, BadAddress};
 
-/// Shortest time between two fetches that unknown keys ask for, microseconds.
-const PAUSE_US: u64 = 1_000_000;
+/// Shortest time between the beginnings of two fetches, where keys are to last for longer: whoever sends
+/// tokens with invented keys makes this server ask the other one no more often.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Where keys are published, and how often that is looked at.
 #[derive(Clone, Debug)]
@@ -89,8 +92,11 @@ pub(super) struct Jwks {
     /// When they were fetched, in the clock's microseconds plus one; 0: never.
     fetched_us: AtomicU64,
     /// When a fetch was begun, the same; held while one is under way.
-    tried_us: Mutex<u64>,
+    tried_us: Arc<Mutex<u64>>,
 }
+
+/// The right to fetch: only one has it at a time.
+type Turn = OwnedMutexGuard<u64>;
 
 impl Jwks {
     /// # Errors
@@ -98,8 +104,7 @@ impl Jwks {
     pub(super) fn new(config: JwksConfig) -> Result<Self, BadAddress> {
         let address = Address::parse(&config.url)?;
         let (keys, fetched_us) = (ArcSwap::default(), AtomicU64::new(0));
-        let (fetches, tried_us) = (AtomicU64::new(0), Mutex::new(0));
-        Ok(Self { address, config, keys, fetches, fetched_us, tried_us })
+        Ok(Self { address, config, keys, fetches: AtomicU64::new(0), fetched_us, tried_us: Arc::default() })
     }
 
     /// The keys as they are known now.
@@ -113,32 +118,56 @@ impl Jwks {
         self.fetches.load(Ordering::Acquire)
     }
 
-    /// Whether they are due to be fetched again.
-    pub(super) fn is_old(&self, now_us: u64) -> bool {
-        let age_us = now_us.saturating_sub(self.fetched_us.load(Ordering::Relaxed));
-        u128::from(age_us) > self.config.refresh.as_micros()
+    /// Fetches the keys, unless that was tried a moment ago; waits for a fetch under way, for as long
+    /// as a fetch may take. Whatever goes wrong, the keys that are known stay. Dropping the future ends
+    /// the waiting, not the fetch: whoever hangs up cannot keep others from their keys.
+    pub(super) async fn refresh(self: &Arc<Self>, clock: &dyn Clock) {
+        let came_us = clock.monotonic_us();
+        let turn = Arc::clone(&self.tried_us).lock_owned().await;
+        let now_us = clock.monotonic_us();
+        // A fetch that was begun since has fetched for us too.
+        if *turn <= came_us && self.is_rested(&turn, now_us) {
+            // An error means that the process ends, or that fetching panicked: the keys stay.
+            let _ = self.fetch_aside(turn, now_us).await;
+        }
     }
 
-    /// Fetches the keys, unless that was tried a moment ago; waits for a fetch under way, for as long
-    /// as a fetch may take. Whatever goes wrong, the keys that are known stay.
-    pub(super) async fn refresh(&self, now_us: u64) {
-        let mut tried_us = self.tried_us.lock().await;
-        if *tried_us != 0 && now_us < tried_us.saturating_add(PAUSE_US) {
-            return;
+    /// Fetches keys that are due to be fetched again, without waiting for it; those that are known are
+    /// used meanwhile.
+    pub(super) fn refresh_if_old(self: &Arc<Self>, now_us: u64) {
+        let age_us = now_us.saturating_sub(self.fetched_us.load(Ordering::Relaxed));
+        if u128::from(age_us) > self.config.refresh.as_micros()
+            && let Ok(turn) = Arc::clone(&self.tried_us).try_lock_owned()
+            && self.is_rested(&turn, now_us)
+        {
+            drop(self.fetch_aside(turn, now_us));
         }
-        *tried_us = now_us + 1;
-        match self.fetch().await {
-            Ok(keys) => {
-                self.keys.store(Arc::new(keys));
-                self.fetches.fetch_add(1, Ordering::Release);
-                self.fetched_us.store(now_us + 1, Ordering::Relaxed);
+    }
+
+    /// Whether the last attempt was long enough ago.
+    fn is_rested(&self, turn: &Turn, now_us: u64) -> bool {
+        let pause_us = self.config.refresh.min(PAUSE).as_micros();
+        **turn == 0 || u128::from((now_us + 1).saturating_sub(**turn)) >= pause_us
+    }
+
+    fn fetch_aside(self: &Arc<Self>, mut turn: Turn, now_us: u64) -> JoinHandle<()> {
+        let this = Arc::clone(self);
+        *turn = now_us + 1;
+        tokio::spawn(async move {
+            match this.fetch().await {
+                Ok(keys) => {
+                    this.keys.store(Arc::new(keys));
+                    this.fetches.fetch_add(1, Ordering::Release);
+                    this.fetched_us.store(now_us + 1, Ordering::Relaxed);
+                }
+                Err(reason) => tracing::warn!(
+                    url = this.config.url,
+                    reason,
+                    "the keys that check tokens could not be fetched"
+                ),
             }
-            Err(reason) => tracing::warn!(
-                url = self.config.url,
-                reason,
-                "the keys that check tokens could not be fetched"
-            ),
-        }
+            drop(turn);
+        })
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
@@ -150,7 +179,123 @@ impl Jwks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::base::clock::ManualClock;
+
+    const PAUSE_US: u64 = PAUSE.as_micros() as u64;
+
+    /// A key server that hangs up on whoever asks, once it is let.
+    struct Away {
+        jwks: Arc<Jwks>,
+        clock: ManualClock,
+        asked: Arc<AtomicUsize>,
+        let_go: Arc<Semaphore>,
+    }
+
+    impl Away {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/keys", listener.local_addr().unwrap());
+            let (asked, let_go) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
+            let (counted, gate) = (Arc::clone(&asked), Arc::clone(&let_go));
+            tokio::spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    gate.acquire().await.unwrap().forget();
+                    drop(stream);
+                }
+            });
+            let (refresh, timeout) = (Duration::from_secs(3600), Duration::from_secs(600));
+            let jwks = Jwks::new(JwksConfig { url, refresh, timeout });
+            let jwks = Arc::new(jwks.unwrap_or_else(|_| unreachable!("it is an address")));
+            Self { jwks, clock: ManualClock::new(0), asked, let_go }
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+
+        /// Somebody with an unknown key; when this returns they wait.
+        async fn refresh(&self) -> JoinHandle<()> {
+            let (jwks, clock) = (Arc::clone(&self.jwks), self.clock.clone());
+            let waits = tokio::spawn(async move { jwks.refresh(&clock).await });
+            tokio::task::yield_now().await;
+            waits
+        }
+
+        async fn until_asked(&self, times: usize) {
+            while self.asked() < times {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_server_that_is_away_is_asked_no_more_often_than_the_pause_allows() {
+        let away = Away::new().await;
+        away.let_go.add_permits(10);
+        for _ in 0..3 {
+            away.refresh().await.await.unwrap();
+        }
+        assert_eq!(away.asked(), 1);
+        away.clock.advance_monotonic_us(PAUSE_US - 1);
+        away.refresh().await.await.unwrap();
+        assert_eq!(away.asked(), 1);
+        away.clock.advance_monotonic_us(1);
+        away.refresh().await.await.unwrap();
+        assert_eq!(away.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn all_who_waited_while_a_fetch_hung_are_served_by_one_more() {
+        let away = Away::new().await;
+        let first = away.refresh().await;
+        away.until_asked(1).await;
+        away.clock.advance_monotonic_us(1000);
+        let mut others = Vec::new();
+        for _ in 0..20 {
+            others.push(away.refresh().await);
+        }
+        away.clock.advance_monotonic_us(PAUSE_US);
+        away.let_go.add_permits(100);
+        for waits in others.into_iter().chain([first]) {
+            waits.await.unwrap();
+        }
+        assert_eq!(away.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn old_keys_are_fetched_by_one_task_however_many_tokens_are_checked() {
+        let away = Away::new().await;
+        away.clock.advance_monotonic_us(2 * 3_600_000_000);
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        for _ in 0..100 {
+            away.jwks.refresh_if_old(away.clock.monotonic_us());
+        }
+        assert_eq!(tasks() - before, 1);
+        away.until_asked(1).await;
+        away.let_go.add_permits(1);
+        drop(away.jwks.tried_us.lock().await);
+        away.jwks.refresh_if_old(away.clock.monotonic_us());
+        assert_eq!(away.asked(), 1, "it failed a moment ago");
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_does_not_end_the_fetch() {
+        let away = Away::new().await;
+        let waits = away.refresh().await;
+        away.until_asked(1).await;
+        waits.abort();
+        assert!(waits.await.unwrap_err().is_cancelled());
+        assert!(away.jwks.tried_us.try_lock().is_err(), "it goes on");
+    }
 
     const SET: &str = r#"{"keys":[
         {"kty":"OKP","crv":"Ed25519","kid":"a","use":"sig",

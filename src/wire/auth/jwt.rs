@@ -4,6 +4,8 @@
 //! key server may change. A key is only ever used for its own kind of algorithm: a public key is no
 //! secret that anybody could sign with. Called by `auth`.
 
+use std::sync::Arc;
+
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 
 use crate::wire::auth::Caller;
@@ -89,7 +91,7 @@ impl From<Denied> for Trouble {
 pub(super) struct Jwt {
     signing: Signing,
     own: Vec<(Algorithm, DecodingKey)>,
-    pub(super) jwks: Option<Jwks>,
+    pub(super) jwks: Option<Arc<Jwks>>,
     expected: Expected,
 }
 
@@ -105,7 +107,7 @@ impl Jwt {
         if !public_key.is_empty() {
             own.push(public(&public_key).ok_or(JwtError::PublicKey)?);
         }
-        let jwks = jwks.map(Jwks::new).transpose().map_err(|_| JwtError::Url)?;
+        let jwks = jwks.map(Jwks::new).transpose().map_err(|_| JwtError::Url)?.map(Arc::new);
         if own.is_empty() && jwks.is_none() {
             return Err(JwtError::NoKey);
         }
@@ -114,7 +116,7 @@ impl Jwt {
 
     /// Which keys tokens are checked with: another number, other keys.
     pub(super) fn keys(&self) -> u64 {
-        self.jwks.as_ref().map_or(0, Jwks::fetch_number)
+        self.jwks.as_ref().map_or(0, |jwks| jwks.fetch_number())
     }
 
     /// Who presents this token at `now_s`, unix seconds.

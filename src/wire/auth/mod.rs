@@ -206,8 +206,8 @@ impl Auth {
         let Some(jwt) = &self.jwt else { return Err(Denied::Unknown) };
         let (keys, now_ms) = (jwt.keys(), self.clock.now_ms());
         // Asked also where a token is known: keys that were withdrawn take their tokens along.
-        if jwt.jwks.as_ref().is_some_and(|jwks| jwks.is_old(self.clock.monotonic_us())) {
-            self.refresh_aside();
+        if let Some(jwks) = &jwt.jwks {
+            jwks.refresh_if_old(self.clock.monotonic_us());
         }
         if let Some(caller) = self.known.find(presented, keys, now_ms) {
             return Ok(caller);
@@ -218,7 +218,7 @@ impl Auth {
         };
         let (keys, checked) = match (jwt.check(presented, now_ms / 1000), &jwt.jwks) {
             (Err(Trouble::UnknownKey), Some(jwks)) => {
-                jwks.refresh(self.clock.monotonic_us()).await;
+                jwks.refresh(&*self.clock).await;
                 (jwt.keys(), jwt.check(presented, self.clock.now_ms() / 1000))
             }
             (checked, _) => (keys, checked),
@@ -226,16 +226,6 @@ impl Auth {
         let caller = checked.map_err(settled)?;
         self.known.remember(presented, keys, &caller, now_ms);
         Ok(caller)
-    }
-
-    /// Fetches keys while those that are known are still used.
-    fn refresh_aside(self: &Arc<Self>) {
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Some(jwks) = this.jwt.as_ref().and_then(|jwt| jwt.jwks.as_ref()) {
-                jwks.refresh(this.clock.monotonic_us()).await;
-            }
-        });
     }
 
     /// Whether a caller is still who they were: a connection may outlive its token.
