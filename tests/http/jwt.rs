@@ -225,6 +225,30 @@ async fn an_unknown_key_is_taken_once_its_server_publishes_it() {
 }
 
 #[tokio::test]
+async fn beside_a_key_in_the_settings_published_ones_are_taken_from_the_first_token_on() {
+    let keys = KeyServer::default();
+    let (own, published) = (
+        KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+        KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+    );
+    keys.publish(&[("a", &published)]);
+    let url = keys.start().await;
+    let world = world(|settings| {
+        settings.auth.jwt_algorithm = JwtAlgorithm::EdDsa;
+        settings.auth.jwt_public_key = own.public_key_pem();
+        settings.auth.jwt_jwks_url = url;
+    })
+    .await;
+    for (kid, pair) in [(Some("a"), &published), (None, &published), (None, &own)] {
+        let token = sign(Algorithm::EdDSA, kid, &ed(pair), &claims(json!({})));
+        assert_eq!(get(&world, &token).await.status, 200, "{kid:?}");
+    }
+    let by_nobody = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let forged = sign(Algorithm::EdDSA, Some("a"), &ed(&by_nobody), &claims(json!({})));
+    assert_eq!(refusal(&world, &forged).await, (401, "Invalid token signature".to_owned()));
+}
+
+#[tokio::test]
 async fn keys_are_fetched_again_when_they_are_old_and_kept_while_their_server_is_away() {
     let keys = KeyServer::default();
     let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();

@@ -138,9 +138,11 @@ impl Jwt {
         if header.alg == Algorithm::HS256 {
             return result;
         }
+        // Ours did not sign it. Perhaps a key did that nobody has fetched yet.
+        result = Err(Trouble::UnknownKey);
         for key in jwks.keys().find(header.kid.as_deref(), header.alg) {
             result = self.check_with(token, header.alg, key, now_s).map_err(Trouble::from);
-            if result.is_ok() {
+            if !matches!(result, Err(Trouble::Denied(Denied::Signature))) {
                 break;
             }
         }
