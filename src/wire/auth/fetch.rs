@@ -37,9 +37,13 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads an address.
+    /// Reads an address. One with a user's name is none: nothing would be done with it, and its password
+    /// would stand in the log.
     pub(super) fn parse(text: &str) -> Result<Self, BadAddress> {
         let uri: Uri = text.parse().map_err(|_| BadAddress)?;
+        if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+            return Err(BadAddress);
+        }
         let is_https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -118,7 +122,7 @@ mod tests {
         assert_eq!(parts("https://id.example.org/keys"), parsed("id.example.org", 443, true));
         assert_eq!(parts("http://127.0.0.1:9/k?x=1"), parsed("127.0.0.1", 9, false));
         assert_eq!(parts("http://[::1]:9/"), parsed("::1", 9, false));
-        for text in ["", "file:///etc/keys", "id.example.org", "https://"] {
+        for text in ["", "file:///etc/keys", "id.example.org", "https://", "https://a:b@example.org/"] {
             assert_eq!(parts(text), None, "{text}");
         }
     }

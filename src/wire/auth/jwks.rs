@@ -45,9 +45,10 @@ struct Key {
 
 impl Keys {
     /// Keys of a set that check signatures, of the algorithms that are understood; others are passed
-    /// over, as sets hold keys for many purposes.
-    fn of(set: &JwkSet) -> Self {
-        Self(set.keys.iter().filter_map(Key::of).collect())
+    /// over, as sets hold keys for many purposes. `None` where nothing is left.
+    fn of(set: &JwkSet) -> Option<Self> {
+        let keys: Vec<Key> = set.keys.iter().filter_map(Key::of).collect();
+        (!keys.is_empty()).then_some(Self(keys))
     }
 
     /// The keys that may have signed a token: the one it names, or all where it names none.
@@ -173,7 +174,8 @@ impl Jwks {
     async fn fetch(&self) -> Result<Keys, String> {
         let body = fetch::get(&self.address, self.config.timeout).await?;
         let set: JwkSet = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        Ok(Keys::of(&set))
+        // A server that has lost its keys, or shows another page, has not withdrawn them all.
+        Keys::of(&set).ok_or_else(|| "none of its keys checks signatures".to_owned())
     }
 }
 
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn only_keys_that_check_signatures_of_known_kinds_are_kept() {
-        let keys = Keys::of(&serde_json::from_str(SET).unwrap());
+        let keys = Keys::of(&serde_json::from_str(SET).unwrap()).unwrap();
         let count = |id, algorithm| keys.find(id, algorithm).count();
         assert_eq!(count(None, Algorithm::EdDSA), 1);
         assert_eq!(count(Some("a"), Algorithm::EdDSA), 1);

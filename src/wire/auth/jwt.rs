@@ -68,7 +68,7 @@ pub enum JwtError {
     #[error("auth.jwt_public_key holds no RSA or Ed25519 public key in PEM")]
     PublicKey,
     /// The address of the key server is none.
-    #[error("auth.jwt_jwks_url is no http or https address")]
+    #[error("auth.jwt_jwks_url is no http or https address without a user's name")]
     Url,
 }
 
