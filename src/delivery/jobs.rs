@@ -6,6 +6,7 @@
 //! goes on, every letter is moved once. Where several engines share a store, each takes up only its own
 //! jobs and those that nobody has taken a step of for a while. Started by the server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,30 +20,38 @@ use crate::shard::command::CommandError;
 use crate::shard::look::letters::{LetterFilter, NextLetter, ShownLetter};
 use crate::shard::tend::{Ask, JobStep, LetterBatch};
 use crate::state::care::graves::DeadKey;
-use crate::state::care::job::{Action, Job};
+use crate::state::care::job::{Action, Job, JobId, LetterKey};
 use crate::state::draft::care::LetterBody;
 
 /// Letters of one step that need no body.
 const LETTERS_PER_STEP: usize = 1_000;
 /// Letters of one step whose bodies are read.
 const BODIES_PER_STEP: usize = 200;
+/// Bytes of bodies of one step, which is one append; a single letter may have more. Messages are handed out
+/// meanwhile, and wait for no append that is much larger than their own.
+const BODY_BYTES_PER_STEP: u64 = 8 << 20;
 /// How often to look for work where there was none.
 const PAUSE: Duration = Duration::from_millis(250);
 /// After this long without a step a job is anybody's, milliseconds.
 const STALE_MS: u64 = 5_000;
 
+/// A job whose last step was not taken.
+struct Failing {
+    /// Why; said once.
+    words: String,
+    /// When it is tried again, unix milliseconds.
+    again_ms: u64,
+}
+
+/// Jobs whose last step was not taken.
+type FailingJobs = BTreeMap<JobId, Failing>;
+
 /// Takes steps of jobs until the server stops.
 pub async fn run(engine: Arc<Engine>, is_alone: bool, mut stop: watch::Receiver<bool>) {
+    let mut failing = FailingJobs::new();
     loop {
-        let pause = match round(&engine, is_alone).await {
-            Ok(true) => Duration::ZERO,
-            Ok(false) => PAUSE,
-            // The log or the store does not take it now: nothing is lost, it is tried again.
-            Err(error) => {
-                tracing::debug!(%error, "a job's step was not taken");
-                PAUSE
-            }
-        };
+        let goes_on = round(&engine, is_alone, &mut failing).await;
+        let pause = if goes_on { Duration::ZERO } else { PAUSE };
         if *stop.borrow() {
             return;
         }
@@ -53,18 +62,35 @@ pub async fn run(engine: Arc<Engine>, is_alone: bool, mut stop: watch::Receiver<
     }
 }
 
-/// One step of each job; whether there is more to do at once.
-async fn round(engine: &Arc<Engine>, is_alone: bool) -> Result<bool, CommandError> {
+/// One step of each job; whether there is more to do at once. One whose step is not taken holds up no
+/// other: nothing of it is lost, and it is tried again.
+async fn round(engine: &Arc<Engine>, is_alone: bool, failing: &mut FailingJobs) -> bool {
     let jobs: Vec<Arc<Job>> = engine.catalog_now().jobs().running().cloned().collect();
     let (mut goes_on, now_ms) = (false, engine.clock().now_ms());
+    failing.retain(|id, _| jobs.iter().any(|job| job.id == *id));
     for job in jobs {
         let is_mine = is_alone || job.engine == engine.number();
         let is_stale = job.stepped_ms.saturating_add(STALE_MS) < now_ms;
-        if (is_mine || is_stale) && is_due(&job, now_ms) {
-            goes_on |= step(engine, &job).await?;
+        let rests = failing.get(&job.id).is_some_and(|it| now_ms < it.again_ms);
+        if rests || !(is_mine || is_stale) || !is_due(&job, now_ms) {
+            continue;
+        }
+        match step(engine, &job).await {
+            Ok(more) => {
+                failing.remove(&job.id);
+                goes_on |= more;
+            }
+            Err(error) => {
+                let words = error.to_string();
+                if failing.get(&job.id).is_none_or(|it| it.words != words) {
+                    tracing::error!(job = job.id, error = words, "a job's step was not taken");
+                }
+                let again_ms = now_ms.saturating_add(PAUSE.as_millis() as u64);
+                failing.insert(job.id, Failing { words, again_ms });
+            }
         }
     }
-    Ok(goes_on)
+    goes_on
 }
 
 /// Whether a job that may move only so many a second may take its next step.
@@ -86,10 +112,13 @@ async fn step(engine: &Arc<Engine>, job: &Job) -> Result<bool, CommandError> {
     let most = if needs_bodies { BODIES_PER_STEP } else { LETTERS_PER_STEP };
     let most = if job.rate > 0 { most.min(job.rate as usize) } else { most };
     let found = engine.next_letters(filter, job.cursor, job.created_ms, most).await?;
-    let (places, cursor) = found;
+    let (mut places, mut cursor) = found;
     let is_gone = places.iter().any(|letter| letter.is_gone);
     let (batches, skipped) = match needs_bodies || is_gone || goes_by_age(engine, job) {
-        true => with_bodies(engine, job, places).await?,
+        true => {
+            cursor = cut(&mut places, BODY_BYTES_PER_STEP).or(cursor);
+            with_bodies(engine, job, places).await?
+        }
         false => (batches(places.into_iter().map(|letter| (letter.key, None))), 0),
     };
     let is_end = cursor.is_none();
@@ -97,6 +126,24 @@ async fn step(engine: &Arc<Engine>, job: &Job) -> Result<bool, CommandError> {
     engine.tend(Ask::Step(Box::new(step))).await?;
     // A job that begins again at its end waits for consumers that hold messages.
     Ok(!is_end && job.rate == 0)
+}
+
+/// Leaves as many letters as have `bytes` together, one at least; returns where the next step begins if
+/// some were taken away.
+fn cut(places: &mut Vec<NextLetter>, bytes: u64) -> Option<LetterKey> {
+    let mut sum = 0;
+    let fits = |letter: &&NextLetter| {
+        sum += u64::from(letter.place.len);
+        sum <= bytes
+    };
+    let keep = places.iter().take_while(fits).count().max(1);
+    if keep >= places.len() {
+        return None;
+    }
+    places.truncate(keep);
+    places.last().map(|NextLetter { key: (partition, group, seq), .. }| {
+        (*partition, *group, seq.saturating_add(1))
+    })
 }
 
 fn blank(job: &Job) -> JobStep {
@@ -127,8 +174,9 @@ fn filter(engine: &Engine, job: &Job) -> Option<LetterFilter> {
 /// Whether messages of the queue go by age: then those of letters may have to be pushed again.
 fn goes_by_age(engine: &Engine, job: &Job) -> bool {
     let catalog = engine.catalog_now();
-    let options = catalog.get(job.queue).map(|queue| queue.options).unwrap_or_default();
-    let by_age = options.retention_enabled || options.ttl_s > 0 || options.max_wait_time_s > 0;
+    let by_age = catalog.get(job.queue).is_some_and(|queue| {
+        queue.options.retention_enabled || queue.has_ttl() || queue.options.max_wait_time_s > 0
+    });
     by_age && matches!(job.action, Action::Redrive) && !job.dry_run
 }
 
@@ -184,4 +232,32 @@ fn batches(letters: impl Iterator<Item = (DeadKey, Option<LetterBody>)>) -> Vec<
         }
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::care::graves::DeadPlace;
+
+    fn letters(lens: &[u32]) -> Vec<NextLetter> {
+        let letter = |(seq, len): (u64, &u32)| {
+            let place = DeadPlace { position: 0, len: *len, failed_ms: 0 };
+            NextLetter { key: (7, 1, seq), place, is_gone: false }
+        };
+        (0..).zip(lens).map(letter).collect()
+    }
+
+    #[test]
+    fn a_step_takes_letters_up_to_its_bytes_and_one_at_least() {
+        let left = |lens: &[u32]| {
+            let mut letters = letters(lens);
+            let next = cut(&mut letters, 10);
+            (letters.len(), next)
+        };
+        assert_eq!(left(&[4, 4, 4, 4]), (2, Some((7, 1, 2))));
+        assert_eq!(left(&[5, 5]), (2, None), "all of them");
+        assert_eq!(left(&[11, 1]), (1, Some((7, 1, 1))), "a large one goes alone");
+        assert_eq!(left(&[11]), (1, None));
+        assert_eq!(left(&[]), (0, None));
+    }
 }

@@ -179,3 +179,32 @@ async fn dead_letters_are_found_by_queue_group_partition_and_time() {
     assert_eq!((payloads(&page), &page["total"]), (vec![json!(1)], &json!(1)));
     assert!(page["messages"][0]["failedAt"].is_string());
 }
+
+#[tokio::test]
+async fn letters_larger_together_than_an_append_are_moved_and_hold_up_no_other_job() {
+    // 80 MiB of them; an append takes 64.
+    const LETTERS: usize = 80;
+    let world = World::new().await;
+    let large = "x".repeat((1 << 20) - 2);
+    for _ in 0..LETTERS / 20 {
+        let items: Vec<Value> =
+            (0..20).map(|_| json!({ "queue": "q", "payload": large })).collect();
+        assert_eq!(world.push(json!(items)).await.status, 201);
+    }
+    let mut buried = 0;
+    while buried < LETTERS {
+        let popped = pop(&world, "bad").await;
+        let messages = popped["messages"].as_array().unwrap().len();
+        assert!(messages > 0, "{buried} of {LETTERS}");
+        say(&world, &popped, "bad", "dlq", "").await;
+        buried += messages;
+    }
+    let requeue = json!({ "queue": "q", "toQueue": "r" });
+    let begun = world.post("/api/v1/dlq/requeue", &requeue).await;
+    assert_eq!(begun.status, 202, "{}", begun.json());
+    let dry = json!({ "queue": "q", "dryRun": true });
+    let behind = world.post("/api/v1/dlq/redrive", &dry).await.json();
+    assert_eq!(ended(&world, &behind).await["status"], json!("done"));
+    let job = ended(&world, &begun.json()).await;
+    assert_eq!((&job["status"], &job["moved"]), (&json!("done"), &json!(LETTERS)), "{job}");
+}
