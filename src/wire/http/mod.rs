@@ -22,9 +22,6 @@
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
-//! | `queues`, `options`, `dead` | the control plane |
-//! | `health`, `metrics` | how the server is |
-//! | `dialect`, `status`, `ids`, `base64` | how things are written |
 
 mod ack;
 mod ack_parse;

@@ -28,7 +28,7 @@ use crate::buffer::receipt::{Delivery, Signer};
 use crate::ingest::{Later, PushError, PushTerms};
 use crate::wire::Rooms;
 use crate::wire::auth::Caller;
-use crate::wire::tcp::blocks::Blocks;
+use crate::wire::tcp::blocks::Input;
 use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
 use crate::wire::tcp::dispatch::dispatch;
 use crate::wire::tcp::greeting::{self, Greeting};
@@ -37,10 +37,8 @@ use crate::wire::tcp::pushes::{Answered, Pushes};
 use crate::wire::tcp::stream::Stream;
 use crate::wire::tcp::{Config, failure, levels};
 
-/// Bytes read at a time: large enough that a system call carries many frames.
-const READ_BYTES: usize = 256 * 1024;
-/// A new connection's first buffer; most connections never need more.
-const FIRST_READ_BYTES: usize = 8 * 1024;
+/// Largest frame of somebody who has not said hello; a hello needs less.
+const HELLO_FRAME_BYTES_MAX: usize = 8 * 1024;
 /// A connection without traffic for so long gives its memory back.
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes read ahead of what may be carried out now: by reading, a hang-up is noticed.
@@ -68,8 +66,7 @@ pub(super) struct Connection {
     stream: Stream,
     rooms: Arc<Rooms>,
     config: Arc<Config>,
-    input: BytesMut,
-    blocks: Blocks,
+    input: Input,
     output: VecDeque<Bytes>,
     output_bytes: usize,
     /// Whether all that was written is on its way.
@@ -106,8 +103,7 @@ impl Connection {
             stream,
             rooms,
             config,
-            input: BytesMut::new(),
-            blocks: Blocks::default(),
+            input: Input::default(),
             output: VecDeque::new(),
             output_bytes: 0,
             has_left: true,
@@ -179,7 +175,7 @@ impl Connection {
         let is_open = !closing && !*stop.borrow();
         let may_parse = is_open && self.may_read();
         let may_read =
-            may_parse || is_open && self.caller.is_some() && self.input.len() < AHEAD_BYTES;
+            may_parse || is_open && self.caller.is_some() && self.input.bytes.len() < AHEAD_BYTES;
         let holds_memory = self.holds_memory();
         let has_output = !self.output.is_empty();
         let deadline = self.deadline(may_parse || closing);
@@ -212,7 +208,7 @@ impl Connection {
             known = greeting => self.greet(known),
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             () = sleep(deadline) => self.late()?,
-            () = tokio::time::sleep(QUIET), if holds_memory => self.let_go(),
+            () = tokio::time::sleep(QUIET), if holds_memory => self.input.let_go(),
             () = tokio::time::sleep(Duration::from_secs(1)), if has_pushes => {
                 self.pushes.expire(self.rooms.clock.monotonic_us(), &mut self.answers);
             }
@@ -222,16 +218,7 @@ impl Connection {
     }
 
     fn holds_memory(&self) -> bool {
-        self.in_flight() == 0
-            && (!self.blocks.is_empty() || self.input.capacity() > FIRST_READ_BYTES)
-    }
-
-    /// Gives memory back that a busy connection may keep.
-    fn let_go(&mut self) {
-        self.blocks.clear();
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
+        self.in_flight() == 0 && self.input.is_large()
     }
 
     /// How long the client may still take for what it owes: its hello, the rest of a frame. While
@@ -261,11 +248,8 @@ impl Connection {
     }
 
     fn read(&mut self) -> Result<(), ()> {
-        if self.input.capacity() - self.input.len() < READ_BYTES / 16 {
-            let bytes = if self.caller.is_some() { READ_BYTES } else { FIRST_READ_BYTES };
-            self.blocks.renew(&mut self.input, bytes);
-        }
-        match self.stream.try_read(&mut self.input) {
+        self.input.make_room(self.caller.is_some());
+        match self.stream.try_read(&mut self.input.bytes) {
             Ok(0) => Err(()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -276,7 +260,11 @@ impl Connection {
     /// Takes whole frames off the input while there is room for what they ask.
     fn parse(&mut self) -> Step {
         while self.may_read() {
-            match frame::decode(&mut self.input, self.config.frame_bytes_max) {
+            let bytes_max = match self.caller {
+                Some(_) => self.config.frame_bytes_max,
+                None => self.config.frame_bytes_max.min(HELLO_FRAME_BYTES_MAX),
+            };
+            match frame::decode(&mut self.input.bytes, bytes_max) {
                 Ok(Some(frame)) => {
                     if self.caller.is_some() {
                         self.waiting_since_us = None;
@@ -286,12 +274,12 @@ impl Connection {
                     }
                 }
                 Ok(None) => {
-                    if self.input.is_empty() && self.caller.is_some() {
+                    if self.input.bytes.is_empty() && self.caller.is_some() {
                         self.waiting_since_us = None;
                     } else if self.waiting_since_us.is_none() {
                         self.waiting_since_us = Some(self.now_us);
                     }
-                    self.make_room_for_frame();
+                    self.input.make_room_for_frame(self.caller.is_some());
                     return Step::Continue;
                 }
                 Err(error) => {
@@ -301,15 +289,6 @@ impl Connection {
             }
         }
         Step::Continue
-    }
-
-    /// A frame larger than a read gets its whole buffer at once: its length was checked.
-    fn make_room_for_frame(&mut self) {
-        if let Some(bytes) = frame::frame_bytes(&self.input)
-            && bytes > self.input.capacity()
-        {
-            self.blocks.renew(&mut self.input, bytes);
-        }
     }
 
     fn accept(&mut self, frame: Frame) -> Step {

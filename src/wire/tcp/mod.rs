@@ -1,9 +1,10 @@
 //! The binary protocol: one task per connection.
 //!
-//! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into, `connection` reads and writes,
-//! `pushes` keeps the pushes that wait for receipts, `consumption` pops and acks, `dispatch` takes
-//! everything else to its room, `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their own answer.
-//! everything else to its room (`transaction` what stands as a whole), and `outbox` collects what tasks of their own answer.
+//! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into,
+//! `connection` reads and writes, `pushes` keeps the pushes that wait for receipts, `consumption` pops
+//! and acks, `dispatch` takes everything else to its room (`transaction` what stands as a whole),
+//! `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their
+//! own answer.
 
 mod blocks;
 mod connection;
