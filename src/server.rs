@@ -270,6 +270,7 @@ fn tcp_config(settings: &Settings, store_words: &StoreWords) -> tcp::Config {
         frame_timeout: Duration::from_millis(wire.frame_timeout_ms),
         push_timeout: Duration::from_millis(settings.buffer.append_timeout_ms),
         pop_bytes_max: settings.delivery.pop_bytes_max as u64,
+        messages_max: settings.delivery.messages_max,
         start_new: start_new(settings),
         tls: None,
         store: store_words.kind.word(),

@@ -502,6 +502,26 @@ async fn garbage_is_answered_by_a_failure_or_by_silence_and_hurts_nobody() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pop_gets_no_more_than_the_settings_allow_whatever_it_asks_for() {
+    let server = TestServer::start_with(|settings| {
+        (settings.delivery.messages_max, settings.delivery.pop_batch) = (3, 1);
+        settings.delivery.pop_bytes_max = 64 << 10;
+    });
+    let server = server.await;
+    let mut raw = Raw::greeted(&server).await;
+    let small = batch(&[b"1", b"2", b"3", b"4", b"5"]);
+    raw.push(Qos::AtLeastOnce, &[section("small", "p", small)]).await;
+    assert_eq!(payloads(&raw.pop(pop("small")).await).len(), 3);
+    for _ in 0..3 {
+        let large = batch(&[&[7; 40 << 10]]);
+        raw.push(Qos::AtLeastOnce, &[section("large", "p", large)]).await;
+    }
+    let greedy = Pop { bytes_max: 8 << 20, ..pop("large") };
+    assert_eq!(payloads(&raw.pop(greedy).await).len(), 1, "two have 80 KiB");
+    server.stop().await;
+}
+
 // Bodies.
 
 fn every_request() -> Vec<Request> {

@@ -36,6 +36,9 @@ use crate::state::draft::pop::PopBudget;
 use crate::state::effect::{GroupStart, LeaseToken, Sequence};
 use crate::state::model::Run;
 
+/// Longest that a pop may wait, milliseconds: an hour.
+pub const WAIT_MS_MAX: u64 = 60 * 60 * 1000;
+
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
 pub struct PopOrder {

@@ -330,6 +330,28 @@ async fn who_pushed_over_the_binary_protocol_is_known_and_a_connection_ends_with
 }
 
 #[tokio::test]
+async fn nobody_waits_for_messages_longer_than_their_token_lasts() {
+    let world = world(|settings| settings.auth.jwt_clock_skew_s = 0).await;
+    let addr = world.server.tcp_addr().to_string();
+    let token = hs256(&claims(json!({ "exp": now_s() + 4 })));
+    let client = Client::builder().addr(&addr).token(&token).retries(0).connect().await.unwrap();
+    let queue = client.queue("q");
+    let hour = Duration::from_secs(3600);
+    let over_tcp = queue.pop().wait(hour);
+    let over_tcp = async { over_tcp.send().await.unwrap().len() };
+    let waits = async |path: &str| {
+        let mut wire = world.connect().await;
+        wire.ask_with("GET", path, &bearer(&token), "").await.status
+    };
+    let over_http = waits("/api/v1/pop/queue/q?wait=true&timeout=3600000");
+    let discovered = waits("/api/v1/pop?namespace=n&wait=true&timeout=3600000");
+    let all = async { tokio::join!(over_tcp, over_http, discovered) };
+    let patience = Duration::from_secs(120);
+    let all = tokio::time::timeout(patience, all).await.expect("they end with the token");
+    assert_eq!(all, (0, 204, 204));
+}
+
+#[tokio::test]
 async fn who_pushed_is_what_the_token_says_and_survives_restart_and_burial() {
     let world = world(|settings| settings.auth.jwt_algorithm = JwtAlgorithm::Hs256).await;
     let (ada, bob, nobody) = (

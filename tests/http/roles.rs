@@ -212,3 +212,32 @@ async fn a_file_of_tokens_is_read_again_when_it_changes() {
     std::fs::write(&file, format!("{}\n", lines[0])).unwrap();
     ask(401).await;
 }
+
+#[tokio::test]
+async fn a_connection_ends_its_rights_when_its_token_is_taken_back() {
+    let (tokens, setting) = tokens();
+    let lines: Vec<String> = setting.split(',').map(str::to_owned).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let world = World::with(|settings: &mut Settings| {
+        settings.auth.tokens_file = file.to_str().unwrap().to_owned();
+        settings.tls.reload_interval_ms = 50;
+    })
+    .await;
+    let (kept, taken) = (&tokens[1].1, &tokens[2].1);
+    let (kept, taken) = (client(&world, kept).await.unwrap(), client(&world, taken).await.unwrap());
+    assert!(kept.ping().await.is_ok() && taken.ping().await.is_ok());
+    std::fs::write(&file, &lines[1]).unwrap();
+    for _ in 0..600 {
+        match taken.ping().await {
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(error) => {
+                assert_eq!(error.code(), Some(Code::Unauthenticated), "{error:?}");
+                assert!(kept.ping().await.is_ok(), "the other one stands there still");
+                return;
+            }
+        }
+    }
+    panic!("the connection outlived its token");
+}

@@ -93,7 +93,7 @@ impl Claims {
             Some(sub) => Some(ProducerSub::new(sub).ok_or(Denied::Malformed)?),
         };
         let until_ms = Some((until * 1000.0) as u64);
-        Ok(Caller { role: self.role(expected), sub, until_ms })
+        Ok(Caller { role: self.role(expected), sub, until_ms, token: None })
     }
 
     /// The strongest role that is claimed.

@@ -52,7 +52,7 @@ mod tests {
     use crate::wire::auth::role::Role;
 
     fn caller(until_ms: Option<u64>) -> Caller {
-        Caller { role: Some(Role::ReadOnly), sub: None, until_ms }
+        Caller { role: Some(Role::ReadOnly), sub: None, until_ms, token: None }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod role;
 pub mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use onrush_protocol::code::Code;
@@ -30,7 +31,7 @@ use crate::state::effect::ProducerSub;
 use crate::wire::auth::jwt::{Jwt, JwtConfig, JwtError, Trouble};
 use crate::wire::auth::known::Known;
 use crate::wire::auth::role::{Level, Role};
-use crate::wire::auth::tokens::Tokens;
+use crate::wire::auth::tokens::{Digest, Tokens};
 
 /// Somebody known.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,6 +42,16 @@ pub struct Caller {
     pub sub: Option<ProducerSub>,
     /// Until when that holds, unix milliseconds; `None`: until the settings change.
     pub until_ms: Option<u64>,
+    /// The static token that they presented, if it was one.
+    pub token: Option<Presented>,
+}
+
+/// A static token that somebody presented.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Presented {
+    digest: Digest,
+    /// Which set of tokens it was found in.
+    generation: u64,
 }
 
 /// Why somebody may not. The texts are those of the contract.
@@ -118,6 +129,8 @@ pub struct AuthConfig {
 /// Knows callers.
 pub struct Auth {
     tokens: ArcSwap<Tokens>,
+    /// How often they were replaced; raised after they are.
+    generation: AtomicU64,
     jwt: Option<Jwt>,
     known: Known,
     skip_paths: Vec<String>,
@@ -135,20 +148,24 @@ impl Auth {
         let AuthConfig { tokens, jwt, skip_paths, is_closed } = config;
         let jwt = jwt.map(Jwt::new).transpose()?;
         let is_open = tokens.is_empty() && jwt.is_none() && !is_closed;
-        let (tokens, known) = (ArcSwap::from_pointee(tokens), Known::default());
-        Ok(Self { tokens, jwt, known, skip_paths, is_open, clock })
+        let (tokens, generation) = (ArcSwap::from_pointee(tokens), AtomicU64::new(0));
+        let known = Known::default();
+        Ok(Self { tokens, generation, jwt, known, skip_paths, is_open, clock })
     }
 
     /// One that lets everybody in.
     #[must_use]
     pub fn open(clock: Arc<dyn Clock>) -> Self {
-        let (tokens, known) = (ArcSwap::default(), Known::default());
-        Self { tokens, jwt: None, known, skip_paths: Vec::new(), is_open: true, clock }
+        let (tokens, generation) = (ArcSwap::default(), AtomicU64::new(0));
+        let (known, skip_paths) = (Known::default(), Vec::new());
+        Self { tokens, generation, jwt: None, known, skip_paths, is_open: true, clock }
     }
 
-    /// Replaces the static tokens.
+    /// Replaces the static tokens. Whoever came in with one that is no longer among them has come in
+    /// for the last time: see [`Self::is_current`].
     pub fn set_tokens(&self, tokens: Tokens) {
         self.tokens.store(Arc::new(tokens));
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Whether everybody may do everything.
@@ -196,12 +213,15 @@ impl Auth {
     /// [`Denied`]; never [`Denied::Role`].
     pub async fn identify(self: &Arc<Self>, presented: Option<&[u8]>) -> Result<Caller, Denied> {
         if self.is_open {
-            return Ok(Caller { role: Some(Role::Admin), sub: None, until_ms: None });
+            return Ok(Caller { role: Some(Role::Admin), sub: None, until_ms: None, token: None });
         }
         let presented = presented.filter(|it| !it.is_empty()).ok_or(Denied::Missing)?;
+        // Before the tokens: whoever is found among newer ones is at most looked up once more.
+        let generation = self.generation.load(Ordering::Acquire);
         if let Some(token) = self.tokens.load().find(presented) {
             let (role, sub) = (Some(token.role), token.name.clone());
-            return Ok(Caller { role, sub, until_ms: None });
+            let token = Some(Presented { digest: *token.digest(), generation });
+            return Ok(Caller { role, sub, until_ms: None, token });
         }
         let Some(jwt) = &self.jwt else { return Err(Denied::Unknown) };
         let (keys, now_ms) = (jwt.keys(), self.clock.now_ms());
@@ -228,10 +248,28 @@ impl Auth {
         Ok(caller)
     }
 
-    /// Whether a caller is still who they were: a connection may outlive its token.
+    /// Whether a caller is still who they were: a connection may outlive its token. The holder of a
+    /// static token has the role from here on that it has now.
     #[must_use]
-    pub fn is_current(&self, caller: &Caller) -> bool {
-        caller.until_ms.is_none_or(|until_ms| self.clock.now_ms() < until_ms)
+    pub fn is_current(&self, caller: &mut Caller) -> bool {
+        if self.left_ms(caller) == 0 {
+            return false;
+        }
+        let Some(presented) = &mut caller.token else { return true };
+        let generation = self.generation.load(Ordering::Acquire);
+        if presented.generation != generation {
+            let tokens = self.tokens.load();
+            let Some(token) = tokens.of_digest(&presented.digest) else { return false };
+            (caller.role, caller.sub) = (Some(token.role), token.name.clone());
+            presented.generation = generation;
+        }
+        true
+    }
+
+    /// How long a caller's token still lasts, milliseconds; `u64::MAX` for one without an end.
+    #[must_use]
+    pub fn left_ms(&self, caller: &Caller) -> u64 {
+        caller.until_ms.map_or(u64::MAX, |until_ms| until_ms.saturating_sub(self.clock.now_ms()))
     }
 }
 
@@ -239,6 +277,7 @@ impl Auth {
 mod tests {
     use super::*;
     use crate::base::clock::SystemClock;
+    use crate::base::random::SeededRandom;
 
     fn auth(skip: &[&str]) -> Arc<Auth> {
         let mut tokens = Tokens::default();
@@ -278,5 +317,26 @@ mod tests {
         assert_eq!(auth.level(admin, "/healthy"), admin, "the root stands for itself only");
         assert_eq!(auth.level(Level::Public, "/metrics"), Level::AtLeast(Role::ReadOnly));
         assert_eq!(auth.level(Level::Public, "/livez"), Level::Public);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_taken_back_ends_what_its_holder_may_and_another_role_counts_at_once() {
+        let line = |name: &str, role: Role, seed: u64| {
+            let name = ProducerSub::new(name).unwrap();
+            tokens::make(&name, role, &SeededRandom::new(seed))
+        };
+        let ((kept, kept_line), (taken, taken_line)) =
+            (line("kept", Role::ReadWrite, 1), line("taken", Role::Admin, 2));
+        let auth = auth(&[]);
+        auth.set_tokens(Tokens::parse(&format!("{kept_line},{taken_line}")).unwrap());
+        let mut kept = auth.identify(Some(kept.as_bytes())).await.unwrap();
+        let mut taken = auth.identify(Some(taken.as_bytes())).await.unwrap();
+        assert!(auth.is_current(&mut kept) && auth.is_current(&mut taken));
+        let lesser = kept_line.replace("read-write", "read-only");
+        auth.set_tokens(Tokens::parse(&lesser).unwrap());
+        assert!(auth.is_current(&mut kept) && !auth.is_current(&mut taken));
+        assert_eq!(kept.role, Some(Role::ReadOnly));
+        auth.set_tokens(Tokens::default());
+        assert!(!auth.is_current(&mut kept));
     }
 }

@@ -65,6 +65,13 @@ pub struct StaticToken {
     digest: Digest,
 }
 
+impl StaticToken {
+    /// What is kept of it.
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
 /// All of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens(Vec<StaticToken>);
@@ -117,11 +124,15 @@ impl Tokens {
     /// Whose token this is.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<&StaticToken> {
-        let digest = hash(presented);
+        self.of_digest(&hash(presented))
+    }
+
+    /// The token of which this is kept.
+    pub(super) fn of_digest(&self, digest: &Digest) -> Option<&StaticToken> {
         let mut found = None;
         for token in &self.0 {
             // To the end, so that the time says nothing about which one it was.
-            if verify_slices_are_equal(&token.digest, &digest).is_ok() {
+            if verify_slices_are_equal(&token.digest, digest).is_ok() {
                 found = Some(token);
             }
         }

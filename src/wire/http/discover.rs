@@ -17,8 +17,8 @@ use crate::wire::http::pop::{hand_out, order, sized_here};
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
 
-/// Pops from any queue that fits.
-pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
+/// Pops from any queue that fits, for somebody whose token lasts for `left_ms` more.
+pub(super) async fn pop(api: &Api, query: &str, left_ms: u64) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let (namespace, task) = (query.get("namespace"), query.get("task"));
     if namespace.is_none() && task.is_none() {
@@ -27,7 +27,8 @@ pub(super) async fn pop(api: &Api, query: &str) -> Result<Answer, Failure> {
     let strict = api.dialect.is_strict();
     let asked = order(&api.config, strict, QueueName::default(), None, &query)?;
     let sized = sized_here(&query, &asked);
-    let until_us = api.rooms.clock.monotonic_us() + asked.wait_ms.saturating_mul(1000);
+    let wait_us = asked.wait_ms.min(left_ms).saturating_mul(1000);
+    let until_us = api.rooms.clock.monotonic_us() + wait_us;
     loop {
         // Before the look, so that what comes after it is heard of.
         let told =

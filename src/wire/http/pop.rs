@@ -9,7 +9,7 @@ use onrush_protocol::code::Code;
 use onrush_protocol::limits::POP_MESSAGES_MAX;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 
-use crate::delivery::{PopError, PopOrder};
+use crate::delivery::{PopError, PopOrder, WAIT_MS_MAX};
 use crate::shard::command::{CommandError, Empty};
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
@@ -19,23 +19,23 @@ use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
 use crate::wire::http::{Api, Config, lease, pop_answer};
 
-/// Longest that a pop may wait, milliseconds: an hour.
-const WAIT_MS_MAX: u64 = 60 * 60 * 1000;
 /// Most partitions of one pop.
 const PARTITIONS_MAX: u64 = 10_000;
 /// What a client that leaves the sizes to the server gets.
 const AUTOPILOT_BATCH: u32 = 200;
 const AUTOPILOT_PARTITIONS: u32 = 16;
 
-/// Pops from one partition of a queue, or from any.
+/// Pops from one partition of a queue, or from any, for somebody whose token lasts for `left_ms` more.
 pub(super) async fn pop(
     api: &Api,
     queue: QueueName,
     partition: Option<PartitionName>,
     query: &str,
+    left_ms: u64,
 ) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
+    let mut order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
+    order.wait_ms = order.wait_ms.min(left_ms);
     let sized = sized_here(&query, &order);
     Ok(hand_out(api, order, sized).await?.unwrap_or_else(empty))
 }

@@ -15,7 +15,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use tower::ServiceExt;
 
-use crate::state::effect::ProducerSub;
 use crate::wire::auth::role::Level;
 use crate::wire::auth::{Caller, Denied};
 use crate::wire::http::body::{self, BodyLimits};
@@ -154,9 +153,7 @@ async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
     };
     let answered = match (admit(api, head, path, level).await, hot) {
         (Err(denied), _) => Err(Failure::new(denied.code(), denied.to_string())),
-        (Ok(caller), Some(hot)) => {
-            take(api, head, hot, incoming, caller.and_then(|it| it.sub)).await
-        }
+        (Ok(caller), Some(hot)) => take(api, head, hot, incoming, caller).await,
         (Ok(caller), None) => {
             let bytes_max = body_bytes_max(api, level);
             match read_at_most(api, head, incoming, bytes_max).await {
@@ -230,18 +227,20 @@ async fn take(
     head: &Parts,
     hot: Hot<'_>,
     incoming: Incoming,
-    sub: Option<ProducerSub>,
+    caller: Option<Caller>,
 ) -> Result<Answer, Failure> {
+    let left_ms = caller.as_ref().map_or(u64::MAX, |caller| api.rooms.auth.left_ms(caller));
+    let query = head.uri.query().unwrap_or_default();
     match hot {
         Hot::Pop { queue, partition } => {
             let queue = url::segment(queue)?.parse()?;
             let partition = partition.map(url::segment).transpose()?;
             let partition = partition.map(|name| name.parse()).transpose()?;
-            pop::pop(api, queue, partition, head.uri.query().unwrap_or_default()).await
+            pop::pop(api, queue, partition, query, left_ms).await
         }
-        Hot::Discover => discover::pop(api, head.uri.query().unwrap_or_default()).await,
+        Hot::Discover => discover::pop(api, query, left_ms).await,
         Hot::Push => {
-            let origin = push::Origin::of(&head.headers, sub);
+            let origin = push::Origin::of(&head.headers, caller.and_then(|it| it.sub));
             push::push(api, &read(api, head, incoming).await?, origin).await
         }
         Hot::Ack => ack::ack(api, &read(api, head, incoming).await?).await,

@@ -293,7 +293,7 @@ impl Connection {
 
     fn accept(&mut self, frame: Frame) -> Step {
         let Frame { opcode, request_id, body, .. } = frame;
-        if let Some(caller) = &self.caller
+        if let Some(caller) = &mut self.caller
             && let Err(denied) = levels::check(&self.rooms.auth, caller, opcode)
         {
             self.fail(request_id, failure::plain(denied.code(), &denied));
@@ -331,8 +331,9 @@ impl Connection {
                 Step::Close
             }
             Request::Pop(pop) => {
-                let delivery = &self.rooms.delivery;
-                self.consumption.pop(delivery, &self.config, request_id, pop);
+                let Rooms { delivery, auth, .. } = &*self.rooms;
+                let left_ms = self.caller.as_ref().map_or(0, |caller| auth.left_ms(caller));
+                self.consumption.pop(delivery, &self.config, request_id, pop, left_ms);
                 Step::Continue
             }
             Request::Ack(ack) => {

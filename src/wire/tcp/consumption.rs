@@ -12,7 +12,7 @@ use onrush_protocol::response::{Acked, AckedItem, Attempts, Failure, MessagesWri
 use onrush_protocol::{LeaseToken, NO_LEASE};
 use tokio::sync::Notify;
 
-use crate::delivery::{Delivery, Handout, PopError, PopOrder};
+use crate::delivery::{Delivery, Handout, PopError, PopOrder, WAIT_MS_MAX};
 use crate::shard::command::{CommandError, Popped, Post, ReplyTo, Verdicts};
 use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
@@ -55,8 +55,16 @@ impl Consumption {
         self.asked
     }
 
-    pub(super) fn pop(&mut self, delivery: &Delivery, config: &Config, request_id: u64, pop: Pop) {
-        let order = order(config, pop);
+    /// Asks for messages on behalf of somebody whose token lasts for `left_ms` more.
+    pub(super) fn pop(
+        &mut self,
+        delivery: &Delivery,
+        config: &Config,
+        request_id: u64,
+        pop: Pop,
+        left_ms: u64,
+    ) {
+        let order = order(config, pop, left_ms);
         self.asked += 1;
         delivery.begin_pop(order, ReplyTo::post(&self.popped, request_id));
     }
@@ -103,7 +111,7 @@ impl Drop for Consumption {
     }
 }
 
-fn order(config: &Config, pop: Pop) -> PopOrder {
+fn order(config: &Config, pop: Pop, left_ms: u64) -> PopOrder {
     let start = match pop.start {
         // Consumers that share a queue always share all of it.
         _ if pop.group.is_queue_mode() => GroupStart::Beginning,
@@ -112,19 +120,20 @@ fn order(config: &Config, pop: Pop) -> PopOrder {
         SubscriptionStart::New => GroupStart::New,
         SubscriptionStart::Time(time_ms) => GroupStart::Time(u64::try_from(time_ms).unwrap_or(0)),
     };
-    let bytes = if pop.bytes_max == 0 { config.pop_bytes_max } else { u64::from(pop.bytes_max) };
+    let asked = if pop.bytes_max == 0 { u64::MAX } else { u64::from(pop.bytes_max) };
     PopOrder {
         queue: pop.queue,
         partition: pop.partition,
         group: pop.group,
         start,
         budget: PopBudget {
-            messages: pop.messages_max,
+            messages: pop.messages_max.min(config.messages_max),
             // An answer must fit a frame; one message always does.
-            bytes: bytes.min(config.frame_bytes_max as u64 / 2),
+            bytes: asked.min(config.pop_bytes_max).min(config.frame_bytes_max as u64 / 2),
             partitions: u32::from(pop.partitions_max),
         },
-        wait_ms: u64::from(pop.wait_ms),
+        // Nobody is handed anything after their time.
+        wait_ms: u64::from(pop.wait_ms).min(WAIT_MS_MAX).min(left_ms),
         lease_ms: u64::from(pop.lease_ms),
         auto_ack: pop.auto_ack,
     }

@@ -13,8 +13,8 @@ use crate::wire::auth::{Auth, Caller, Denied};
 /// whoever decodes it.
 ///
 /// # Errors
-/// [`Denied::Expired`] when the caller's token has ended, [`Denied::Role`].
-pub(super) fn check(auth: &Auth, caller: &Caller, opcode: u8) -> Result<(), Denied> {
+/// [`Denied::Expired`] when the caller's token has ended or was taken back, [`Denied::Role`].
+pub(super) fn check(auth: &Auth, caller: &mut Caller, opcode: u8) -> Result<(), Denied> {
     if auth.is_open() {
         return Ok(());
     }

@@ -40,8 +40,10 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How long a durable push may take where it does not say.
     pub push_timeout: Duration,
-    /// Bytes of a pop's answer where it does not say.
+    /// Bytes of a pop's messages, at most; one batch always fits.
     pub pop_bytes_max: u64,
+    /// Messages of a pop, at most.
+    pub messages_max: u32,
     /// Whether groups begin with new messages where neither they nor the consumer say.
     pub start_new: bool,
     /// What connections are encrypted with; `None`: nothing.
