@@ -121,6 +121,29 @@ async fn another_key_under_the_same_number_opens_nothing() {
     assert_eq!(desk.take("secrets", 1).await, [json!("x")]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_next_message_does_not_open_holds_up_no_other_of_its_namespace() {
+    let desk = Desk::with_keys(&[(1, 'a')]).await;
+    for (queue, priority, encrypts) in [("blocked", 9, true), ("other", 0, false)] {
+        let body = json!({
+            "queue": queue, "namespace": "n",
+            "options": { "encryptionEnabled": encrypts, "priority": priority },
+        });
+        assert_eq!(desk.world.post("/api/v1/configure", &body).await.status, 200);
+    }
+    desk.push("blocked", "p", &[json!("sealed")]).await;
+    desk.push("other", "p", &[json!(0), json!(1), json!(2)]).await;
+    desk.keys(&[(2, 'b')]).await;
+    let path = "/api/v1/pop?namespace=n&autoAck=true&wait=true&timeout=60000";
+    for expected in 0..3 {
+        assert_eq!(payloads(&desk.world.get(path).await.json()), [json!(expected)]);
+    }
+    let (status, error, code) = desk.world.get(path).await.error();
+    assert_eq!((status, code.as_str()), (503, "key_not_here"), "{error}");
+    desk.keys(&[(2, 'b'), (1, 'a')]).await;
+    assert_eq!(payloads(&desk.world.get(path).await.json()), [json!("sealed")]);
+}
+
 /// Puts a batch into a queue's ring as if admission had sealed it.
 fn smuggle(desk: &Desk, queue: &str, partition: &str, batch: RecordBatch) {
     let engine = &desk.world.server.rooms().engine;

@@ -2,6 +2,7 @@
 //!
 //! In: `namespace` and `task` from the query, and everything that a pop knows. Out: what the first
 //! of their queues with work hands out, in the shape of any pop; who is asked first, [`Turns`] says.
+//! A queue whose next message cannot be handed out is said to be so when no other has any.
 //! A consumer that waits is told by the lane of work in any of them, those included that come later, and
 //! looks again. Called by `route`.
 
@@ -11,9 +12,9 @@ use onrush_protocol::name::{GroupName, QueueName};
 use tokio::time::sleep;
 
 use crate::base::place::QueueId;
-use crate::delivery::PopOrder;
+use crate::delivery::{PopError, PopOrder};
 use crate::wire::http::Api;
-use crate::wire::http::pop::{hand_out, order, sized_here};
+use crate::wire::http::pop::{hand_out, order, refused, sized_here};
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
 
@@ -35,14 +36,27 @@ pub(super) async fn pop(api: &Api, query: &str, left_ms: u64) -> Result<Answer, 
             (asked.wait_ms > 0).then(|| api.rooms.delivery.watch(namespace, task, &asked.group));
         let fit = fitting(api, namespace, task, &asked.group)?;
         let ids: Vec<QueueId> = fit.iter().map(|(id, _)| *id).collect();
+        let mut failed = None;
         for (at, (_, queue)) in fit.into_iter().enumerate() {
             let once = PopOrder { queue, wait_ms: 0, ..asked.clone() };
-            if let Some(answer) = hand_out(api, once, sized).await? {
-                api.turns.note(&asked.group, &ids, at);
-                return Ok(answer);
+            match hand_out(api, once, sized).await {
+                Ok(None) => {}
+                Ok(Some(answer)) => {
+                    api.turns.note(&asked.group, &ids, at);
+                    return Ok(answer);
+                }
+                // Whatever it is about holds up every queue.
+                Err(error @ PopError::Command(_)) => return Err(refused(&error)),
+                // It is about one message, and the other queues have others.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
         api.turns.note(&asked.group, &ids, ids.len());
+        if let Some(error) = failed {
+            return Err(refused(&error));
+        }
         let left_us = until_us.saturating_sub(api.rooms.clock.monotonic_us());
         let Some(told) = told.filter(|_| left_us > 0) else { return Ok(empty()) };
         tokio::select! {

@@ -37,7 +37,13 @@ pub(super) async fn pop(
     let mut order = order(&api.config, api.dialect.is_strict(), queue, partition, &query)?;
     order.wait_ms = order.wait_ms.min(left_ms);
     let sized = sized_here(&query, &order);
-    Ok(hand_out(api, order, sized).await?.unwrap_or_else(empty))
+    let answer = hand_out(api, order, sized).await.map_err(|error| refused(&error))?;
+    Ok(answer.unwrap_or_else(empty))
+}
+
+/// A pop that failed, as its client sees it.
+pub(super) fn refused(error: &PopError) -> Failure {
+    Failure::new(codes::of_pop_error(error), error.to_string())
 }
 
 /// The sizes that the server chose, where its client left them to it and wants to know.
@@ -50,7 +56,7 @@ pub(super) async fn hand_out(
     api: &Api,
     order: PopOrder,
     sized: Option<PopBudget>,
-) -> Result<Option<Answer>, Failure> {
+) -> Result<Option<Answer>, PopError> {
     let (queue, group, partition) =
         (order.queue.clone(), order.group.clone(), order.partition.clone());
     let (auto_ack, waits) = (order.auto_ack, order.wait_ms > 0);
@@ -63,7 +69,7 @@ pub(super) async fn hand_out(
     let handout = match popped {
         Ok(handout) => handout,
         Err(PopError::Command(CommandError::ShuttingDown)) if waits => return Ok(None),
-        Err(error) => return Err(Failure::new(codes::of_pop_error(&error), error.to_string())),
+        Err(error) => return Err(error),
     };
     if handout.packages.is_empty() {
         let window = match handout.empty {
@@ -79,7 +85,8 @@ pub(super) async fn hand_out(
     Ok(Some(pop_answer::answer(&queue, &group, &handout, auto_ack, sized)))
 }
 
-/// Reads the query. What cannot be meant is refused where `strict`; else it counts as not said.
+/// Reads the query. What cannot be meant is refused where `strict`; else it counts as not said, and more
+/// than there may be as the most.
 pub(super) fn order(
     config: &Config,
     strict: bool,
@@ -88,7 +95,7 @@ pub(super) fn order(
     query: &Query<'_>,
 ) -> Result<PopOrder, Failure> {
     let number = |name, min, max| match query.number(name, min, max) {
-        Err(_) if !strict => Ok(None),
+        Err(_) if !strict => Ok(query.number(name, max, u64::MAX).ok().flatten().map(|_| max)),
         number => number,
     };
     let autopilot = query.is_on("autopilot");
@@ -194,19 +201,21 @@ mod tests {
 
     #[test]
     fn input_that_cannot_be_meant_is_refused_by_us_and_overlooked_for_queens_clients() {
-        for query in [
-            "batch=ten",
-            "batch=0",
-            "batch=10001",
-            "partitions=-1",
-            "timeout=soon",
-            "leaseSeconds=0",
-        ] {
+        let names_it = |query: &str| {
             let refused = read(true, query).unwrap_err();
             let name = query.split('=').next().unwrap();
             assert!(refused.message().starts_with(name), "{refused:?}");
+        };
+        for query in ["batch=ten", "batch=0", "partitions=-1", "timeout=soon", "leaseSeconds=0"] {
+            names_it(query);
             assert_eq!(read(false, query).unwrap().budget, read(true, "").unwrap().budget);
         }
+        for query in ["batch=20000", "partitions=10001", "timeout=3600001&wait=true"] {
+            names_it(query);
+        }
+        let most = read(false, "batch=20000&partitions=10001&timeout=3600001&wait=true").unwrap();
+        assert_eq!((most.budget.messages, most.budget.partitions), (10_000, 10_000));
+        assert_eq!(most.wait_ms, WAIT_MS_MAX);
         assert!(read(true, "consumerGroup=g&subscriptionMode=newest").is_err());
         let overlooked = read(false, "consumerGroup=g&subscriptionMode=newest").unwrap();
         assert_eq!(overlooked.start, GroupStart::Beginning);
