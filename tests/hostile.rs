@@ -522,6 +522,73 @@ async fn a_pop_gets_no_more_than_the_settings_allow_whatever_it_asks_for() {
     server.stop().await;
 }
 
+/// Names of so many queues.
+fn queues(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("q{number}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_many_sections_waits_for_room_once_and_what_is_too_late_is_not_pushed() {
+    let server = TestServer::start_with(|settings| settings.buffer.append_timeout_ms = 1000);
+    let server = server.await;
+    let mut raw = Raw::greeted(&server).await;
+    let names = queues(100);
+    let all: Vec<PushSection> = names.iter().map(|it| section(it, "p", batch(&[b"x"]))).collect();
+    for section in &all {
+        raw.push(Qos::AtLeastOnce, std::slice::from_ref(section)).await;
+    }
+    let budget = server.rooms().engine.buffers().budget();
+    let taken = server.rooms().ingest.reserve(budget.limit()).await.unwrap();
+    // One wait for each of them would be a hundred seconds.
+    let patience = Duration::from_secs(50);
+    let refused = timeout(patience, raw.ask(&push(Qos::AtLeastOnce, &all))).await.unwrap();
+    assert_refused(&refused, Code::TimedOut, "", 0);
+    drop(taken);
+    raw.assert_goes_on().await;
+    for name in &names {
+        assert_eq!(payloads(&raw.pop(pop(name)).await).len(), 1, "{name}: the first push's alone");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_time_of_a_push_runs_out_on_a_connection_that_never_rests() {
+    let server = TestServer::start().await;
+    let mut raw = Raw::greeted(&server).await;
+    raw.push(Qos::AtLeastOnce, &[section("q", "p", batch(&[b"x"]))]).await;
+    let (go, held) = std::sync::mpsc::channel::<()>();
+    let engine = server.rooms().engine.clone();
+    // Nothing is committed while this look lasts.
+    let (begun, is_held) = tokio::sync::oneshot::channel();
+    let looks = tokio::spawn(async move {
+        engine
+            .look(move |_| {
+                begun.send(()).unwrap();
+                held.recv().unwrap();
+            })
+            .await
+    });
+    is_held.await.unwrap();
+    let terms = PushTerms { qos: Qos::AtLeastOnce, timeout_ms: 300, ..PushTerms::default() };
+    let sections = PushSections::collect(&[section("q", "p", batch(&[b"late"]))]).unwrap();
+    let late = Request::Push(Push { terms, sections });
+    let late = raw.send_body(late.opcode().number(), &body(&late)).await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        raw.send_body(Opcode::Ping.number(), b"").await;
+        let (id, response) = raw.answer().await;
+        if id == late {
+            assert_refused(&response, Code::TimedOut, "", 0);
+            break;
+        }
+        assert!(matches!(response, Response::Pong(_)), "{response:?}");
+        assert!(Instant::now() < deadline, "it never ran out");
+    }
+    go.send(()).unwrap();
+    looks.await.unwrap().unwrap();
+    server.stop().await;
+}
+
 // Bodies.
 
 fn every_request() -> Vec<Request> {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use onrush_protocol::batch::{BatchError, BatchLimits, RecordBatch};
 use onrush_protocol::name::{PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
+use tokio::time::Instant;
 
 use crate::buffer::Full;
 use crate::buffer::allowance::NoPlace;
@@ -35,7 +36,7 @@ pub struct Config {
     pub buffer_ms: u32,
     /// QoS 0: or when this many messages wait in a partition.
     pub buffer_max: u32,
-    /// How long a durable push may wait for room in the rings.
+    /// How long what goes to the lane beside the rings may wait for room in them.
     pub room_timeout: Duration,
 }
 
@@ -160,12 +161,17 @@ impl Ingest {
     }
 
     /// Takes a batch that the fast path could not take. Waits for one commit when the queue is
-    /// made, and for room in the rings up to the configured time. Dropping the future before it
-    /// returns leaves nothing behind but perhaps the new queue.
+    /// made, and for room in the rings until `until`: batches of one request have one end together.
+    /// Dropping the future before it returns leaves nothing behind but perhaps the new queue.
     ///
     /// # Errors
     /// [`PushError`]; nothing was taken.
-    pub async fn push_later(&self, queue: &QueueName, later: Later) -> Result<u32, PushError> {
+    pub async fn push_later(
+        &self,
+        queue: &QueueName,
+        later: Later,
+        until: Instant,
+    ) -> Result<u32, PushError> {
         let (mut placed, mut full) = match later {
             Later::NoRoom(placed, full) => (placed, full),
             Later::UnknownQueue(admitted) => {
@@ -179,7 +185,7 @@ impl Ingest {
                 }
             }
         };
-        let timeout = tokio::time::sleep(self.config.room_timeout);
+        let timeout = tokio::time::sleep_until(until);
         tokio::pin!(timeout);
         loop {
             let room = self.wait_for_room(full);

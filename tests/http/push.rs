@@ -234,3 +234,21 @@ async fn what_was_answered_survives_a_restart() {
     assert_eq!(again.json()["messages"][0]["status"], "duplicate");
     assert_eq!(world.get("/api/v1/pop/queue/q").await.json()["messages"][0]["data"], "kept");
 }
+
+#[tokio::test]
+async fn a_push_to_many_partitions_waits_for_room_once() {
+    let world = World::with(|settings| settings.buffer.append_timeout_ms = 1000).await;
+    let items: Vec<_> =
+        (0..100).map(|n| json!({ "queue": "q", "partition": format!("p{n}") })).collect();
+    assert_eq!(world.push(json!(items)).await.status, 201);
+    let rooms = world.server.rooms();
+    let budget = rooms.engine.buffers().budget();
+    let taken = rooms.ingest.reserve(budget.limit()).await.unwrap();
+    // One wait for each of them would be a hundred seconds.
+    let patience = std::time::Duration::from_secs(50);
+    let answer = tokio::time::timeout(patience, world.push(json!(items))).await.unwrap().json();
+    let messages = answer["messages"].as_array().unwrap();
+    assert!(messages.iter().all(|it| it["status"] == "failed" && it["code"] == "busy"), "{answer}");
+    drop(taken);
+    assert_eq!(world.push(json!(items)).await.status, 201);
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 use onrush_protocol::code::Code;
 use onrush_protocol::id::uuid_text;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::base::post::Mailbox;
 use crate::base::random::Random;
@@ -108,12 +108,13 @@ async fn take_in(
         results.set(index, Outcome::Failed(Failure::batch(&error)));
     }
     let mailbox = Arc::new(Mailbox::default());
+    let until = Instant::now() + api.config.push_timeout;
     let mut waiting = 0_usize;
     for (number, section) in sections.iter().enumerate() {
         let first = section.items.first().and_then(|index| request.items.get(*index as usize));
         let signer = Signer { mailbox: Arc::clone(&mailbox), request: 0, section: number as u32 };
         let signer = qos.is_durable().then_some(signer);
-        match admit(api, section, first, terms.clone(), signer).await {
+        match admit(api, section, first, terms.clone(), signer, until).await {
             Ok(_) if qos.is_durable() => waiting += 1,
             Ok(_) => section.items.iter().for_each(|index| results.set(*index, Outcome::Buffered)),
             Err(error) => {
@@ -126,7 +127,7 @@ async fn take_in(
     api.rooms.telemetry.push_failed.add(results.failed);
     let receive = receive(&mailbox, &sections, waiting, &mut results);
     // Too late is told below, item by item: those that have their receipt keep it.
-    let _ = timeout(api.config.push_timeout, receive).await;
+    let _ = timeout_at(until, receive).await;
     results.finish(!qos.is_durable())
 }
 
@@ -152,13 +153,15 @@ async fn receive(
     }
 }
 
-/// Takes one section into its ring; waits where its queue has to be made or the ring is full.
+/// Takes one section into its ring; waits where its queue has to be made, or, until `until`, where the
+/// ring is full.
 async fn admit(
     api: &Api,
     section: &Section,
     first: Option<&PushItem<'_>>,
     terms: PushTerms,
     signer: Option<Signer>,
+    until: Instant,
 ) -> Result<u32, PushError> {
     let Section { queue, partition, batch, .. } = section;
     if let Some(PushItem { namespace, task, .. }) = first
@@ -171,7 +174,7 @@ async fn admit(
     let ingest = &api.rooms.ingest;
     match ingest.try_push(queue, partition.clone(), batch.clone(), terms, signer)? {
         Ok(count) => Ok(count),
-        Err(later) => ingest.push_later(queue, later).await,
+        Err(later) => ingest.push_later(queue, later, until).await,
     }
 }
 

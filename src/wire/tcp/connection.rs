@@ -22,10 +22,11 @@ use onrush_protocol::request::{Push, PushSection, Request};
 use onrush_protocol::response::{Failure, Response, SectionReceipt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Delivery, Signer};
-use crate::ingest::{Later, PushError, PushTerms};
+use crate::ingest::{PushError, PushTerms};
 use crate::wire::Rooms;
 use crate::wire::auth::Caller;
 use crate::wire::tcp::blocks::Input;
@@ -54,6 +55,16 @@ const WRITE_PARTS_MAX: usize = 256;
 /// A push that waits for its queue or for room; nothing behind it is read meanwhile.
 type Stalled = Pin<Box<dyn Future<Output = (u64, u32, Qos, Result<u32, PushError>)> + Send>>;
 
+/// A section of a push on its way into its ring.
+struct Section {
+    request: u64,
+    at: u32,
+    terms: PushTerms,
+    /// Until when the push may wait for room, in the clock's microseconds.
+    deadline_us: u64,
+    section: PushSection,
+}
+
 /// How a connection goes on.
 enum Step {
     Continue,
@@ -81,7 +92,7 @@ pub(super) struct Connection {
     pushes: Pushes,
     tasks: JoinSet<()>,
     stalled: Option<Stalled>,
-    rest: VecDeque<(u64, u32, PushTerms, PushSection)>,
+    rest: VecDeque<Section>,
     /// Who the other side is, being found out.
     greeting: Option<Greeting>,
     /// Who the other side is, once it has said hello.
@@ -192,7 +203,8 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let has_pushes = self.pushes.len() > 0;
+        let next_expiry = self.pushes.next_expiry_us();
+        let next_expiry = next_expiry.map(|at_us| Duration::from_micros(at_us - self.now_us.min(at_us)));
         tokio::select! {
             biased;
             ready = ready => {
@@ -209,9 +221,7 @@ impl Connection {
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             () = sleep(deadline) => self.late()?,
             () = tokio::time::sleep(QUIET), if holds_memory => self.input.let_go(),
-            () = tokio::time::sleep(Duration::from_secs(1)), if has_pushes => {
-                self.pushes.expire(self.rooms.clock.monotonic_us(), &mut self.answers);
-            }
+            () = sleep(next_expiry) => {}
             _ = stop.changed() => {}
         }
         Ok(())
@@ -385,7 +395,11 @@ impl Connection {
         for (at, section) in (0..).zip(push.sections.iter()) {
             match section {
                 Ok(section) => match answer_fits(&section.batch, &mut room) {
-                    Ok(()) => self.push_section(request, at, terms.clone(), section),
+                    Ok(()) => {
+                        let terms = terms.clone();
+                        let section = Section { request, at, terms, deadline_us, section };
+                        self.push_section(section);
+                    }
                     Err(error) => self.pushed(request, at, terms.qos, Err(error.into())),
                 },
                 Err(error) => {
@@ -396,10 +410,11 @@ impl Connection {
         }
     }
 
-    fn push_section(&mut self, request: u64, at: u32, terms: PushTerms, section: PushSection) {
+    fn push_section(&mut self, section: Section) {
         if self.stalled.is_some() {
-            return self.rest.push_back((request, at, terms, section));
+            return self.rest.push_back(section);
         }
+        let Section { request, at, terms, deadline_us, section } = section;
         let PushSection { queue, partition, batch } = section;
         let signer = terms.qos.is_durable().then(|| Signer {
             mailbox: Arc::clone(&self.mailbox),
@@ -409,32 +424,27 @@ impl Connection {
         let qos = terms.qos;
         match self.rooms.ingest.try_push(&queue, partition, batch, terms, signer) {
             Ok(Ok(count)) => self.pushed(request, at, qos, Ok(count)),
-            Ok(Err(later)) => self.stall(request, at, qos, queue, later),
+            Ok(Err(later)) => {
+                let ingest = self.rooms.ingest.clone();
+                let left_us = deadline_us.saturating_sub(self.now_us);
+                let until = Instant::now() + Duration::from_micros(left_us);
+                self.stalled = Some(Box::pin(async move {
+                    (request, at, qos, ingest.push_later(&queue, later, until).await)
+                }));
+            }
             Err(error) => self.pushed(request, at, qos, Err(error)),
         }
-    }
-
-    fn stall(
-        &mut self,
-        request: u64,
-        at: u32,
-        qos: Qos,
-        queue: onrush_protocol::name::QueueName,
-        later: Later,
-    ) {
-        let ingest = self.rooms.ingest.clone();
-        self.stalled =
-            Some(Box::pin(
-                async move { (request, at, qos, ingest.push_later(&queue, later).await) },
-            ));
     }
 
     fn settle_stalled(&mut self, done: (u64, u32, Qos, Result<u32, PushError>)) {
         let (request, at, qos, result) = done;
         self.pushed(request, at, qos, result);
         while self.stalled.is_none() {
-            let Some((request, at, terms, section)) = self.rest.pop_front() else { break };
-            self.push_section(request, at, terms, section);
+            let Some(section) = self.rest.pop_front() else { break };
+            // What belongs to a push whose time ran out is not pushed any more.
+            if self.pushes.is_open(section.request) {
+                self.push_section(section);
+            }
         }
     }
 
@@ -477,6 +487,7 @@ impl Connection {
             self.note(answered);
         }
         self.deliveries = deliveries;
+        self.pushes.expire(self.now_us, &mut self.answers);
         let messages = self.collect_consumed();
         while self.tasks.try_join_next().is_some() {}
         if !self.answers.is_empty() {

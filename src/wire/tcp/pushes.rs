@@ -20,6 +20,8 @@ pub(super) struct Pushes {
     free: Vec<usize>,
     /// Slots whose client was told that time ran out: a late receipt finds nobody.
     generation: u32,
+    /// No push's time runs out before this, in the clock's microseconds.
+    next_expiry_us: u64,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ impl Pushes {
         deadline_us: u64,
     ) -> u64 {
         self.generation = self.generation.wrapping_add(1);
+        let others = if self.len() == 0 { u64::MAX } else { self.next_expiry_us };
+        self.next_expiry_us = others.min(deadline_us);
         let waiting = Waiting {
             request_id,
             generation: self.generation,
@@ -83,6 +87,19 @@ impl Pushes {
             waiting.is_store_away = true;
         }
         self.fill(request, section, section_receipt(receipt), out)
+    }
+
+    /// Whether a push still waits for its receipts.
+    pub(super) fn is_open(&self, request: u64) -> bool {
+        let slot = (request & u64::from(u32::MAX)) as usize;
+        let waiting = self.slots.get(slot).and_then(Option::as_ref);
+        waiting.is_some_and(|it| u64::from(it.generation) == request >> 32)
+    }
+
+    /// When [`Self::expire`] may have something to do, in the clock's microseconds; `None` while nothing
+    /// waits.
+    pub(super) fn next_expiry_us(&self) -> Option<u64> {
+        (self.len() > 0).then_some(self.next_expiry_us)
     }
 
     fn waiting_mut(&mut self, request: u64) -> Option<&mut Waiting> {
@@ -122,10 +139,15 @@ impl Pushes {
 
     /// Answers pushes whose time ran out: what became of them is unknown.
     pub(super) fn expire(&mut self, now_us: u64, out: &mut BytesMut) {
+        if self.next_expiry_us().is_none_or(|at_us| now_us < at_us) {
+            return;
+        }
+        self.next_expiry_us = u64::MAX;
         for (slot, place) in self.slots.iter_mut().enumerate() {
-            if place.as_ref().is_some_and(|it| it.deadline_us <= now_us)
-                && let Some(waiting) = place.take()
-            {
+            let Some(deadline_us) = place.as_ref().map(|it| it.deadline_us) else { continue };
+            if deadline_us > now_us {
+                self.next_expiry_us = self.next_expiry_us.min(deadline_us);
+            } else if let Some(waiting) = place.take() {
                 self.free.push(slot);
                 let failure = Failure::new(Code::TimedOut, "the push was not committed in time");
                 Response::Failure(failure).encode_frame(waiting.request_id, out);
