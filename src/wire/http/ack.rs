@@ -5,13 +5,15 @@
 //! refused, because clients take anything else for a failure of the transport. Lines are decided
 //! together, one request to the engine per lease. Called by `route`.
 
+use hashbrown::HashMap;
 use hyper::StatusCode;
 use onrush_protocol::id::MessageId;
 use onrush_protocol::name::GroupName;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::base::place::PartitionNumber;
-use crate::shard::command::{CommandError, Wanted};
+use crate::shard::command::{CommandError, ReplyTo, Wanted};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::effect::{LeaseToken, Sequence};
 use crate::wire::codes;
@@ -151,41 +153,58 @@ async fn look_up(
     Ok(())
 }
 
-/// Asks the engine to decide all open lines, once per lease.
+/// Lines that the engine decides together, and which they are.
+#[derive(Default)]
+struct Group {
+    items: Vec<(PartitionNumber, AckItem)>,
+    asked: Vec<usize>,
+}
+
+/// Asks the engine to decide all open lines, once per lease, all at once.
 async fn ask(
     api: &Api,
     group: &GroupName,
     lines: &[AckLine<'_>],
     steps: &mut [Step],
 ) -> Result<(), Failure> {
-    loop {
-        let token_of = |step: &Step| match step {
-            Step::Open { token, .. } => Some(*token),
-            Step::Done(_) => None,
-        };
-        let Some(token) = steps.iter().find_map(token_of) else { return Ok(()) };
-        let mut items = Vec::new();
-        let mut asked = Vec::new();
-        for (step, line) in steps.iter_mut().zip(lines) {
-            if token_of(step) != Some(token) {
-                continue;
-            }
-            // Refused until the engine says otherwise, so that every turn settles something.
-            let open = std::mem::replace(step, Step::refused(NOT_FOUND));
-            if let (Step::Open { partition, seq: Some(seq), .. }, Some(verdict)) =
-                (open, line.verdict)
-            {
-                let error = line.error.clone();
-                items.push((partition, AckItem { first: seq, last: seq, verdict, error }));
-                asked.push(step);
-            }
-        }
-        let results = api.rooms.delivery.ack(group.clone(), token, items).await;
+    let mut answers = Vec::new();
+    for (token, Group { items, asked }) in by_lease(lines, steps) {
+        let (reply, answer) = oneshot::channel();
+        api.rooms.delivery.begin_ack(group.clone(), token, items, ReplyTo::Task(reply));
+        answers.push((asked, answer));
+    }
+    for (asked, answer) in answers {
+        let results = answer.await.unwrap_or(Err(CommandError::ShuttingDown));
         let results = results.map_err(|error| failed(&error))?;
-        for (step, result) in asked.into_iter().zip(results) {
-            *step = Step::Done(result.map_err(|refusal| Some(words(&refusal))));
+        for (at, result) in asked.into_iter().zip(results) {
+            if let Some(step) = steps.get_mut(at) {
+                *step = Step::Done(result.map_err(|refusal| Some(words(&refusal))));
+            }
         }
     }
+    Ok(())
+}
+
+/// Open lines by their lease, in the order in which the leases come first; each is refused until the
+/// engine says otherwise.
+fn by_lease(lines: &[AckLine<'_>], steps: &mut [Step]) -> Vec<(Option<LeaseToken>, Group)> {
+    let mut groups: Vec<(Option<LeaseToken>, Group)> = Vec::new();
+    let mut places: HashMap<Option<LeaseToken>, usize> = HashMap::new();
+    for (at, (step, line)) in steps.iter_mut().zip(lines).enumerate() {
+        let Step::Open { partition, seq, token } = *step else { continue };
+        *step = Step::refused(NOT_FOUND);
+        let (Some(seq), Some(verdict)) = (seq, line.verdict) else { continue };
+        let place = *places.entry(token).or_insert_with(|| {
+            groups.push((token, Group::default()));
+            groups.len() - 1
+        });
+        if let Some((_, group)) = groups.get_mut(place) {
+            let error = line.error.clone();
+            group.items.push((partition, AckItem { first: seq, last: seq, verdict, error }));
+            group.asked.push(at);
+        }
+    }
+    groups
 }
 
 /// A refusal in the words of the contract, where it has words for it.
@@ -223,5 +242,45 @@ fn render<'a>(index: usize, line: &'a AckLine<'_>, step: Step, names: Option<Nam
         lease_released: acked.released,
         dlq: acked.buried > 0,
         noop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_grouped_by_lease_in_one_pass_and_keep_their_order() {
+        let body = |count: u8| {
+            let line = |n: u8| {
+                format!(r#"{{"transactionId":"t{n}","partitionId":"p","status":"completed"}}"#)
+            };
+            let lines: Vec<String> = (0..count).map(line).collect();
+            format!(r#"{{"acknowledgments":[{}]}}"#, lines.join(","))
+        };
+        let body = body(6);
+        let lines = ack_parse::parse_batch(body.as_bytes()).unwrap().lines;
+        let open = |seq: Option<u64>, lease: Option<u8>| {
+            let token = lease.map(|byte| [byte; 16]);
+            Step::Open { partition: 7, seq, token }
+        };
+        let mut steps = vec![
+            open(Some(10), Some(2)),
+            open(Some(11), None),
+            Step::refused(NO_LEASE),
+            open(Some(12), Some(2)),
+            open(None, Some(3)),
+            open(Some(13), None),
+        ];
+        let groups = by_lease(&lines, &mut steps);
+        let found: Vec<_> = groups
+            .iter()
+            .map(|(token, group)| {
+                let seqs: Vec<u64> = group.items.iter().map(|(_, item)| item.first).collect();
+                (token.map(|it| it[0]), seqs, group.asked.clone())
+            })
+            .collect();
+        assert_eq!(found, [(Some(2), vec![10, 12], vec![0, 3]), (None, vec![11, 13], vec![1, 5])]);
+        assert!(steps.iter().all(|step| matches!(step, Step::Done(Err(_)))));
     }
 }
