@@ -149,7 +149,8 @@ impl Pushes {
                 self.next_expiry_us = self.next_expiry_us.min(deadline_us);
             } else if let Some(waiting) = place.take() {
                 self.free.push(slot);
-                let failure = Failure::new(Code::TimedOut, "the push was not committed in time");
+                let failure =
+                    failure::plain(Code::TimedOut, &"the push was not committed in time");
                 Response::Failure(failure).encode_frame(waiting.request_id, out);
             }
         }
