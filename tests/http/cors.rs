@@ -63,3 +63,35 @@ async fn a_star_allows_every_origin_and_nothing_configured_allows_none() {
     assert_eq!(answer.status, 401);
     assert_eq!(header(&answer, "access-control-allow-origin"), None);
 }
+
+#[tokio::test]
+async fn a_page_of_another_origin_changes_nothing_on_a_server_that_asks_nobody() {
+    let world = World::with(|settings| {
+        settings.http.cors_origins = "https://ops.example".to_owned();
+    })
+    .await;
+    let body = r#"{"items":[{"queue":"q","payload":1}]}"#;
+    let mut wire = world.connect().await;
+    for foreign in [
+        "Origin: https://evil.example\r\n",
+        "Origin: null\r\nContent-Type: text/plain\r\n",
+        "Origin: http://test:8080\r\nSec-Fetch-Site: same-site\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+    ] {
+        let pushed = wire.ask_with("POST", "/api/v1/push", foreign, body).await;
+        assert_eq!(pushed.error().0, 403, "{foreign}");
+        assert_eq!(pushed.error().2, "forbidden");
+        let path = "/queen/api/v1/pop/queue/q?autoAck=true";
+        assert_eq!(wire.ask_with("GET", path, foreign, "").await.status, 403, "{foreign}");
+        assert_eq!(wire.ask_with("GET", "/livez", foreign, "").await.status, 200);
+    }
+    assert_eq!(world.get("/api/v1/resources/queues").await.json()["queues"], serde_json::json!([]));
+    for own in [
+        "",
+        "Origin: https://ops.example\r\nSec-Fetch-Site: cross-site\r\n",
+        "Origin: http://TEST\r\nSec-Fetch-Site: same-origin\r\n",
+        "Sec-Fetch-Site: none\r\n",
+    ] {
+        assert_eq!(wire.ask_with("POST", "/api/v1/push", own, body).await.status, 201, "{own}");
+    }
+}

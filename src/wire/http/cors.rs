@@ -1,20 +1,22 @@
 //! Which pages of other origins may use the API in a browser.
 //!
-//! In: the allowed origins, and a request's head. Out: the answer to a preflight, and the header that
-//! lets a page read an answer. Nothing allowed: no header is ever added, and nothing is looked at.
-//! Pure. Called by `route`.
+//! In: the allowed origins, and a request's head. Out: the answer to a preflight, the header that lets a
+//! page read an answer, and whether a page that is not allowed asks: one need not be able to read an
+//! answer to do harm. Nothing allowed: no header is ever added. Pure. Called by `route`.
 
 use axum::body::Body;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderValue, ORIGIN, VARY,
+    HOST, HeaderValue, ORIGIN, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use crate::wire::http::status::Answer;
 
+/// Where a browser says how a page that asks is related to this server.
+const FETCH_SITE: &str = "sec-fetch-site";
 /// Methods that routes take.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
 /// Headers that pages may send.
@@ -54,6 +56,19 @@ impl Cors {
         self.origins.iter().any(|it| it.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 
+    /// Whether a browser says that a page of an origin which is not allowed sends this. What it says comes
+    /// with every request of a page and cannot be changed by one; other clients say nothing of the kind.
+    pub(super) fn is_foreign(&self, head: &Parts) -> bool {
+        if self.any {
+            return false;
+        }
+        match head.headers.get(ORIGIN) {
+            Some(origin) => self.allow(origin).is_none() && !is_own(origin, head),
+            // Images and forms that only get something come without an origin.
+            None => head.headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site"),
+        }
+    }
+
     /// The answer to a browser that asks before it sends a request; `None` for any other request. It
     /// carries no token, so nobody is asked for one.
     pub(super) fn preflight(&self, head: &Parts) -> Option<Answer> {
@@ -88,6 +103,14 @@ impl Cors {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
+}
+
+/// Whether an origin is the one that is asked: this server's own pages.
+fn is_own(origin: &HeaderValue, head: &Parts) -> bool {
+    let asked = head.uri.authority().map(|it| it.as_str());
+    let asked = asked.or_else(|| head.headers.get(HOST)?.to_str().ok());
+    let from = origin.to_str().ok().and_then(|it| Some(it.split_once("://")?.1));
+    from.zip(asked).is_some_and(|(from, asked)| from.eq_ignore_ascii_case(asked))
 }
 
 #[cfg(test)]

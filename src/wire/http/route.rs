@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
+use onrush_protocol::code::Code;
 use tower::ServiceExt;
 
 use crate::wire::auth::role::Level;
@@ -151,6 +152,10 @@ async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
         Some(hot) => hot.label().level,
         None => doors.rules.level(&head.method, path),
     };
+    // Where nobody is asked for a token, whoever sits at a browser would be lent to every page.
+    if level != Level::Public && api.rooms.auth.is_open() && api.config.cors.is_foreign(head) {
+        return foreign().answer();
+    }
     let answered = match (admit(api, head, path, level).await, hot) {
         (Err(denied), _) => Err(Failure::new(denied.code(), denied.to_string())),
         (Ok(caller), Some(hot)) => take(api, head, hot, incoming, caller).await,
@@ -305,6 +310,12 @@ pub(super) fn nowhere(path: &str) -> Failure {
         return wrong_method();
     }
     Failure::of_http(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this path")
+}
+
+/// The answer to a page of another origin.
+fn foreign() -> Failure {
+    let message = "pages of other origins may not; http.cors_origins lists those that may";
+    Failure::new(Code::Forbidden, message)
 }
 
 /// The answer to a method that its path does not take.
