@@ -59,6 +59,21 @@ async fn resources_are_told_in_true_numbers() {
 }
 
 #[tokio::test]
+async fn the_depth_of_a_queue_is_that_of_all_its_partitions_whatever_is_shown_of_them() {
+    let world = filled().await;
+    for (group, pending) in [("", 2), ("&group=g", 2), ("&group=new", 3)] {
+        for (page, shown) in [("", 2), ("&limit=1", 1), ("&offset=2", 0)] {
+            let path = format!("/api/v1/resources/queues/shop.orders/depth?{group}{page}");
+            let depth = world.get(&path).await.json();
+            assert_eq!(depth["pending"], json!(pending), "{path}: {depth}");
+            assert_eq!(depth["effectivePending"], json!(pending), "{path}: {depth}");
+            assert_eq!(depth["partitionsPending"], json!(2), "{path}: {depth}");
+            assert_eq!(depth["partitions"].as_array().unwrap().len(), shown, "{path}: {depth}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cleared_queue_keeps_its_settings_and_groups_and_says_what_went() {
     let world = filled().await;
     let path = "/api/v1/queues/shop.orders/clear";

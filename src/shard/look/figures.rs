@@ -13,8 +13,8 @@ use crate::state::ShardState;
 use crate::state::effect::GroupIndex;
 use crate::state::model::{Cursor, Partition};
 
-/// Partitions of one shard whose oldest open message is looked for in rows; beyond it the newest time
-/// that memory knows stands for it.
+/// Partitions of one shard, or of one page, whose oldest open message is looked for in rows, which the
+/// lane waits for; beyond it the oldest time that memory knows stands for it.
 const LOOKED_UP_MAX: usize = 64;
 
 /// How many messages, by how they stand.
@@ -161,11 +161,59 @@ impl Engine {
             });
             let total = all.clone().count() as u64;
             let page = all.skip(offset).take(limit);
-            let page = page.map(|(state, number, it)| partition_figures(view, state, number, it));
+            let mut looked_up = 0;
+            let page = page.map(|(state, number, it)| {
+                partition_figures(view, state, number, it, &mut looked_up)
+            });
             (page.collect(), total)
         })
         .await
     }
+
+    /// How many messages of a queue are open, and in how many partitions: for a group, or in each
+    /// partition for the one that is furthest behind there. All partitions count, from what the lane has
+    /// in memory; not of one moment: each shard is looked at by itself.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn queue_depth(
+        &self,
+        queue: QueueId,
+        group: Option<&str>,
+    ) -> Result<(u64, u64), CommandError> {
+        let (mut open, mut partitions) = (0, 0);
+        for shard in 0..self.shards().get() {
+            let group: Option<Box<str>> = group.map(Into::into);
+            let found = self.look(move |view| {
+                let state = view.replica.shards.get(usize::from(shard));
+                state.map_or((0, 0), |state| shard_depth(state, queue, group.as_deref()))
+            });
+            let (its_open, its_partitions) = found.await?;
+            open += its_open;
+            partitions += its_partitions;
+        }
+        Ok((open, partitions))
+    }
+}
+
+fn shard_depth(state: &ShardState, queue: QueueId, group: Option<&str>) -> (u64, u64) {
+    let (mut open, mut partitions) = (0, 0);
+    for (_, partition) in state.partitions_of(queue) {
+        let its_name = |cursor: &&Cursor| {
+            state.group_at(cursor.group).is_some_and(|it| group == Some(&*it.name))
+        };
+        let cursors = partition.cursors.iter();
+        let of_group = |cursor: &Cursor| open_of(partition, cursor);
+        let its_open = match group {
+            None => cursors.map(of_group).max(),
+            Some(_) => cursors.filter(its_name).map(of_group).next(),
+        };
+        // Whoever has not come yet has all of them open.
+        let its_open = its_open.unwrap_or(partition.next_seq - partition.base_seq);
+        open += its_open;
+        partitions += u64::from(its_open > 0);
+    }
+    (open, partitions)
 }
 
 fn open_of(partition: &Partition, cursor: &Cursor) -> u64 {
@@ -211,8 +259,7 @@ fn add_shard(view: &View<'_>, state: &ShardState, all: &mut BTreeMap<QueueId, Qu
                 group.leased_partitions += u64::from(cursor.lease.is_some());
                 if cursor.next < partition.next_seq {
                     group.behind += 1;
-                    looked_up += 1;
-                    let time = time_of(view, state, number, partition, cursor.next, looked_up);
+                    let time = time_of(view, state, number, partition, cursor.next, &mut looked_up);
                     group.oldest_ms = [group.oldest_ms, time].into_iter().flatten().min();
                 }
             }
@@ -234,11 +281,13 @@ fn time_of(
     number: PartitionNumber,
     partition: &Partition,
     seq: u64,
-    looked_up: usize,
+    looked_up: &mut usize,
 ) -> Option<u64> {
-    let in_memory = partition.runs.first().filter(|run| run.first_seq <= seq);
-    if in_memory.is_none() && looked_up > LOOKED_UP_MAX {
-        return partition.runs.first().map(|run| run.time_ms);
+    if partition.runs.first().is_none_or(|run| run.first_seq > seq) {
+        if *looked_up >= LOOKED_UP_MAX {
+            return partition.runs.first().map(|run| run.time_ms);
+        }
+        *looked_up += 1;
     }
     // Rows that cannot be read now cost a figure, nothing else.
     let runs = state.runs(view.kv, number, seq, seq + 1).unwrap_or_default();
@@ -250,6 +299,7 @@ fn partition_figures(
     state: &ShardState,
     number: PartitionNumber,
     partition: &Partition,
+    looked_up: &mut usize,
 ) -> PartitionFigures {
     let all = partition.cursors.iter().map(|cursor| counts_of(state, number, partition, cursor));
     let names = partition.cursors.iter().map(|cursor| state.group_at(cursor.group));
@@ -263,7 +313,7 @@ fn partition_figures(
     let has_groups = !partition.cursors.is_empty();
     let is_empty = partition.base_seq == partition.next_seq;
     let oldest = (!is_empty)
-        .then(|| time_of(view, state, number, partition, partition.base_seq, 0))
+        .then(|| time_of(view, state, number, partition, partition.base_seq, looked_up))
         .flatten();
     PartitionFigures {
         number,

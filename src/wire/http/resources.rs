@@ -330,14 +330,16 @@ async fn read_depth(api: &Api, name: &str, query: &str) -> Result<Answer, Failur
         };
         counts.pending + counts.processing
     };
-    let all = figures.iter().map(|it| PartitionDepth { partition: &it.name, pending: open(it) });
-    let partitions: Vec<PartitionDepth<'_>> = all.filter(|it| it.pending > 0).collect();
-    let pending = partitions.iter().map(|it| it.pending).sum();
+    let page = figures.iter().map(|it| PartitionDepth { partition: &it.name, pending: open(it) });
+    let partitions: Vec<PartitionDepth<'_>> = page.filter(|it| it.pending > 0).collect();
+    // Of all partitions, also where a page does not hold them.
+    let depth = api.rooms.engine.queue_depth(queue.id, group).await;
+    let (pending, partitions_pending) = depth.map_err(|error| failed(&error))?;
     let body = Depth {
         queue: &queue.name,
         group,
         pending,
-        partitions_pending: partitions.len() as u64,
+        partitions_pending,
         conflation: false,
         effective_pending: pending,
         partitions,
