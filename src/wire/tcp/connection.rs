@@ -44,8 +44,10 @@ const HELLO_FRAME_BYTES_MAX: usize = 8 * 1024;
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes read ahead of what may be carried out now: by reading, a hang-up is noticed.
 const AHEAD_BYTES: usize = 16 * 1024;
-/// Bytes waiting to be written at which reading stops.
+/// Bytes waiting to be written at which reading stops, and bringing messages into memory.
 const UNREAD_BYTES_MAX: usize = 8 << 20;
+/// Pops whose messages are brought from a disk at a time.
+const FAR_MAX: usize = 8;
 /// What a section of receipts takes beside its outcomes, and what each outcome takes.
 const RECEIPT_BYTES: usize = 32;
 const OUTCOME_BYTES: usize = 17;
@@ -88,6 +90,9 @@ pub(super) struct Connection {
     mailbox: Arc<Mailbox<Delivery>>,
     deliveries: Vec<Delivery>,
     consumption: Consumption,
+    /// Claimed messages that are to be brought from a disk, and the tasks that do so.
+    far: VecDeque<Far>,
+    far_tasks: JoinSet<()>,
     outbox: Arc<Outbox>,
     pushes: Pushes,
     tasks: JoinSet<()>,
@@ -122,6 +127,8 @@ impl Connection {
             mailbox: Arc::new(Mailbox::new(Arc::clone(&bell))),
             deliveries: Vec::new(),
             consumption: Consumption::new(&bell),
+            far: VecDeque::new(),
+            far_tasks: JoinSet::new(),
             outbox: Arc::new(Outbox::new(Arc::clone(&bell))),
             bell,
             pushes: Pushes::default(),
@@ -144,6 +151,7 @@ impl Connection {
         self.stream.close();
         // When this returns nobody waits for messages on its behalf: none would be read by anybody.
         self.tasks.shutdown().await;
+        self.far_tasks.shutdown().await;
     }
 
     async fn serve(&mut self, mut stop: watch::Receiver<bool>) {
@@ -163,6 +171,9 @@ impl Connection {
             if closing && is_written || *stop.borrow() && is_written && self.in_flight() == 0 {
                 return;
             }
+            if self.has_room_for_messages() {
+                continue;
+            }
             if self.wait(&mut stop, closing).await.is_err() {
                 return;
             }
@@ -171,7 +182,14 @@ impl Connection {
 
     fn in_flight(&self) -> usize {
         let stalled = usize::from(self.stalled.is_some() || self.greeting.is_some());
-        self.pushes.len() + self.consumption.len() + self.tasks.len() + stalled
+        let far = self.far.len() + self.far_tasks.len();
+        self.pushes.len() + self.consumption.len() + far + self.tasks.len() + stalled
+    }
+
+    /// Whether messages that waited for room may be brought into memory now.
+    fn has_room_for_messages(&self) -> bool {
+        let may_fetch = !self.far.is_empty() && self.far_tasks.len() < FAR_MAX;
+        self.output_bytes < UNREAD_BYTES_MAX && (self.consumption.is_held_up() || may_fetch)
     }
 
     fn may_read(&self) -> bool {
@@ -219,6 +237,7 @@ impl Connection {
             }
             known = greeting => self.greet(known),
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+            Some(_) = self.far_tasks.join_next(), if !self.far_tasks.is_empty() => {}
             () = sleep(deadline) => self.late()?,
             () = tokio::time::sleep(QUIET), if holds_memory => self.input.let_go(),
             () = sleep(next_expiry) => {}
@@ -488,26 +507,33 @@ impl Connection {
         }
         self.deliveries = deliveries;
         self.pushes.expire(self.now_us, &mut self.answers);
+        self.output_bytes += self.outbox.take(&mut self.output);
         let messages = self.collect_consumed();
         while self.tasks.try_join_next().is_some() {}
+        while self.far_tasks.try_join_next().is_some() {}
         if !self.answers.is_empty() {
             self.output_bytes += self.answers.len();
             self.output.push_back(self.answers.split().freeze());
         }
         self.output_bytes += messages.iter().map(Bytes::len).sum::<usize>();
         self.output.extend(messages.into_iter().filter(|part| !part.is_empty()));
-        self.output_bytes += self.outbox.take(&mut self.output);
     }
 
     fn collect_consumed(&mut self) -> Vec<Bytes> {
-        let (parts, far) = (Vec::new(), Vec::new());
-        let mut out = Outgoing { answers: &mut self.answers, parts, far };
-        self.consumption.collect(&self.rooms.delivery, &self.config, &mut out);
-        let Outgoing { parts, far, .. } = out;
-        for Far { request_id, popped } in far {
+        let room = UNREAD_BYTES_MAX.saturating_sub(self.output_bytes);
+        let (parts, far) = (Vec::new(), std::mem::take(&mut self.far));
+        let mut out = Outgoing { answers: &mut self.answers, parts, far, room };
+        let delivery = &self.rooms.delivery;
+        self.consumption.collect(|popped| delivery.unpack_near(popped), &self.config, &mut out);
+        let Outgoing { parts, far, room, .. } = out;
+        self.far = far;
+        while room > 0
+            && self.far_tasks.len() < FAR_MAX
+            && let Some(Far { request_id, popped }) = self.far.pop_front()
+        {
             let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
             let outbox = Arc::clone(&self.outbox);
-            self.tasks.spawn(async move {
+            self.far_tasks.spawn(async move {
                 let handout = rooms.delivery.unpack(popped).await;
                 outbox.put(response_to_pop(request_id, handout, &config));
             });

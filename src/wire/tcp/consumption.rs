@@ -1,8 +1,11 @@
 //! Pops and acks of one connection: asked without a task of their own, answered by post.
 //!
 //! In: requests. Out: frames. The commit loop answers all that a commit decided at once, so a
-//! connection is woken once for many answers and writes them together. Called by the connection.
+//! connection is woken once for many answers and writes them together. Messages are brought into memory
+//! only while the client takes what it was sent: however many pops it asks for, no more than what waits
+//! to be written is held for it. Called by the connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -28,6 +31,9 @@ pub(super) struct Consumption {
     acked: Arc<Post<Verdicts>>,
     /// Requests without an answer.
     asked: usize,
+    /// Answers to pops that wait for room: their messages are claimed, and nothing of them is in memory on
+    /// our behalf.
+    packed: VecDeque<(u64, Result<Popped, CommandError>)>,
 }
 
 /// Messages that are to be read from a disk first: something for a task of its own.
@@ -40,14 +46,16 @@ pub(super) struct Far {
 pub(super) struct Outgoing<'a> {
     pub(super) answers: &'a mut BytesMut,
     pub(super) parts: Vec<Bytes>,
-    pub(super) far: Vec<Far>,
+    pub(super) far: VecDeque<Far>,
+    /// Bytes of messages that there is room for; the last messages may exceed it.
+    pub(super) room: usize,
 }
 
 impl Consumption {
     pub(super) fn new(bell: &Arc<Notify>) -> Self {
         let popped = Arc::new(Post::new(Arc::clone(bell)));
         let acked = Arc::new(Post::new(Arc::clone(bell)));
-        Self { popped, acked, asked: 0 }
+        Self { popped, acked, asked: 0, packed: VecDeque::new() }
     }
 
     /// How many wait.
@@ -81,23 +89,42 @@ impl Consumption {
         delivery.begin_ack(ack.group, token, items.collect(), reply);
     }
 
-    /// Encodes the answers that came.
-    pub(super) fn collect(&mut self, delivery: &Delivery, config: &Config, out: &mut Outgoing<'_>) {
+    /// Whether answers that came wait for room.
+    pub(super) fn is_held_up(&self) -> bool {
+        !self.packed.is_empty()
+    }
+
+    /// Encodes the answers that came, messages as far as there is room. `unpack` is what
+    /// [`Delivery::unpack_near`] does.
+    pub(super) fn collect(
+        &mut self,
+        unpack: impl Fn(Popped) -> Result<Result<Handout, PopError>, Popped>,
+        config: &Config,
+        out: &mut Outgoing<'_>,
+    ) {
         let (mut popped, mut acked) = (Vec::new(), Vec::new());
         self.acked.take(&mut acked);
         self.popped.take(&mut popped);
-        self.asked -= acked.len() + popped.len();
+        self.packed.extend(popped);
+        self.asked -= acked.len();
         for (request_id, answer) in acked {
             response_to_ack(answer).encode_frame(request_id, out.answers);
         }
-        for (request_id, answer) in popped {
-            match answer.map(|popped| delivery.unpack_near(popped)) {
-                Ok(Ok(handout)) => out.parts.extend(response_to_pop(request_id, handout, config)),
-                Ok(Err(popped)) => out.far.push(Far { request_id, popped }),
-                Err(error) => {
-                    let error = PopError::from(error);
-                    out.parts.extend(response_to_pop(request_id, Err(error), config));
+        while out.room > 0
+            && let Some((request_id, answer)) = self.packed.pop_front()
+        {
+            self.asked -= 1;
+            let handout = match answer.map(&unpack) {
+                Ok(Ok(handout)) => handout,
+                Ok(Err(popped)) => {
+                    out.far.push_back(Far { request_id, popped });
+                    continue;
                 }
+                Err(error) => Err(PopError::from(error)),
+            };
+            for part in response_to_pop(request_id, handout, config) {
+                out.room = out.room.saturating_sub(part.len());
+                out.parts.push(part);
             }
         }
     }
@@ -199,4 +226,84 @@ fn response_to_ack(answer: Result<Verdicts, CommandError>) -> Response {
         },
     });
     Response::Acked(Acked { items: items.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use onrush_protocol::batch::{BatchBuilder, NewRecord};
+
+    use super::*;
+    use crate::delivery::parcel::{Delivered, Package};
+
+    const MESSAGE_BYTES: usize = 1000;
+
+    fn config() -> Config {
+        let second = std::time::Duration::from_secs(1);
+        Config {
+            frame_bytes_max: 16 << 20,
+            in_flight_max: 100,
+            connections_max: 1,
+            hello_timeout: second,
+            frame_timeout: second,
+            push_timeout: second,
+            pop_bytes_max: 4 << 20,
+            messages_max: 10_000,
+            start_new: false,
+            tls: None,
+            store: "",
+            durability: "",
+        }
+    }
+
+    /// A claim; one whose lease ends at 0 is far.
+    fn popped(until_ms: u64) -> Popped {
+        Popped {
+            queue: "q".parse().unwrap(),
+            token: [1; 16],
+            empty: None,
+            until_ms,
+            to_settle: None,
+            parcels: Vec::new(),
+        }
+    }
+
+    fn unpack(popped: Popped) -> Result<Result<Handout, PopError>, Popped> {
+        if popped.until_ms == 0 {
+            return Err(popped);
+        }
+        let mut builder = BatchBuilder::new();
+        let record = NewRecord { payload: &[7; MESSAGE_BYTES], ..NewRecord::default() };
+        builder.push(&record).unwrap();
+        let batch = builder.finish().unwrap();
+        let delivered = Delivered { first_seq: 0, time_ms: 0, sub: None, batch };
+        let package = Package {
+            partition: 0,
+            name: "p".parse().unwrap(),
+            attempts: Vec::new(),
+            batches: vec![delivered],
+        };
+        let Popped { queue, token, empty, until_ms, .. } = popped;
+        Ok(Ok(Handout { queue, token, until_ms, empty, packages: vec![package] }))
+    }
+
+    #[test]
+    fn messages_are_unpacked_only_as_far_as_there_is_room_for_them() {
+        let mut consumption = Consumption::new(&Arc::default());
+        let claims = [5, 5, 0, 5, 5, 5];
+        for (id, until_ms) in (0..).zip(claims) {
+            consumption.asked += 1;
+            consumption.popped.put((id, Ok(popped(until_ms)))).unwrap();
+        }
+        let (mut frames, mut far) = (0, Vec::new());
+        for (room, so_far) in [(0, 0), (2 * MESSAGE_BYTES, 2), (1, 3), (1, 4), (1, 5)] {
+            let mut answers = BytesMut::new();
+            let (parts, none) = (Vec::new(), VecDeque::new());
+            let mut out = Outgoing { answers: &mut answers, parts, far: none, room };
+            consumption.collect(unpack, &config(), &mut out);
+            frames += out.parts.iter().map(Bytes::len).sum::<usize>() / MESSAGE_BYTES;
+            far.extend(out.far.iter().map(|it| it.request_id));
+            assert_eq!((frames, consumption.is_held_up()), (so_far, so_far < 5));
+        }
+        assert_eq!((far, consumption.len()), (vec![2], 0), "what is far needs no room yet");
+    }
 }
