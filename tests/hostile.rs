@@ -1245,6 +1245,35 @@ async fn a_frame_that_the_server_itself_leaves_unread_is_not_the_peers_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_on_their_way_to_a_peer_that_hangs_up_go_to_others_at_once() {
+    const POPS: u64 = 60;
+    let server = TestServer::start().await;
+    let neighbour = Neighbour::of(&server).await;
+    let mut raw = Raw::greeted(&server).await;
+    let payload = vec![b'x'; 1 << 20];
+    for partition in 0..POPS {
+        let section = section("large", &format!("p{partition}"), batch(&[&payload]));
+        raw.push(Qos::AtLeastOnce, &[section]).await;
+    }
+    let one = Pop { partitions_max: 1, messages_max: 1, lease_ms: 3_600_000, ..pop("large") };
+    let mut bytes = BytesMut::new();
+    for id in 0..POPS {
+        Request::Pop(one.clone()).encode_frame(id, &mut bytes);
+    }
+    raw.send(&bytes).await;
+    neighbour.await_stat("popped", |popped| popped == POPS).await;
+    // What was written to it, some 8 MiB and what the sockets hold, is its own for an hour.
+    drop(raw);
+    let mut other = Raw::greeted(&server).await;
+    for _ in 0..POPS / 2 {
+        let messages = other.pop(Pop { wait_ms: 60_000, ..one.clone() }).await;
+        assert_eq!(payloads(&messages).len(), 1);
+        assert!(messages.sections[0].attempts.is_empty(), "no attempt is counted");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_limit_are_closed_and_those_that_are_there_go_on() {
     let server = TestServer::start_with(|settings| settings.wire.connections_max = 8).await;
     let mut neighbour = Neighbour::of(&server).await;

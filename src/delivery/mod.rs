@@ -178,7 +178,7 @@ impl Delivery {
     }
 
     /// The batches of an answer. Waits for the disk where they are no longer in memory, and for a commit
-    /// where they are to be settled.
+    /// where they are to be settled. Dropping the future before it has read them gives their leases back.
     ///
     /// # Errors
     /// [`PopError::Read`], [`PopError::Open`], [`PopError::Settle`].
@@ -187,8 +187,11 @@ impl Delivery {
             Ok(handout) => return handout,
             Err(popped) => popped,
         };
-        let Popped { queue, token, empty, mut until_ms, to_settle, parcels } = popped;
-        let unpacked = parcel::unpack_far(&self.engine, parcels).await?;
+        let Popped { queue, token, empty, mut until_ms, to_settle, parcels, held } = popped;
+        let unpacked = parcel::unpack_far(&self.engine, parcels).await;
+        // From here on nothing is waited for but their settling, which is asked for at once.
+        held.delivered();
+        let unpacked = unpacked?;
         let packages = self.keep_opened(token, unpacked)?;
         if let Some(group) = to_settle {
             self.settle(group, token, &packages).await?;
@@ -269,7 +272,8 @@ impl Delivery {
         if popped.to_settle.is_some() || parcel::is_far(&self.engine, &popped.parcels) {
             return Err(popped);
         }
-        let Popped { queue, token, empty, until_ms, parcels, .. } = popped;
+        let Popped { queue, token, empty, until_ms, parcels, held, .. } = popped;
+        held.delivered();
         let unpacked = parcel::unpack_all(&self.engine, parcels).map_err(PopError::from);
         let packages = unpacked.and_then(|unpacked| self.keep_opened(token, unpacked));
         Ok(packages.map(|packages| Handout { queue, token, until_ms, empty, packages }))

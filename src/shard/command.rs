@@ -9,10 +9,12 @@ use bytes::Bytes;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use onrush_protocol::options::QueueOptions;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::base::post::Mailbox;
+use crate::buffer::Buffers;
 use crate::log::AppendError;
 use crate::shard::groups::{ForgetGroup, Seek, Standings, Subscribe, Survey};
 use crate::shard::look::Question;
@@ -198,6 +200,52 @@ pub struct Popped {
     pub to_settle: Option<GroupName>,
     /// Messages by partition.
     pub parcels: Vec<Parcel>,
+    /// Their leases.
+    pub held: Held,
+}
+
+/// Leases of messages on their way to their consumer. Whoever drops it before the consumer has them
+/// gives them back: others get them at once, and no attempt is counted.
+#[derive(Default)]
+pub struct Held {
+    partitions: SmallVec<[PartitionNumber; 4]>,
+    /// Where they go back to; `None` where nothing is held.
+    back: Option<(Arc<Inbox>, Arc<Buffers>, LeaseToken)>,
+}
+
+impl Held {
+    /// What `token` holds in the partitions of `parcels`.
+    pub(super) fn new(
+        inbox: &Arc<Inbox>,
+        buffers: &Arc<Buffers>,
+        token: LeaseToken,
+        parcels: &[Parcel],
+    ) -> Self {
+        let partitions = parcels.iter().map(|parcel| parcel.partition).collect();
+        Self { partitions, back: Some((Arc::clone(inbox), Arc::clone(buffers), token)) }
+    }
+
+    /// The consumer has them.
+    pub fn delivered(mut self) {
+        self.back = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some((inbox, buffers, token)) = self.back.take() else { return };
+        for partition in &self.partitions {
+            let (partition, from) = (*partition, 0);
+            inbox.put(Command::GiveBack(GiveBack { token, partition, from }));
+        }
+        buffers.bell().ring();
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.partitions).finish()
+    }
 }
 
 /// Why a pop found nothing.

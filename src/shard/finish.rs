@@ -222,34 +222,18 @@ impl Lane {
         let messages: u64 =
             claims.iter().flat_map(|(_, claim)| &claim.ranges).map(|(from, to)| to - from).sum();
         let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
-        let parcels = parcels.collect();
+        let parcels: Vec<Parcel> = parcels.collect();
         self.telemetry.pop_requests.add(1);
         self.telemetry.popped.add(messages);
         let Pop { reply, queue, group, token, auto_ack, .. } = *pop;
         let is_leased = until_ms > 0;
-        let to_settle = (auto_ack && is_leased).then(|| group.clone());
-        let popped = Popped { queue, token, empty: None, until_ms, to_settle, parcels };
-        if let Err(Ok(popped)) = reply.send(Ok(popped))
-            && is_leased
-        {
-            self.take_back(group, token, &popped);
-        }
-    }
-
-    /// A consumer that hung up before its messages came must not keep them from the others.
-    fn take_back(&mut self, group: GroupName, token: LeaseToken, popped: &Popped) {
-        let of_parcel = |parcel: &Parcel| {
-            let partition = parcel.partition;
-            let ranges = parcel.ranges.clone().into_iter();
-            ranges.map(move |(from, to)| {
-                let (verdict, error) = (Verdict::Retry, Box::default());
-                (partition, AckItem { first: from, last: to - 1, verdict, error })
-            })
+        let to_settle = (auto_ack && is_leased).then_some(group);
+        let held = match is_leased {
+            true => Held::new(&self.inbox, &self.buffers, token, &parcels),
+            false => Held::default(),
         };
-        let items = popped.parcels.iter().flat_map(of_parcel).collect();
-        let (reply, _nobody) = tokio::sync::oneshot::channel();
-        let (token, reply) = (Some(token), ReplyTo::Task(reply));
-        self.again.push(Command::Ack(Box::new(Ack { group, token, items, reply })));
+        // A consumer that hung up before its messages came does not keep them from the others.
+        let _ = reply.send(Ok(Popped { queue, token, empty: None, until_ms, to_settle, parcels, held }));
     }
 
     fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {
@@ -465,7 +449,8 @@ fn answer_stopping(pop: Pop) {
 pub(super) fn answer_empty(pop: Pop, empty: Empty) {
     let Pop { reply, queue, token, .. } = pop;
     let (empty, parcels) = (Some(empty), Vec::new());
-    let popped = Popped { queue, token, empty, until_ms: 0, to_settle: None, parcels };
+    let (to_settle, held) = (None, Held::default());
+    let popped = Popped { queue, token, empty, until_ms: 0, to_settle, parcels, held };
     // A consumer that hung up took nothing with it.
     let _ = reply.send(Ok(popped));
 }

@@ -234,6 +234,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::parcel::{Delivered, Package};
+    use crate::shard::command::Held;
 
     const MESSAGE_BYTES: usize = 1000;
 
@@ -264,6 +265,7 @@ mod tests {
             until_ms,
             to_settle: None,
             parcels: Vec::new(),
+            held: Held::default(),
         }
     }
 
