@@ -20,7 +20,7 @@ use onrush_client::{Client, Code, LeaseToken, Message, NO_LEASE, QueueOptions};
 use onrush_protocol::frame;
 use onrush_protocol::request::{
     Ack, AckItem, AckOutcome, Configure, DeleteQueue, Extend, Hello, Ping, Pop, Push, PushSection,
-    PushSections, PushTerms, Stats, SubscriptionStart, Token,
+    PushSections, PushTerms, Stats, SubscriptionStart, Token, Transaction,
 };
 use onrush_protocol::response::{Failure, Messages, Receipts, SectionReceipt};
 use onrush_protocol::{
@@ -974,6 +974,27 @@ async fn a_push_whose_answer_could_outgrow_a_frame_is_refused_and_not_stored() {
     // Counted a moment after it was answered.
     neighbour.await_stat("pushed", |pushed| pushed == 8_001).await;
     neighbour.goes_on().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_answer_could_outgrow_a_frame_is_refused_and_nothing_is_stored() {
+    let server = TestServer::start_with(|settings| {
+        settings.wire.frame_bytes_max = 64 * 1024;
+        settings.wire.batch_bytes_max = 60 * 1024;
+    });
+    let server = server.await;
+    let mut raw = Raw::greeted(&server).await;
+    let ids = section("q", "p", sealed(1, 8_000, &b"\x03\x00\x00\x00\x01\x01a".repeat(8_000)));
+    let transaction = Request::Transaction(Transaction {
+        fail_on_duplicate: false,
+        leases: Vec::new(),
+        acks: Vec::new(),
+        sections: vec![section("q", "p", batch(&[b"x"])), ids],
+    });
+    let refused = raw.ask(&transaction).await;
+    assert_refused(&refused, Code::TooManyRecords, "sections", 1);
+    assert!(payloads(&raw.pop(pop("q")).await).is_empty());
     server.stop().await;
 }
 

@@ -143,3 +143,24 @@ async fn what_a_transaction_takes_along_is_sealed_where_its_queue_asks_for_that_
     assert_eq!(answer.json()["success"], true, "{}", answer.text());
     assert_eq!(desk.take("late", 10).await, ["before", "whole"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_show_the_message_and_not_what_is_stored_of_it() {
+    let desk = Desk::with_keys(&[(1, 'a')]).await;
+    desk.sealed_queue("secrets").await;
+    desk.push("secrets", "p", &[json!({ "n": 7 })]).await;
+    let popped = desk.world.get("/api/v1/pop/queue/secrets?consumerGroup=g").await.json();
+    let message = &popped["messages"][0];
+    let trace = json!({
+        "transactionId": message["transactionId"], "partitionId": message["partitionId"],
+        "data": { "seen": true }, "traceNames": ["flow"],
+    });
+    assert_eq!(desk.world.post("/api/v1/traces", &trace).await.status, 201);
+    let shown = async || {
+        let page = desk.world.get("/api/v1/traces/by-name/flow").await.json();
+        page["traces"][0]["message_payload"].clone()
+    };
+    assert_eq!(shown().await, json!({ "n": 7 }));
+    desk.keys(&[(2, 'b')]).await;
+    assert_eq!(shown().await, Value::Null, "what does not open is not shown");
+}

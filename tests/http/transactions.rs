@@ -253,3 +253,20 @@ async fn what_a_transaction_or_a_cycle_pushes_has_the_trace_context_of_its_reque
     assert_eq!(done.json()["success"], true, "{done:?}");
     assert_eq!(contexts(&popped(&world, "sink").await), [json!(WHOLE)]);
 }
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_is_blamed_on_the_push_that_names_it() {
+    let world = World::with(|settings| settings.server.auto_create_queues = false).await;
+    assert_eq!(world.post("/api/v1/configure", &json!({ "queue": "known" })).await.status, 200);
+    for labels in [json!({}), json!({ "namespace": "n" })] {
+        let mut unknown = json!({ "queue": "unknown", "payload": 2 });
+        unknown.as_object_mut().unwrap().extend(labels.as_object().unwrap().clone());
+        let items = json!([{ "queue": "known", "payload": 1 }, unknown]);
+        let operations = json!([{ "type": "push", "items": items }]);
+        let done = commit(&world, operations, json!([])).await;
+        assert_eq!((&done["success"], &done["code"]), (&json!(false), &json!("queue_not_found")));
+        let error = "PUSH operation failed: Queue 'unknown' does not exist";
+        let (first, second) = (&done["results"][0], &done["results"][1]);
+        assert_eq!((&first["error"], &second["error"]), (&Value::Null, &json!(error)), "{done}");
+    }
+}

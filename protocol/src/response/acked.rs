@@ -66,7 +66,7 @@ impl Acked {
 
 impl AckedItem {
     /// Bytes of an item.
-    pub(super) const BYTES: usize = 2 + 4 + 4 + 1;
+    pub const BYTES: usize = 2 + 4 + 4 + 1;
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_u16_le(self.code);

@@ -67,11 +67,13 @@ impl Pace {
         }
     }
 
-    /// An answer that is still being taken is no rest; one that nobody takes is.
+    /// An answer that is still being taken is no rest, nor is it the time of the next head, which may have
+    /// begun to come; one that nobody takes is.
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
         let went = matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0);
-        if went && self.state.load(Ordering::Relaxed) == RESTING {
-            self.enter(RESTING);
+        let state = self.state.load(Ordering::Relaxed);
+        if went && state != SERVING {
+            self.enter(state);
         }
     }
 }
@@ -203,5 +205,23 @@ mod tests {
         assert!(waits.await.is_pending(), "nobody reads");
         clock.advance_monotonic_us(1);
         assert!(pace.is_over(LIMITS));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_comes_while_an_answer_is_taken_is_not_late() {
+        let clock = ManualClock::new(0);
+        let pace = Arc::new(Pace::new(Arc::new(clock.clone())));
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut near = Paced::new(near, Arc::clone(&pace));
+        drop(pace.serve());
+        near.write_all(b"1").await.unwrap();
+        far.write_all(b"G").await.unwrap();
+        near.read_u8().await.unwrap();
+        clock.advance_monotonic_us(LIMITS.head_us);
+        near.write_all(b"2").await.unwrap();
+        clock.advance_monotonic_us(LIMITS.head_us);
+        assert!(!pace.is_over(LIMITS), "the answer was still going out");
+        clock.advance_monotonic_us(1);
+        assert!(pace.is_over(LIMITS), "and the head has its time from there");
     }
 }

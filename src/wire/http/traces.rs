@@ -10,10 +10,11 @@ use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use hyper::StatusCode;
+use onrush_protocol::batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::shard::look::messages::{Body, FoundMessage};
+use crate::shard::look::messages::FoundMessage;
 use crate::shard::tend::Ask;
 use crate::state::care::trace::{DATA_BYTES_MAX, NAMES_MAX, NameFigures, TraceEvent};
 use crate::wire::http::Api;
@@ -262,7 +263,7 @@ async fn read_name(
     let (events, total) = found.await.map_err(|error| failed(&error))?;
     let bodies = bodies(api, &events).await?;
     let traces = events.iter().zip(&bodies).filter_map(|(event, body)| {
-        let record = body.as_ref().and_then(|body| body.batch.records().next());
+        let record = body.as_ref().and_then(|body| body.records().next());
         Some(NamedEvent {
             event: shown(event)?,
             transaction_id: &event.transaction_id,
@@ -276,8 +277,8 @@ async fn read_name(
     Ok(json(StatusCode::OK, &body))
 }
 
-/// The messages that events are about, as far as they are there; each is asked for once.
-async fn bodies(api: &Api, events: &[Arc<TraceEvent>]) -> Result<Vec<Option<Body>>, Failure> {
+/// The messages that events are about, opened, as far as they are there and open.
+async fn bodies(api: &Api, events: &[Arc<TraceEvent>]) -> Result<Vec<Option<RecordBatch>>, Failure> {
     let mut found: Vec<Option<FoundMessage>> = Vec::with_capacity(events.len());
     for event in events {
         let message = api.rooms.engine.message(event.partition, event.seq).await;
@@ -285,11 +286,13 @@ async fn bodies(api: &Api, events: &[Arc<TraceEvent>]) -> Result<Vec<Option<Body
     }
     let wanted: Vec<_> =
         found.iter().flatten().filter_map(|it| Some((it.partition, it.seq, it.run?))).collect();
-    let read = api.rooms.delivery.bodies(wanted).await.map_err(|error| failed(&error))?;
+    let delivery = &api.rooms.delivery;
+    let read = delivery.bodies(wanted).await.map_err(|error| failed(&error))?;
     let mut read = read.into_iter();
-    let body = |message: &Option<FoundMessage>| match message {
-        Some(message) if message.run.is_some() => read.next().flatten(),
-        _ => None,
+    let body = |message: &Option<FoundMessage>| {
+        let message = message.as_ref().filter(|message| message.run.is_some())?;
+        let kept = read.next().flatten()?.batch;
+        delivery.reveal(message.queue.id, &message.partition_name, Some(&kept)).ok()
     };
     Ok(found.iter().map(body).collect())
 }

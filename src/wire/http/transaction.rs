@@ -117,11 +117,13 @@ async fn carry_out(
     order: Order,
 ) -> Result<Result<Committed, Blame>, Failure> {
     // A queue that is made by this takes its labels from the first push that has any.
-    for item in request.pushes.iter().filter(|it| it.namespace.is_some() || it.task.is_some()) {
+    let labelled = |it: &&PushItem<'_>| it.namespace.is_some() || it.task.is_some();
+    for item in request.pushes.iter().filter(labelled) {
         let name = item.queue.parse()?;
         let labels = (item.namespace.as_deref(), item.task.as_deref());
         if let Err(error) = api.rooms.catalogs.find_or_create_in(&name, labels.0, labels.1).await {
-            return refused(TransactionError::Push { index: 0, error: error.into() }, sections);
+            let index = sections.iter().position(|section| section.queue == name).unwrap_or(0);
+            return refused(TransactionError::Push { index, error: error.into() }, sections);
         }
     }
     match api.rooms.transactions.commit(order).await {

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use onrush_protocol::batch::{BatchError, RecordBatch};
 use onrush_protocol::code::Code;
 use onrush_protocol::frame::{self, Frame};
 use onrush_protocol::opcode::Opcode;
@@ -34,7 +33,7 @@ use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop}
 use crate::wire::tcp::dispatch::dispatch;
 use crate::wire::tcp::greeting::{self, Greeting};
 use crate::wire::tcp::outbox::Outbox;
-use crate::wire::tcp::pushes::{Answered, Pushes};
+use crate::wire::tcp::pushes::{Answered, Pushes, Room};
 use crate::wire::tcp::stream::Stream;
 use crate::wire::tcp::{Config, failure, levels};
 
@@ -48,9 +47,6 @@ const AHEAD_BYTES: usize = 16 * 1024;
 const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Pops whose messages are brought from a disk at a time.
 const FAR_MAX: usize = 8;
-/// What a section of receipts takes beside its outcomes, and what each outcome takes.
-const RECEIPT_BYTES: usize = 32;
-const OUTCOME_BYTES: usize = 17;
 /// Parts of one vectored write; more than the kernel takes at once would be of no use.
 const WRITE_PARTS_MAX: usize = 256;
 
@@ -372,8 +368,9 @@ impl Connection {
             request => {
                 let (rooms, outbox) = (Arc::clone(&self.rooms), Arc::clone(&self.outbox));
                 let sub = self.caller.as_ref().and_then(|caller| caller.sub.clone());
+                let room = Room::of(&self.config);
                 self.tasks.spawn(async move {
-                    outbox.put([dispatch(rooms, request_id, request, sub).await]);
+                    outbox.put([dispatch(rooms, request_id, request, sub, room).await]);
                 });
                 Step::Continue
             }
@@ -410,10 +407,10 @@ impl Connection {
             buffer_max: push.terms.buffer_max,
             sub: self.caller.as_ref().and_then(|caller| caller.sub.clone()),
         };
-        let mut room = self.config.frame_bytes_max.saturating_sub(2 * RECEIPT_BYTES);
+        let mut room = Room::of(&self.config);
         for (at, section) in (0..).zip(push.sections.iter()) {
             match section {
-                Ok(section) => match answer_fits(&section.batch, &mut room) {
+                Ok(section) => match room.take(&section.batch) {
                     Ok(()) => {
                         let terms = terms.clone();
                         let section = Section { request, at, terms, deadline_us, section };
@@ -569,23 +566,6 @@ impl Connection {
             self.output.pop_front();
         }
     }
-}
-
-/// Takes off `room` what an answer may need for a batch. Any record with an id may turn out to be a
-/// duplicate, and then there is an outcome for each record: an answer that no frame holds could not
-/// be given, after everything was done. What is no batch is refused later, with its reason.
-fn answer_fits(batch: &Bytes, room: &mut usize) -> Result<(), BatchError> {
-    let outcomes = match RecordBatch::parse_trusted(batch.clone()) {
-        Ok(batch) if batch.has_transaction_ids() => batch.count(),
-        Ok(_) | Err(_) => 0,
-    };
-    let left = room.saturating_sub(RECEIPT_BYTES);
-    let limit = left / OUTCOME_BYTES;
-    if outcomes as usize > limit {
-        return Err(BatchError::Count { count: outcomes, limit: limit as u32 });
-    }
-    *room = left - outcomes as usize * OUTCOME_BYTES;
-    Ok(())
 }
 
 async fn sleep(time: Option<Duration>) {

@@ -12,16 +12,18 @@ use onrush_protocol::text::ShortText;
 
 use crate::shard::command::Asked;
 use crate::state::effect::ProducerSub;
+use crate::wire::tcp::pushes::Room;
 use crate::wire::tcp::transaction::transact;
 use crate::wire::tcp::{failure, groups};
 use crate::wire::{Rooms, codes};
 
-/// Carries out one request and encodes its answer.
+/// Carries out one request and encodes its answer, for which there is `room`.
 pub(super) async fn dispatch(
     rooms: Arc<Rooms>,
     request_id: u64,
     request: Request,
     sub: Option<ProducerSub>,
+    room: Room,
 ) -> Bytes {
     let answer = match request {
         Request::Ping(_) => Ok(Response::Pong(onrush_protocol::response::Pong {})),
@@ -34,7 +36,7 @@ pub(super) async fn dispatch(
         Request::Subscribe(subscribe) => groups::subscribe(&rooms, subscribe).await,
         Request::ListGroups(list) => groups::list(&rooms, list).await,
         Request::GroupLag(lag) => groups::lag(&rooms, lag).await,
-        Request::Transaction(request) => transact(&rooms, request, sub).await,
+        Request::Transaction(request) => transact(&rooms, request, sub, room).await,
         Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
         Request::Push(_) | Request::Pop(_) | Request::Ack(_) => {
             Err(Failure::new(Code::Internal, "a request came the wrong way"))

@@ -3,15 +3,53 @@
 //! Receipts come section by section; when all of a push are there, its answer is encoded. Pure
 //! bookkeeping; called by the connection.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use onrush_protocol::batch::{BatchError, RecordBatch};
 use onrush_protocol::code::Code;
 use onrush_protocol::response::{
-    Failure, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
+    AckedItem, Failure, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
 };
 
 use crate::buffer::receipt::{Accepted, Delivery, Receipt, Stored};
 use crate::state::draft::push::Pushed;
-use crate::wire::tcp::failure;
+use crate::wire::tcp::{Config, failure};
+
+/// What a section of receipts takes beside its outcomes, and what each outcome takes, bytes.
+const RECEIPT_BYTES: usize = 32;
+const OUTCOME_BYTES: usize = 17;
+
+/// Bytes of the frame that an answer may still need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room(usize);
+
+impl Room {
+    /// All of a frame.
+    pub(super) fn of(config: &Config) -> Self {
+        Self(config.frame_bytes_max.saturating_sub(2 * RECEIPT_BYTES))
+    }
+
+    /// Takes off what the answers to so many acks need.
+    pub(super) fn take_acks(&mut self, count: usize) {
+        self.0 = self.0.saturating_sub(count * AckedItem::BYTES);
+    }
+
+    /// Takes off what the answer may need for a batch. Any record with an id may turn out to be a
+    /// duplicate, and then there is an outcome for each record: an answer that no frame holds could not
+    /// be given, after everything was done. What is no batch is refused later, with its reason.
+    pub(super) fn take(&mut self, batch: &Bytes) -> Result<(), BatchError> {
+        let outcomes = match RecordBatch::parse_trusted(batch.clone()) {
+            Ok(batch) if batch.has_transaction_ids() => batch.count(),
+            Ok(_) | Err(_) => 0,
+        };
+        let left = self.0.saturating_sub(RECEIPT_BYTES);
+        let limit = left / OUTCOME_BYTES;
+        if outcomes as usize > limit {
+            return Err(BatchError::Count { count: outcomes, limit: limit as u32 });
+        }
+        self.0 = left - outcomes as usize * OUTCOME_BYTES;
+        Ok(())
+    }
+}
 
 /// Pushes by slot; a slot is the `request` of their signers.
 #[derive(Debug, Default)]

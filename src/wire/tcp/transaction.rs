@@ -7,20 +7,28 @@ use onrush_protocol::response::{
 };
 
 use crate::buffer::receipt::Accepted;
+use crate::ingest::PushError;
 use crate::shard::transaction::{Committed, OnDuplicate, Reach, Refusal};
 use crate::state::draft::ack::Verdict;
 use crate::state::effect::ProducerSub;
 use crate::transaction::{AckOrder, AppendOrder, Order, TransactionError, Which};
-use crate::wire::tcp::{failure, pushes};
+use crate::wire::tcp::pushes::{self, Room};
+use crate::wire::tcp::failure;
 use crate::wire::{Rooms, codes};
 
-/// Carries out a transaction.
+/// Carries out a transaction whose answer is sure to fit.
 pub(super) async fn transact(
     rooms: &Rooms,
     request: Transaction,
     sub: Option<ProducerSub>,
+    mut room: Room,
 ) -> Result<Response, Failure> {
     let Transaction { fail_on_duplicate, leases, acks, sections } = request;
+    room.take_acks(acks.len());
+    for (index, section) in sections.iter().enumerate() {
+        let taken = room.take(&section.batch).map_err(PushError::from);
+        taken.map_err(|error| refused(&TransactionError::Push { index, error }))?;
+    }
     let appends = sections.into_iter().map(|section| AppendOrder {
         queue: section.queue,
         partition: section.partition,
