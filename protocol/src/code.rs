@@ -2,7 +2,8 @@
 //!
 //! In: a reason decided elsewhere. Out: a number, a name, whether the same request may be sent
 //! again, and what the world looks like now. Grouped by hundreds: 1xx the protocol, 2xx the
-//! input, 3xx the state it met, 4xx capacity, 5xx the server. The README shows the same table.
+//! input, 3xx the state it met, 4xx capacity, 5xx the server. The README shows the same table. 308 and
+//! 403 were given once.
 
 /// Declares the enum and its lookups from one table, so that they cannot drift apart.
 macro_rules! codes {
@@ -122,8 +123,6 @@ codes! {
     MessageNotFound = 306, "message_not_found", No, NotApplied;
     /// The queue asks for encryption and the server has no key.
     EncryptionKeyMissing = 307, "encryption_key_missing", No, NotApplied;
-    /// The group exists and cannot be started a second time from another place.
-    SubscriptionConflict = 308, "subscription_conflict", No, NotApplied;
     /// The queue has no such consumer group.
     GroupNotFound = 310, "group_not_found", No, NotApplied;
     /// A transaction names messages that are settled already; perhaps by itself, sent before.
@@ -145,8 +144,6 @@ codes! {
     RingFull = 401, "ring_full", Yes, NotApplied;
     /// The server has more to do than it can; nothing was taken.
     Busy = 402, "busy", Yes, NotApplied;
-    /// More requests without an answer than the welcome allows on one connection.
-    TooManyInFlight = 403, "too_many_in_flight", Yes, NotApplied;
     /// The disk is full; nothing was written.
     DiskFull = 404, "disk_full", Yes, NotApplied;
     /// The queue or the token has used up what it may.
@@ -214,7 +211,6 @@ mod tests {
             (305, "lease_expired"),
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
-            (308, "subscription_conflict"),
             (310, "group_not_found"),
             (320, "already_settled"),
             (321, "duplicate_message"),
@@ -224,7 +220,6 @@ mod tests {
             (341, "seal_broken"),
             (401, "ring_full"),
             (402, "busy"),
-            (403, "too_many_in_flight"),
             (404, "disk_full"),
             (405, "quota_exceeded"),
             (410, "queue_full"),

@@ -16,9 +16,9 @@ use crate::base::place::PartitionNumber;
 use crate::shard::command::{CommandError, ReplyTo, Wanted};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::effect::{LeaseToken, Sequence};
-use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::ack_parse::{self, AckLine, AckRequest, Lease};
+use crate::wire::http::dead::failed;
 use crate::wire::http::names::Names;
 use crate::wire::http::status::{Answer, Failure, json};
 
@@ -215,10 +215,6 @@ pub(super) fn words(refusal: &AckRefusal) -> String {
         AckRefusal::Settled { .. } => "Message is settled already".to_owned(),
         AckRefusal::Decide(error) => error.to_string(),
     }
-}
-
-fn failed(error: &CommandError) -> Failure {
-    Failure::new(codes::of_command_error(error), error.to_string())
 }
 
 fn render<'a>(index: usize, line: &'a AckLine<'_>, step: Step, names: Option<Names>) -> Line<'a> {

@@ -18,7 +18,7 @@ use crate::wire::http::status::Answer;
 /// Where a browser says how a page that asks is related to this server.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// Methods that routes take.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
 /// Headers that pages may send.
 const HEADERS: HeaderValue =
     HeaderValue::from_static("Content-Type, Authorization, traceparent, tracestate");

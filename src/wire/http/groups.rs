@@ -24,6 +24,7 @@ use crate::state::draft::group::SeekTo;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
 use crate::wire::http::Api;
+use crate::wire::http::dead;
 use crate::wire::http::ids::{Uuid, millis_text, parse_time};
 use crate::wire::http::shape::{self, Object};
 use crate::wire::http::status::{Answer, Failure, json};
@@ -166,7 +167,7 @@ pub(super) async fn list(api: &Api) -> Result<Answer, Failure> {
     for standing in standings.iter().filter(|it| it.behind > 0) {
         if let Entry::Vacant(place) = oldest.entry(standing.queue) {
             let found = api.rooms.delivery.oldest_unsettled(standing.queue).await;
-            place.insert(found.map_err(|error| command(&error))?);
+            place.insert(found.map_err(|error| dead::failed(&error))?);
         }
     }
     let now_ms = api.rooms.clock.now_ms();
@@ -228,7 +229,7 @@ pub(super) async fn get(api: &Api, group: &str, query: &str) -> Result<Answer, F
             from,
             limit as usize,
         );
-        let (partitions, next) = page.await.map_err(|error| command(&error))?;
+        let (partitions, next) = page.await.map_err(|error| dead::failed(&error))?;
         let partitions = partitions.into_iter().map(|it| in_partition(it, now_ms)).collect();
         let next = next.map(|it| format!("{}.{}", it.shard, it.at));
         found.insert(&standing.queue_name, InQueue { partitions, next });
@@ -265,7 +266,7 @@ pub(super) async fn lagging(api: &Api, query: &str) -> Result<Answer, Failure> {
         while let Some(place) = from {
             let page =
                 api.rooms.delivery.group_partitions(standing.queue, &group, true, place, limit);
-            let (partitions, next) = page.await.map_err(|error| command(&error))?;
+            let (partitions, next) = page.await.map_err(|error| dead::failed(&error))?;
             let lags = |it: &PartitionStanding| lag_s(it.oldest_ms, now_ms) >= min_lag_s;
             let lagging = partitions.into_iter().filter(lags);
             found.extend(lagging.map(|it| lagging_one(standing, it, now_ms)));
@@ -314,7 +315,7 @@ pub(super) async fn delete(
     let queue = queue.map(str::parse::<QueueName>).transpose()?;
     let keep_start = query.has("deleteMetadata") && !query.is_on("deleteMetadata");
     let forgotten = api.rooms.delivery.forget_group(queue.as_ref(), &group, keep_start).await;
-    let forgotten = forgotten.map_err(|error| command(&error))?;
+    let forgotten = forgotten.map_err(|error| dead::failed(&error))?;
     let body = Deleted {
         success: true,
         consumer_group: group.as_str(),
@@ -340,7 +341,7 @@ pub(super) async fn subscribe(api: &Api, group: &str, body: &[u8]) -> Result<Ans
         success: true,
         consumer_group: group.as_str(),
         new_timestamp: millis_text(time_ms),
-        rows_updated: changed.map_err(|error| command(&error))?,
+        rows_updated: changed.map_err(|error| dead::failed(&error))?,
     };
     Ok(json(StatusCode::OK, &body))
 }
@@ -447,15 +448,11 @@ fn place(text: &str) -> Result<SurveyPlace, Failure> {
 }
 
 async fn standings(api: &Api, queue: Option<QueueId>) -> Result<Vec<GroupStanding>, Failure> {
-    api.rooms.delivery.group_standings(queue).await.map_err(|error| command(&error))
+    api.rooms.delivery.group_standings(queue).await.map_err(|error| dead::failed(&error))
 }
 
 fn lag_s(oldest_ms: Option<u64>, now_ms: u64) -> u64 {
     oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms) / 1000)
-}
-
-fn command(error: &CommandError) -> Failure {
-    Failure::new(codes::of_command_error(error), error.to_string())
 }
 
 fn failed(error: &GroupError) -> Failure {

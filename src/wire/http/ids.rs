@@ -9,6 +9,7 @@ use onrush_protocol::id::{MessageId, partition_from_uuid, partition_uuid, uuid_t
 use serde::{Serialize, Serializer};
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::random::Random;
 use crate::state::queries::QueryId;
 
 /// Where the ids of queues and queries have a letter of their own, and which one a query's has.
@@ -40,6 +41,16 @@ impl Uuid {
         if let Some(byte) = uuid.get_mut(QUERY_BYTE) {
             *byte = QUERY_LETTER;
         }
+        Self(uuid)
+    }
+
+    /// A random one, of version 4: it can never be taken for a message's id, which is one of time.
+    pub(super) fn random(random: &dyn Random) -> Self {
+        let mut uuid = [0; 16];
+        random.fill(&mut uuid);
+        let [_, _, _, _, _, _, version, _, variant, ..] = &mut uuid;
+        *version = *version & 0x0F | 0x40;
+        *variant = *variant & 0x3F | 0x80;
         Self(uuid)
     }
 

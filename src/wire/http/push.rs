@@ -20,6 +20,7 @@ use crate::state::effect::ProducerSub;
 use crate::state::ledger::First;
 use crate::wire::codes;
 use crate::wire::http::Api;
+use crate::wire::http::ids::Uuid;
 use crate::wire::http::push_answer::{self, Outcome, Outcomes};
 use crate::wire::http::push_pack::{self, Packed, Section};
 use crate::wire::http::push_parse::{self, PushItem, PushRequest};
@@ -80,14 +81,7 @@ pub(super) async fn push<'a>(
 /// message's own id is a UUID of time, and the one must not be taken for the other.
 fn name_messages(items: &mut [PushItem<'_>], random: &dyn Random) {
     for item in items.iter_mut().filter(|item| item.transaction_id.is_none()) {
-        let mut uuid = [0; 16];
-        random.fill(&mut uuid);
-        for (at, keep, set) in [(6, 0x0f, 0x40), (8, 0x3f, 0x80)] {
-            if let Some(byte) = uuid.get_mut(at) {
-                *byte = *byte & keep | set;
-            }
-        }
-        let text = uuid_text(uuid);
+        let text = uuid_text(Uuid::random(random).0);
         item.transaction_id = Some(String::from_utf8_lossy(&text).into_owned().into());
     }
 }

@@ -209,11 +209,8 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::EncryptionKeyMissing
         | Code::AlreadySettled
         | Code::DuplicateMessage
-        | Code::QueryChanged
-        | Code::SubscriptionConflict => StatusCode::CONFLICT,
-        Code::TooManyInFlight | Code::QuotaExceeded | Code::QueueFull => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        | Code::QueryChanged => StatusCode::CONFLICT,
+        Code::QuotaExceeded | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull
         | Code::Busy

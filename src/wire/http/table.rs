@@ -32,7 +32,6 @@ pub(super) const ADMIN: Level = Level::AtLeast(Role::Admin);
 pub(super) enum Verb {
     Get,
     Post,
-    Put,
     Delete,
 }
 
@@ -42,7 +41,6 @@ impl Verb {
         match *method {
             Method::GET | Method::HEAD => Some(Self::Get),
             Method::POST => Some(Self::Post),
-            Method::PUT => Some(Self::Put),
             Method::DELETE => Some(Self::Delete),
             _ => None,
         }
@@ -53,7 +51,6 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::Post => "post",
-            Self::Put => "put",
             Self::Delete => "delete",
         }
     }

@@ -92,10 +92,9 @@ async fn add_one(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
         find(api, &partition, &transaction_id).await?;
     let found = api.rooms.engine.message(partition, seq).await;
     found.map_err(|error| failed(&error))?.ok_or_else(not_found)?;
-    let mut id = [0; 16];
-    api.rooms.random.fill(&mut id);
+    let trace_id = Uuid::random(&*api.rooms.random);
     let event = TraceEvent {
-        id: as_uuid(id),
+        id: trace_id.0,
         partition,
         seq,
         time_ms: api.rooms.clock.now_ms(),
@@ -107,18 +106,9 @@ async fn add_one(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
         names,
         data: data.as_bytes().to_vec().into(),
     };
-    let trace_id = Uuid(event.id);
     let told = api.rooms.engine.tend(Ask::Trace(Box::new(event))).await;
     told.map_err(|error| failed(&error))?;
     Ok(json(StatusCode::CREATED, &Added { success: true, trace_id }))
-}
-
-/// Random bits as a UUID of version 4.
-fn as_uuid(mut id: [u8; 16]) -> [u8; 16] {
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
-    *version = *version & 0x0F | 0x40;
-    *variant = *variant & 0x3F | 0x80;
-    id
 }
 
 fn checked(text: &str, field: &str) -> Result<Box<str>, Failure> {

@@ -10,7 +10,6 @@ use onrush_protocol::code::Code;
 use serde::Serialize;
 
 use crate::base::place::PartitionNumber;
-use crate::base::random::Random;
 use crate::catalog::CatalogError;
 use crate::ingest::PushError;
 use crate::shard::transaction::{Committed, Reach, Refusal};
@@ -100,7 +99,8 @@ pub(super) async fn transaction<'a>(
         return Err(Failure::batch(error).at(*index as usize));
     }
     let sections = packed.sections;
-    let id = new_id(&*api.rooms.random);
+    // The transaction leaves nothing behind that could be found by it.
+    let id = Uuid::random(&*api.rooms.random);
     let outcome = match order(&request, &sections) {
         Ok(order) => {
             carry_out(api, &request, &sections, Order { sub: origin.sub, ..order }).await?
@@ -203,18 +203,6 @@ fn order(request: &TransactionRequest<'_>, sections: &[Section]) -> Result<Order
 pub(super) fn append(section: &Section) -> AppendOrder {
     let Section { queue, partition, batch, .. } = section;
     AppendOrder { queue: queue.clone(), partition: partition.clone(), batch: batch.clone() }
-}
-
-/// A random id: the transaction leaves nothing behind that could be found by it.
-fn new_id(random: &dyn Random) -> Uuid {
-    let mut uuid = [0; 16];
-    random.fill(&mut uuid);
-    for (at, keep, set) in [(6, 0x0f, 0x40), (8, 0x3f, 0x80)] {
-        if let Some(byte) = uuid.get_mut(at) {
-            *byte = *byte & keep | set;
-        }
-    }
-    Uuid(uuid)
 }
 
 /// What became of one pushed item: its partition, its message, and whether it was there before.
