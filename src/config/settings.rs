@@ -151,7 +151,7 @@ settings! {
         message_bytes_max: usize = 1024 * 1024, Rule::Bytes { min: KIB, max: 8 * MIB };
         /// Requests of one connection that may be unanswered at a time; the reader waits beyond it.
         in_flight_max: u32 = 1024, Rule::Count { min: 1, max: 65_536 };
-        /// Connections at a time, of both protocols together. Each one costs some kilobytes and a
+        /// Connections at a time, of each protocol for itself. Each one costs some kilobytes and a
         /// file handle.
         connections_max: usize = 20_000, Rule::Count { min: 1, max: 1_000_000 };
         /// How long a new connection may take to say hello. Until then nobody knows who it is.

@@ -23,9 +23,8 @@ use crate::shard::groups::{GroupStanding, PartitionStanding, SurveyPlace};
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
-use crate::wire::http::Api;
-use crate::wire::http::dead;
-use crate::wire::http::ids::{Uuid, millis_text, parse_time};
+use crate::wire::http::{Api, dead, times};
+use crate::wire::http::ids::{Uuid, millis_text};
 use crate::wire::http::shape::{self, Object};
 use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::url::Query;
@@ -434,9 +433,9 @@ fn seek_to(body: &[u8]) -> Result<Option<SeekTo>, Failure> {
 
 /// A field that is a time.
 fn time(raw: &RawValue, field: &'static str) -> Result<u64, Failure> {
-    let text = shape::text(raw).unwrap_or(Cow::Borrowed(""));
-    parse_time(&text)
-        .ok_or_else(|| Failure::value(format!("{field} must be a time in ISO 8601, as text")))
+    // Unix milliseconds may be written as the number that they are.
+    let text = shape::text(raw).unwrap_or(Cow::Borrowed(raw.get()));
+    times::parse(&text).ok_or_else(|| Failure::value(format!("{field} must be {}", times::FORM)))
 }
 
 /// The place that an answer named as the next one.
@@ -475,7 +474,10 @@ mod tests {
         for body in [&b""[..], b"{}", br#"{"toEnd":false}"#] {
             assert_eq!(seek_to(body), Ok(None));
         }
-        for body in [r#"{"timestamp":"soon"}"#, r#"{"timestamp":7}"#] {
+        for body in [r#"{"timestamp":1778918400123}"#, r#"{"timestamp":"1778918400123"}"#] {
+            assert_eq!(seek_to(body.as_bytes()), at, "{body}");
+        }
+        for body in [r#"{"timestamp":"soon"}"#, r#"{"timestamp":7.5}"#, r#"{"timestamp":[]}"#] {
             let refused = seek_to(body.as_bytes()).unwrap_err();
             assert!(refused.message().starts_with("timestamp"), "{refused:?}");
         }

@@ -14,10 +14,9 @@ use crate::shard::command::{CommandError, Empty};
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
-use crate::wire::http::ids::parse_time;
 use crate::wire::http::status::{Answer, Failure, empty};
 use crate::wire::http::url::Query;
-use crate::wire::http::{Api, Config, lease, pop_answer};
+use crate::wire::http::{Api, Config, lease, pop_answer, times};
 
 /// Most partitions of one pop.
 const PARTITIONS_MAX: u64 = 10_000;
@@ -138,8 +137,8 @@ fn start(
         Some("now") => return Ok(GroupStart::New),
         // A start that silently were another one would lose or repeat messages.
         Some(text) => {
-            let time_ms = parse_time(text).ok_or_else(|| {
-                Failure::value("subscriptionFrom must be now or a time in ISO 8601")
+            let time_ms = times::parse(text).ok_or_else(|| {
+                Failure::value(format!("subscriptionFrom must be now or {}", times::FORM))
             })?;
             return Ok(GroupStart::Time(time_ms));
         }
@@ -195,6 +194,7 @@ mod tests {
         assert_eq!(start("subscriptionMode=new"), Ok(GroupStart::Beginning), "queue mode");
         let at = start("consumerGroup=g&subscriptionFrom=2026-01-01T00:00:00Z");
         assert_eq!(at, Ok(GroupStart::Time(1_767_225_600_000)));
+        assert_eq!(start("consumerGroup=g&subscriptionFrom=1767225600000"), at);
         let refused = start("consumerGroup=g&subscriptionFrom=yesterday").unwrap_err();
         assert!(refused.message().starts_with("subscriptionFrom"), "{refused:?}");
     }

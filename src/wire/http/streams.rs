@@ -1,7 +1,7 @@
 //! The routes of queries: they are registered, their state is read, and a cycle moves one on.
 //!
 //! In: the whole body. Out: in both dialects what the clients of the system that we replace expect: a
-//! cycle that is refused is 200 with `success: false`, and nothing of it was done. Called by `admin`.
+//! cycle that is refused is 200 with `success: false`, and nothing of it was done. Called by `whole`.
 
 use hyper::StatusCode;
 use onrush_protocol::code::Code;

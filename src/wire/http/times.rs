@@ -1,7 +1,7 @@
-//! Times as clients ask for them, and the ranges of figures over time.
+//! Times as clients say them, and the ranges of figures over time.
 //!
-//! In: ISO 8601 texts or unix milliseconds from a query. Out: unix milliseconds, or a refusal that names
-//! the parameter. Pure. Called by routes with `from` and `to`.
+//! In: ISO 8601 texts or unix milliseconds, from a query or a body. Out: unix milliseconds, or a refusal
+//! that names the parameter. Pure. Called by every route that takes a time.
 
 use jiff::Timestamp;
 
@@ -11,15 +11,25 @@ use crate::wire::http::url::Query;
 /// A time in a query.
 pub(super) fn time(query: &Query<'_>, name: &'static str) -> Result<Option<u64>, Failure> {
     let Some(text) = query.get(name) else { return Ok(None) };
+    let refused = || Failure::value(format!("{name} must be {FORM}"));
+    parse(text).map(Some).ok_or_else(refused)
+}
+
+/// What a text must be to be a time.
+pub(super) const FORM: &str = "a time in ISO 8601 or unix milliseconds";
+
+/// The unix milliseconds of a time: they themselves, or ISO 8601; one without an offset, as a browser's
+/// local form, is UTC, one before 1970 is the beginning of that year. `None` for a text that is no time.
+pub(super) fn parse(text: &str) -> Option<u64> {
     if let Ok(millis) = text.parse::<u64>() {
-        return Ok(Some(millis));
+        return Some(millis);
     }
-    // A browser's local form has no zone: it is taken for UTC.
-    let with_zone = [text.to_owned(), format!("{text}Z"), format!("{text}:00Z")];
-    let parsed = with_zone.iter().find_map(|text| text.parse::<Timestamp>().ok());
-    let millis = parsed.and_then(|time| u64::try_from(time.as_millisecond()).ok());
-    let refused = || Failure::value(format!("{name} must be an ISO 8601 time"));
-    millis.map(Some).ok_or_else(refused)
+    let with_offset = text.parse::<Timestamp>().ok();
+    let at = with_offset.or_else(|| {
+        let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    })?;
+    Some(u64::try_from(at.as_millisecond()).unwrap_or(0))
 }
 
 /// From and to, unix milliseconds; both included.
@@ -63,6 +73,22 @@ mod tests {
         assert_eq!(time(&query, "c").unwrap(), Some(1_778_918_400_000));
         assert!(time(&query, "d").unwrap_err().message().starts_with("d must be"));
         assert_eq!(time(&query, "e").unwrap(), None);
+    }
+
+    #[test]
+    fn a_time_is_read_with_an_offset_or_as_utc() {
+        for text in [
+            "2026-05-16T08:00:00.123Z",
+            "2026-05-16T10:00:00.123+02:00",
+            "2026-05-16T08:00:00.123456",
+            "2026-05-16 08:00:00.123",
+        ] {
+            assert_eq!(parse(text), Some(1_778_918_400_123), "{text}");
+        }
+        assert_eq!(parse("1960-01-01T00:00:00Z"), Some(0));
+        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "-1", "1778918400.5"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 
     #[test]
