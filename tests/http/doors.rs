@@ -181,3 +181,30 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     assert!(wire.is_closed().await);
     stopping.await.unwrap();
 }
+
+/// Whether the system asks the other side of a connection from time to time whether it is still there:
+/// the timer of the server's end, as the system tells it.
+#[cfg(target_os = "linux")]
+fn is_watched(server: std::net::SocketAddr, client: std::net::SocketAddr) -> bool {
+    const KEEPALIVE: &str = "02:";
+    let (server, client) = (format!(":{:04X}", server.port()), format!(":{:04X}", client.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&server) && row[2].ends_with(&client));
+    row.is_some_and(|row| row[5].starts_with(KEEPALIVE))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn both_doors_ask_a_silent_client_whether_it_is_still_there() {
+    let world = World::new().await;
+    for addr in [world.server.http_addr(), world.server.tcp_addr()] {
+        let client = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let own = client.local_addr().unwrap();
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(3);
+        while !is_watched(addr, own) {
+            assert!(tokio::time::Instant::now() < until, "{addr} does not watch its connections");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::wire::Rooms;
+use crate::wire::{Rooms, opened};
 use crate::wire::http::pace::{Pace, PaceLimits, Paced};
 use crate::wire::http::route::{self, Doors};
 use crate::wire::http::table::{self, Rules};
@@ -72,9 +72,7 @@ pub async fn serve(
         };
         let (doors, config, stop) = (Arc::clone(&doors), Arc::clone(&config), stop.clone());
         connections.spawn(async move {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
+            opened::set(&stream);
             match &config.tls {
                 None => connection(stream, doors, &config, stop).await,
                 Some(tls) => {

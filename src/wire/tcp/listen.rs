@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::wire::Rooms;
+use crate::wire::{Rooms, opened};
 use crate::wire::tcp::Config;
 use crate::wire::tcp::connection::Connection;
 use crate::wire::tcp::stream::Stream;
@@ -44,9 +44,7 @@ pub async fn serve(
             );
             continue;
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
+        opened::set(&stream);
         let (rooms, config, stop) = (Arc::clone(&rooms), Arc::clone(&config), stop.clone());
         connections.spawn(async move {
             rooms.telemetry.connections.add(1);
