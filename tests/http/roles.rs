@@ -228,13 +228,22 @@ async fn a_connection_ends_its_rights_when_its_token_is_taken_back() {
     let (kept, taken) = (&tokens[1].1, &tokens[2].1);
     let (kept, taken) = (client(&world, kept).await.unwrap(), client(&world, taken).await.unwrap());
     assert!(kept.ping().await.is_ok() && taken.ping().await.is_ok());
+    let queue = taken.queue("q");
+    let waits = tokio::spawn(async move {
+        queue.pop().wait(std::time::Duration::from_secs(600)).send().await
+    });
     std::fs::write(&file, &lines[1]).unwrap();
     for _ in 0..600 {
         match taken.ping().await {
             Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
             Err(error) => {
                 assert_eq!(error.code(), Some(Code::Unauthenticated), "{error:?}");
-                assert!(kept.ping().await.is_ok(), "the other one stands there still");
+                // What comes now is not for one who waits since before.
+                kept.queue("q").push([Message::json(&Value::from(1))]).await.unwrap();
+                let refused = waits.await.unwrap().unwrap_err();
+                assert_eq!(refused.code(), Some(Code::Unauthenticated), "{refused:?}");
+                let popped = kept.queue("q").pop().wait(std::time::Duration::from_secs(60));
+                assert_eq!(popped.send().await.unwrap().len(), 1, "and nobody holds it");
                 return;
             }
         }

@@ -27,7 +27,7 @@ use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Delivery, Signer};
 use crate::ingest::{PushError, PushTerms};
 use crate::wire::Rooms;
-use crate::wire::auth::Caller;
+use crate::wire::auth::{Caller, Denied};
 use crate::wire::tcp::blocks::Input;
 use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
 use crate::wire::tcp::dispatch::dispatch;
@@ -517,6 +517,11 @@ impl Connection {
     }
 
     fn collect_consumed(&mut self) -> Vec<Bytes> {
+        // A pop may have waited for longer than its caller may.
+        let auth = &self.rooms.auth;
+        if self.caller.as_mut().is_some_and(|caller| !auth.is_current(caller)) {
+            self.consumption.refuse(Denied::Expired, &mut self.answers);
+        }
         let room = UNREAD_BYTES_MAX.saturating_sub(self.output_bytes);
         let (parts, far) = (Vec::new(), std::mem::take(&mut self.far));
         let mut out = Outgoing { answers: &mut self.answers, parts, far, room };

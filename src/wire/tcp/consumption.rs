@@ -20,6 +20,7 @@ use crate::shard::command::{CommandError, Popped, Post, ReplyTo, Verdicts};
 use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
 use crate::state::effect::GroupStart;
+use crate::wire::auth::Denied;
 use crate::wire::codes;
 use crate::wire::tcp::transaction::verdict;
 use crate::wire::tcp::{Config, failure};
@@ -92,6 +93,18 @@ impl Consumption {
     /// Whether answers that came wait for room.
     pub(super) fn is_held_up(&self) -> bool {
         !self.packed.is_empty()
+    }
+
+    /// Answers pops whose caller may nothing more; what they were to get goes back to the others.
+    pub(super) fn refuse(&mut self, denied: Denied, out: &mut BytesMut) {
+        let mut popped = Vec::new();
+        self.popped.take(&mut popped);
+        self.packed.extend(popped);
+        self.asked -= self.packed.len();
+        for (request_id, _) in self.packed.drain(..) {
+            let failure = failure::plain(denied.code(), &denied);
+            Response::Failure(failure).encode_frame(request_id, out);
+        }
     }
 
     /// Encodes the answers that came, messages as far as there is room. `unpack` is what
