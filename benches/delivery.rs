@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use engine::{Rig, batch, short_runs};
 use onrush::base::random::SeededRandom;
 use onrush::delivery::{Delivery, Handout};
-use onrush::shard::command::{Parcel, Popped, Source};
+use onrush::shard::command::{Held, Parcel, Popped, Source};
 use onrush::state::codec::Chunk;
 use onrush_protocol::response::MessagesWriter;
 
@@ -68,6 +68,7 @@ impl Shape {
             until_ms: 60_000,
             to_settle: None,
             parcels: (0..self.partitions).map(parcel).collect(),
+            held: Held::default(),
         }
     }
 }

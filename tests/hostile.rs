@@ -1190,6 +1190,23 @@ async fn requests_beyond_the_window_wait_and_none_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_came_at_once_go_on_as_soon_as_the_ones_before_are_answered() {
+    let server = TestServer::start_with(|settings| settings.wire.in_flight_max = 1).await;
+    let mut raw = Raw::greeted(&server).await;
+    let mut bytes = BytesMut::new();
+    for id in 0..100 {
+        Request::Pop(pop("nothing here")).encode_frame(id, &mut bytes);
+    }
+    raw.send(&bytes).await;
+    for id in 0..100 {
+        let (answered, response) = raw.answer().await;
+        assert!(matches!(response, Response::Messages(_)), "{response:?}");
+        assert_eq!(answered, id);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_read_is_not_read_from_either() {
     const POPS: u64 = 200;
     const MEGABYTE: usize = 1 << 20;

@@ -8,7 +8,7 @@ use onrush_protocol::qos::Qos;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{
-    Ack, Command, CommandError, Describe, Description, Empty, Parcel, Pop, Popped, ReplyTo, Source,
+    Command, CommandError, Describe, Description, Empty, Held, Parcel, Pop, Popped, Source,
 };
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::look::View;
@@ -16,10 +16,9 @@ use crate::shard::round::{self, Asleep, Outcome, Plan, Work};
 use crate::state::ShardState;
 use crate::state::care::Care;
 use crate::state::codec::{self, Chunk, ENTRY_HEADER};
-use crate::state::draft::ack::{AckItem, Verdict};
 use crate::state::draft::gates::LetGo;
 use crate::state::draft::pop::{Claim, PopStep};
-use crate::state::effect::{Effect, Entry, LeaseToken};
+use crate::state::effect::{Effect, Entry};
 use crate::state::sleep::Sleeper;
 
 /// Partitions of one shard that wake between two commits: the rest of them follows at once.
@@ -233,7 +232,15 @@ impl Lane {
             false => Held::default(),
         };
         // A consumer that hung up before its messages came does not keep them from the others.
-        let _ = reply.send(Ok(Popped { queue, token, empty: None, until_ms, to_settle, parcels, held }));
+        let _ = reply.send(Ok(Popped {
+            queue,
+            token,
+            empty: None,
+            until_ms,
+            to_settle,
+            parcels,
+            held,
+        }));
     }
 
     fn parcel(&self, shard: ShardId, claim: Claim) -> Option<Parcel> {

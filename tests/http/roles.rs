@@ -229,9 +229,10 @@ async fn a_connection_ends_its_rights_when_its_token_is_taken_back() {
     let (kept, taken) = (client(&world, kept).await.unwrap(), client(&world, taken).await.unwrap());
     assert!(kept.ping().await.is_ok() && taken.ping().await.is_ok());
     let queue = taken.queue("q");
-    let waits = tokio::spawn(async move {
-        queue.pop().wait(std::time::Duration::from_secs(600)).send().await
-    });
+    let waits =
+        tokio::spawn(
+            async move { queue.pop().wait(std::time::Duration::from_secs(600)).send().await },
+        );
     std::fs::write(&file, &lines[1]).unwrap();
     for _ in 0..600 {
         match taken.ping().await {

@@ -122,7 +122,9 @@ mod tests {
         assert_eq!(parts("https://id.example.org/keys"), parsed("id.example.org", 443, true));
         assert_eq!(parts("http://127.0.0.1:9/k?x=1"), parsed("127.0.0.1", 9, false));
         assert_eq!(parts("http://[::1]:9/"), parsed("::1", 9, false));
-        for text in ["", "file:///etc/keys", "id.example.org", "https://", "https://a:b@example.org/"] {
+        for text in
+            ["", "file:///etc/keys", "id.example.org", "https://", "https://a:b@example.org/"]
+        {
             assert_eq!(parts(text), None, "{text}");
         }
     }

@@ -320,7 +320,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_that_was_taken_back_ends_what_its_holder_may_and_another_role_counts_at_once() {
+    async fn a_token_that_was_taken_back_ends_what_its_holder_may_and_another_role_counts_at_once()
+    {
         let line = |name: &str, role: Role, seed: u64| {
             let name = ProducerSub::new(name).unwrap();
             tokens::make(&name, role, &SeededRandom::new(seed))

@@ -18,16 +18,15 @@ use serde_json::value::RawValue;
 
 use crate::base::place::QueueId;
 use crate::delivery::groups::{GroupError, Moved};
-use crate::shard::command::CommandError;
 use crate::shard::groups::{GroupStanding, PartitionStanding, SurveyPlace};
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;
-use crate::wire::http::{Api, dead, times};
 use crate::wire::http::ids::{Uuid, millis_text};
 use crate::wire::http::shape::{self, Object};
 use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::url::Query;
+use crate::wire::http::{Api, dead, times};
 
 /// A group whose oldest message waits for longer lags, seconds.
 const LAGGING_S: u64 = 300;

@@ -17,12 +17,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::wire::{Rooms, opened};
 use crate::wire::http::pace::{Pace, PaceLimits, Paced};
 use crate::wire::http::route::{self, Doors};
 use crate::wire::http::table::{self, Rules};
 use crate::wire::http::{Api, Config, admin, sampler};
 use crate::wire::tls::Port;
+use crate::wire::{Rooms, opened};
 
 /// How often the meter takes a sample.
 const SAMPLE: Duration = Duration::from_secs(1);

@@ -268,7 +268,10 @@ async fn read_name(
 }
 
 /// The messages that events are about, opened, as far as they are there and open.
-async fn bodies(api: &Api, events: &[Arc<TraceEvent>]) -> Result<Vec<Option<RecordBatch>>, Failure> {
+async fn bodies(
+    api: &Api,
+    events: &[Arc<TraceEvent>],
+) -> Result<Vec<Option<RecordBatch>>, Failure> {
     let mut found: Vec<Option<FoundMessage>> = Vec::with_capacity(events.len());
     for event in events {
         let message = api.rooms.engine.message(event.partition, event.seq).await;

@@ -218,7 +218,8 @@ impl Connection {
             }
         };
         let next_expiry = self.pushes.next_expiry_us();
-        let next_expiry = next_expiry.map(|at_us| Duration::from_micros(at_us - self.now_us.min(at_us)));
+        let next_expiry =
+            next_expiry.map(|at_us| Duration::from_micros(at_us - self.now_us.min(at_us)));
         tokio::select! {
             biased;
             ready = ready => {

@@ -6,11 +6,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::wire::{Rooms, opened};
 use crate::wire::tcp::Config;
 use crate::wire::tcp::connection::Connection;
 use crate::wire::tcp::stream::Stream;
 use crate::wire::tls::Port;
+use crate::wire::{Rooms, opened};
 
 /// Serves connections until `stop` turns true; then answers what is under way and returns when all
 /// connections are closed. A connection over the limit is closed at once.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use onrush_protocol::batch::{BatchError, RecordBatch};
 use onrush_protocol::code::Code;
 use onrush_protocol::response::{
-    AckedItem, Failure, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
+    AckedItem, PushOutcome, PushStatus, Receipts, Response, SectionReceipt,
 };
 
 use crate::buffer::receipt::{Accepted, Delivery, Receipt, Stored};
@@ -187,8 +187,7 @@ impl Pushes {
                 self.next_expiry_us = self.next_expiry_us.min(deadline_us);
             } else if let Some(waiting) = place.take() {
                 self.free.push(slot);
-                let failure =
-                    failure::plain(Code::TimedOut, &"the push was not committed in time");
+                let failure = failure::plain(Code::TimedOut, &"the push was not committed in time");
                 Response::Failure(failure).encode_frame(waiting.request_id, out);
             }
         }

@@ -12,8 +12,8 @@ use crate::shard::transaction::{Committed, OnDuplicate, Reach, Refusal};
 use crate::state::draft::ack::Verdict;
 use crate::state::effect::ProducerSub;
 use crate::transaction::{AckOrder, AppendOrder, Order, TransactionError, Which};
-use crate::wire::tcp::pushes::{self, Room};
 use crate::wire::tcp::failure;
+use crate::wire::tcp::pushes::{self, Room};
 use crate::wire::{Rooms, codes};
 
 /// Carries out a transaction whose answer is sure to fit.
