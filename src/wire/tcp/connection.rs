@@ -104,6 +104,8 @@ pub(super) struct Connection {
     waiting_since_us: Option<u64>,
     /// Nothing was read for a while although there may be something: no time counts meanwhile.
     is_paused: bool,
+    /// There may be whole frames in the input that were not taken for want of room.
+    is_held_up: bool,
     now_us: u64,
 }
 
@@ -136,6 +138,7 @@ impl Connection {
             is_refused: false,
             waiting_since_us: Some(now_us),
             is_paused: false,
+            is_held_up: false,
             now_us,
         }
     }
@@ -167,7 +170,7 @@ impl Connection {
             if closing && is_written || *stop.borrow() && is_written && self.in_flight() == 0 {
                 return;
             }
-            if self.has_room_for_messages() {
+            if self.has_room_for_messages() || self.is_held_up && !closing && self.may_read() {
                 continue;
             }
             if self.wait(&mut stop, closing).await.is_err() {
@@ -193,6 +196,7 @@ impl Connection {
             && self.greeting.is_none()
             && self.in_flight() < self.config.in_flight_max as usize
             && self.output_bytes < UNREAD_BYTES_MAX
+            && !self.consumption.is_held_up()
     }
 
     /// Waits for something to do, and reads if there is something to read.
@@ -285,6 +289,7 @@ impl Connection {
 
     /// Takes whole frames off the input while there is room for what they ask.
     fn parse(&mut self) -> Step {
+        self.is_held_up = false;
         while self.may_read() {
             let bytes_max = match self.caller {
                 Some(_) => self.config.frame_bytes_max,
@@ -314,6 +319,7 @@ impl Connection {
                 }
             }
         }
+        self.is_held_up = true;
         Step::Continue
     }
 
@@ -456,6 +462,8 @@ impl Connection {
     fn settle_stalled(&mut self, done: (u64, u32, Qos, Result<u32, PushError>)) {
         let (request, at, qos, result) = done;
         self.pushed(request, at, qos, result);
+        self.now_us = self.rooms.clock.monotonic_us();
+        self.pushes.expire(self.now_us, &mut self.answers);
         while self.stalled.is_none() {
             let Some(section) = self.rest.pop_front() else { break };
             // What belongs to a push whose time ran out is not pushed any more.
