@@ -101,7 +101,10 @@ impl Station {
         let terms = PushTerms { qos, buffer_ms: 0, buffer_max: 0, sub: None };
         let taken = match self.ingest.try_push(&queue, partition, batch, terms, signer) {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(later)) => self.ingest.push_later(&queue, later).await.map(drop),
+            Ok(Err(later)) => {
+                let until = tokio::time::Instant::now() + Duration::from_secs(5);
+                self.ingest.push_later(&queue, later, until).await.map(drop)
+            }
             Err(error) => Err(error),
         };
         match taken {
