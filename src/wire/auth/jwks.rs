@@ -105,7 +105,14 @@ impl Jwks {
     pub(super) fn new(config: JwksConfig) -> Result<Self, BadAddress> {
         let address = Address::parse(&config.url)?;
         let (keys, fetched_us) = (ArcSwap::default(), AtomicU64::new(0));
-        Ok(Self { address, config, keys, fetches: AtomicU64::new(0), fetched_us, tried_us: Arc::default() })
+        Ok(Self {
+            address,
+            config,
+            keys,
+            fetches: AtomicU64::new(0),
+            fetched_us,
+            tried_us: Arc::default(),
+        })
     }
 
     /// The keys as they are known now.
