@@ -12,7 +12,6 @@ use bytes::Bytes;
 use onrush_protocol::batch::{BatchError, BatchLimits, RecordBatch};
 use onrush_protocol::name::{PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
-use tokio::time::Instant;
 
 use crate::buffer::Full;
 use crate::buffer::allowance::NoPlace;
@@ -161,7 +160,7 @@ impl Ingest {
     }
 
     /// Takes a batch that the fast path could not take. Waits for one commit when the queue is
-    /// made, and for room in the rings until `until`: batches of one request have one end together.
+    /// made, and for room in the rings until `until_us` of the clock: batches of one request have one end together.
     /// Dropping the future before it returns leaves nothing behind but perhaps the new queue.
     ///
     /// # Errors
@@ -170,7 +169,7 @@ impl Ingest {
         &self,
         queue: &QueueName,
         later: Later,
-        until: Instant,
+        until_us: u64,
     ) -> Result<u32, PushError> {
         let (mut placed, mut full) = match later {
             Later::NoRoom(placed, full) => (placed, full),
@@ -185,7 +184,8 @@ impl Ingest {
                 }
             }
         };
-        let timeout = tokio::time::sleep_until(until);
+        let left_us = until_us.saturating_sub(self.engine.clock().monotonic_us());
+        let timeout = tokio::time::sleep(Duration::from_micros(left_us));
         tokio::pin!(timeout);
         loop {
             let room = self.wait_for_room(full);

@@ -102,8 +102,8 @@ impl Station {
         let taken = match self.ingest.try_push(&queue, partition, batch, terms, signer) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(later)) => {
-                let until = tokio::time::Instant::now() + Duration::from_secs(5);
-                self.ingest.push_later(&queue, later, until).await.map(drop)
+                let until_us = self.engine.clock().monotonic_us() + 5_000_000;
+                self.ingest.push_later(&queue, later, until_us).await.map(drop)
             }
             Err(error) => Err(error),
         };

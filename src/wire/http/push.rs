@@ -5,11 +5,12 @@
 //! that was taken in. Called by `route`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use onrush_protocol::code::Code;
 use onrush_protocol::id::uuid_text;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::base::post::Mailbox;
 use crate::base::random::Random;
@@ -102,13 +103,13 @@ async fn take_in(
         results.set(index, Outcome::Failed(Failure::batch(&error)));
     }
     let mailbox = Arc::new(Mailbox::default());
-    let until = Instant::now() + api.config.push_timeout;
+    let until_us = api.rooms.clock.monotonic_us() + api.config.push_timeout.as_micros() as u64;
     let mut waiting = 0_usize;
     for (number, section) in sections.iter().enumerate() {
         let first = section.items.first().and_then(|index| request.items.get(*index as usize));
         let signer = Signer { mailbox: Arc::clone(&mailbox), request: 0, section: number as u32 };
         let signer = qos.is_durable().then_some(signer);
-        match admit(api, section, first, terms.clone(), signer, until).await {
+        match admit(api, section, first, terms.clone(), signer, until_us).await {
             Ok(_) if qos.is_durable() => waiting += 1,
             Ok(_) => section.items.iter().for_each(|index| results.set(*index, Outcome::Buffered)),
             Err(error) => {
@@ -121,7 +122,8 @@ async fn take_in(
     api.rooms.telemetry.push_failed.add(results.failed);
     let receive = receive(&mailbox, &sections, waiting, &mut results);
     // Too late is told below, item by item: those that have their receipt keep it.
-    let _ = timeout_at(until, receive).await;
+    let left_us = until_us.saturating_sub(api.rooms.clock.monotonic_us());
+    let _ = timeout(Duration::from_micros(left_us), receive).await;
     results.finish(!qos.is_durable())
 }
 
@@ -147,7 +149,7 @@ async fn receive(
     }
 }
 
-/// Takes one section into its ring; waits where its queue has to be made, or, until `until`, where the
+/// Takes one section into its ring; waits where its queue has to be made, or, until `until_us`, where the
 /// ring is full.
 async fn admit(
     api: &Api,
@@ -155,7 +157,7 @@ async fn admit(
     first: Option<&PushItem<'_>>,
     terms: PushTerms,
     signer: Option<Signer>,
-    until: Instant,
+    until_us: u64,
 ) -> Result<u32, PushError> {
     let Section { queue, partition, batch, .. } = section;
     if let Some(PushItem { namespace, task, .. }) = first
@@ -168,7 +170,7 @@ async fn admit(
     let ingest = &api.rooms.ingest;
     match ingest.try_push(queue, partition.clone(), batch.clone(), terms, signer)? {
         Ok(count) => Ok(count),
-        Err(later) => ingest.push_later(queue, later, until).await,
+        Err(later) => ingest.push_later(queue, later, until_us).await,
     }
 }
 

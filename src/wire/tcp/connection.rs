@@ -21,7 +21,6 @@ use onrush_protocol::request::{Push, PushSection, Request};
 use onrush_protocol::response::{Failure, Response, SectionReceipt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Delivery, Signer};
@@ -449,10 +448,8 @@ impl Connection {
             Ok(Ok(count)) => self.pushed(request, at, qos, Ok(count)),
             Ok(Err(later)) => {
                 let ingest = self.rooms.ingest.clone();
-                let left_us = deadline_us.saturating_sub(self.now_us);
-                let until = Instant::now() + Duration::from_micros(left_us);
                 self.stalled = Some(Box::pin(async move {
-                    (request, at, qos, ingest.push_later(&queue, later, until).await)
+                    (request, at, qos, ingest.push_later(&queue, later, deadline_us).await)
                 }));
             }
             Err(error) => self.pushed(request, at, qos, Err(error)),
