@@ -26,7 +26,7 @@
 //! | 7 | [`ingest`] | admission: the only way in |
 //! | 7 | [`delivery`] | pop, ack, extend |
 //! | 8 | [`transaction`] | verdicts, pushes and state keys as a whole; queries over queues |
-//! | 8 | [`process`] | messages that are evaluated by code, and what that code sends on |
+//! | 9 | [`process`] | classes of code, instances, slots; messages pushed on until none is left |
 //! | 10 | [`wire`] | the two ports; the one place where errors become codes |
 //! | 10 | [`offline`] | looking at a log while no server has it |
 //! | 11 | [`config`], [`cli`], [`server`], [`run`] | settings, composition, start and shutdown |

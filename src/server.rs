@@ -28,6 +28,7 @@ use crate::config::{Dialect, Durability, Settings, SubscriptionMode};
 use crate::delivery::{Delivery, jobs};
 use crate::ingest::{self, Ingest};
 use crate::log::local::StoreLock;
+use crate::process::{self, Processes};
 use crate::projection::Projector;
 use crate::sealing::watch::Watch;
 use crate::shard::Engine;
@@ -157,6 +158,7 @@ impl Server {
         let http_rooms = Arc::clone(&rooms);
         let is_alone = store_words.kind == StoreKind::Embedded;
         doors.spawn(jobs::run(Arc::clone(&rooms.engine), is_alone, stopped.clone()));
+        doors.spawn(rooms.processes.clone().run(is_alone, stopped.clone()));
         doors.spawn(http::listen::serve(http_listener, http_rooms, http_config, stopped));
         Ok(Self {
             rooms,
@@ -243,11 +245,20 @@ fn rooms(
         Ingest::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&telemetry), admission);
     let delivery = Delivery::new(Arc::clone(&engine), catalogs.clone(), Arc::clone(&ground.random));
     let transactions = Transactions::new(Arc::clone(&engine), ingest.clone(), delivery.clone());
+    let parts = process::Parts {
+        engine: Arc::clone(&engine),
+        ingest: ingest.clone(),
+        catalogs: catalogs.clone(),
+        delivery: delivery.clone(),
+        clock: Arc::clone(&ground.clock),
+    };
+    let processes = Processes::new(parts, process::Config::default());
     Rooms {
         ingest,
         delivery,
         transactions,
         catalogs,
+        processes,
         telemetry,
         engine,
         clock: Arc::clone(&ground.clock),

@@ -108,6 +108,12 @@ codes! {
     BadOption = 208, "bad_option", No, NotApplied;
     /// A field has a value outside its limits.
     BadValue = 209, "bad_value", No, NotApplied;
+    /// A push to a process asks for something that there is not, or says it in the wrong way.
+    BadControlValue = 210, "bad_control_value", No, NotApplied;
+    /// A message for a process has a field or header that only the server writes.
+    ReservedField = 211, "reserved_field", No, NotApplied;
+    /// The code of a class does not compile, or there is no such code.
+    ModuleInvalid = 212, "module_invalid", No, NotApplied;
 
     /// The queue does not exist.
     QueueNotFound = 301, "queue_not_found", No, NotApplied;
@@ -139,6 +145,22 @@ codes! {
     /// The next message does not open: it was changed, moved, or its key is another one. It stays where
     /// it is; others may be had.
     SealBroken = 341, "seal_broken", Yes, NotApplied;
+    /// There is no such class.
+    ClassNotFound = 350, "class_not_found", No, NotApplied;
+    /// There is no such process.
+    ProcessNotFound = 351, "process_not_found", No, NotApplied;
+    /// The process has no such slot.
+    SlotNotFound = 352, "slot_not_found", No, NotApplied;
+    /// There is no such push.
+    PushNotFound = 353, "push_not_found", No, NotApplied;
+    /// There is nothing at this path of a result or a state.
+    PathNotFound = 354, "path_not_found", No, NotApplied;
+    /// The class or the process is not at the version that was named.
+    VersionConflict = 355, "version_conflict", No, NotApplied;
+    /// The process is stopped until somebody resumes it.
+    ProcessStopped = 356, "process_stopped", No, NotApplied;
+    /// The class takes no messages from this sender.
+    NotAccepted = 357, "not_accepted", No, NotApplied;
 
     /// The partition's ring is full; the message was not taken.
     RingFull = 401, "ring_full", Yes, NotApplied;
@@ -150,6 +172,8 @@ codes! {
     QuotaExceeded = 405, "quota_exceeded", Yes, NotApplied;
     /// The queue holds as many messages that are not done as it may; nothing of the batch was taken.
     QueueFull = 410, "queue_full", Yes, NotApplied;
+    /// The process has more messages waiting than clients may add to.
+    BacklogFull = 411, "backlog_full", Yes, NotApplied;
 
     /// The store cannot be reached; nothing was done.
     Unavailable = 501, "unavailable", Yes, NotApplied;
@@ -204,6 +228,9 @@ mod tests {
             (207, "unsupported_encoding"),
             (208, "bad_option"),
             (209, "bad_value"),
+            (210, "bad_control_value"),
+            (211, "reserved_field"),
+            (212, "module_invalid"),
             (301, "queue_not_found"),
             (302, "partition_not_found"),
             (303, "queue_deleted"),
@@ -218,11 +245,20 @@ mod tests {
             (323, "query_changed"),
             (340, "key_not_here"),
             (341, "seal_broken"),
+            (350, "class_not_found"),
+            (351, "process_not_found"),
+            (352, "slot_not_found"),
+            (353, "push_not_found"),
+            (354, "path_not_found"),
+            (355, "version_conflict"),
+            (356, "process_stopped"),
+            (357, "not_accepted"),
             (401, "ring_full"),
             (402, "busy"),
             (404, "disk_full"),
             (405, "quota_exceeded"),
             (410, "queue_full"),
+            (411, "backlog_full"),
             (501, "unavailable"),
             (502, "outcome_unknown"),
             (503, "poisoned"),

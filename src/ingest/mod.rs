@@ -26,6 +26,10 @@ use crate::state::draft::push::PushBatch;
 use crate::state::effect::ProducerSub;
 use crate::telemetry::Telemetry;
 
+/// The key of the header that says where a message comes from that processes sent. Only this server
+/// writes it: from anybody else it is refused where it would be believed.
+pub const OWN_HEADER: &str = "$onrush";
+
 /// What is admitted, and how it waits by default.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -64,6 +68,12 @@ pub enum PushError {
     /// Its queue asks for encryption and it could not be sealed: it is never stored in clear.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// A record for a process has a header that only this server writes.
+    #[error("record {record} has the header '{OWN_HEADER}', which only the server writes")]
+    OwnHeader {
+        /// Its index.
+        record: usize,
+    },
     /// The queue would hold more messages that are not done than it may.
     #[error("the queue holds as many messages that are not done as its maxSize of {limit} allows")]
     QueueFull {
@@ -221,6 +231,40 @@ impl Ingest {
         self.place(&found, admitted)
     }
 
+    /// As [`Self::admit`], for what this server makes itself and in a queue that is known.
+    ///
+    /// # Errors
+    /// [`PushError::Seal`]; nothing was taken.
+    pub fn admit_own(
+        &self,
+        queue: &QueueDefinition,
+        partition: PartitionName,
+        batch: RecordBatch,
+    ) -> Result<Placed, PushError> {
+        let terms =
+            PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub: None };
+        self.seal_and_place(queue, Admitted { batch, partition, terms, signer: None })
+    }
+
+    /// Takes a batch that this server makes itself, as [`Self::try_push`] and [`Self::push_later`] do.
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing was taken, and the signer is dropped unused.
+    pub async fn push_own(
+        &self,
+        queue: &QueueDefinition,
+        partition: PartitionName,
+        batch: RecordBatch,
+        terms: PushTerms,
+        signer: Signer,
+    ) -> Result<u32, PushError> {
+        let admitted = Admitted { batch, partition, terms, signer: Some(signer) };
+        match self.enqueue(self.seal_and_place(queue, admitted)?)? {
+            Ok(count) => Ok(count),
+            Err(later) => self.push_later(&QueueName::default(), later).await,
+        }
+    }
+
     /// Takes memory for what goes to the lane beside the rings, out of the budget of all rings. Waits
     /// for room up to the configured time.
     ///
@@ -247,8 +291,23 @@ impl Ingest {
         }
     }
 
-    /// Where a batch goes, and the batch as it is kept: sealed, if its queue asks for it.
+    /// Where a batch of somebody else goes.
     fn place(&self, found: &QueueDefinition, admitted: Admitted) -> Result<Placed, PushError> {
+        if self.engine.catalog_now().class(found.id).is_some() {
+            let mut records = admitted.batch.records();
+            if let Some(record) = records.position(|it| it.headers.get(OWN_HEADER).is_some()) {
+                return Err(PushError::OwnHeader { record });
+            }
+        }
+        self.seal_and_place(found, admitted)
+    }
+
+    /// Where a batch goes, and the batch as it is kept: sealed, if its queue asks for it.
+    fn seal_and_place(
+        &self,
+        found: &QueueDefinition,
+        admitted: Admitted,
+    ) -> Result<Placed, PushError> {
         let Admitted { mut batch, partition, terms, signer } = admitted;
         let (queue, limit) = (found.id, found.options.max_size);
         if found.options.encryption_enabled {

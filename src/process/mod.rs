@@ -1,6 +1,231 @@
-//! Processes: messages that are evaluated by code, and what that code sends on.
+//! Processes: a partition whose messages are evaluated in order by code, and whose outgoing messages
+//! are pushed on until none is left.
 //!
-//! In: a message at its slot, and the state of the process it was sent to. Out: what became of it:
-//! changes of state, an output, messages to others.
+//! A class is a queue with code; an instance is one of its partitions; a slot is a message with its
+//! sequence. A slot is evaluated once: what it wrote, returned and sent is committed with its
+//! acknowledgement as one append, so a crash loses and doubles nothing, and what is left to do is
+//! what the log says it is. In: definitions, pushes, questions. Out: answers, and messages to other
+//! processes and queues. Called by `wire`.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`definition`], `modules` | what a class says, and its code; [`runtime`] guests, `native` code of our own |
+//! | [`class`] | which classes there are |
+//! | [`push`] | a message goes in, and what its sender waits for |
+//! | `runner` | which instances are evaluated; `evaluate` slots in order, `instance` their state keys |
+//! | `step`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from |
+//! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
+//! | [`look`], [`tree`], `board` | what became of slots and cascades, and who waits for it |
+//! | [`keys`], [`record`] | where all that is kept, and in which form |
 
+mod board;
+pub mod class;
+mod commit;
+mod cron;
+pub mod definition;
+mod desk;
+mod envelope;
+mod evaluate;
+mod incoming;
+mod instance;
+pub mod keys;
+pub mod letters;
+pub mod look;
+mod modules;
+mod native;
+pub mod push;
+pub mod record;
+mod runner;
 pub mod runtime;
+mod step;
+mod sweep;
+mod target;
+pub mod timers;
+pub mod tree;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::base::clock::Clock;
+use crate::base::place::PartitionNumber;
+use crate::catalog::{CatalogError, Catalogs};
+use crate::delivery::Delivery;
+use crate::ingest::{Ingest, PushError};
+use crate::process::board::Board;
+use crate::process::definition::DefinitionError;
+use crate::process::instance::Cache;
+use crate::process::modules::Modules;
+use crate::shard::Engine;
+use crate::shard::command::CommandError;
+use crate::state::kv::KvError;
+
+/// How the room works.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long an instance is held at a time, milliseconds: how long it rests when an engine that
+    /// shares the store is gone.
+    pub lease_ms: u64,
+    /// Instances that are evaluated at a time, in multiples of what one pop takes.
+    pub pops_max: usize,
+    /// Evaluations at a time.
+    pub evaluators: usize,
+    /// Bytes of state keys kept in memory.
+    pub cache_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { lease_ms: 10_000, pops_max: 64, evaluators: cores, cache_bytes: 64 << 20 }
+    }
+}
+
+/// What the room stands on.
+pub struct Parts {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The way in.
+    pub ingest: Ingest,
+    /// Queues.
+    pub catalogs: Catalogs,
+    /// The way out, for messages that are to be evaluated.
+    pub delivery: Delivery,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why something about processes was not done.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ProcessError {
+    /// There is no such class.
+    #[error("there is no class '{0}'")]
+    NoClass(String),
+    /// There is no such instance.
+    #[error("there is no process '{0}'")]
+    NoProcess(String),
+    /// The process has no such slot, or it was not evaluated.
+    #[error("the process has no slot {0}")]
+    NoSlot(u64),
+    /// There is no such push.
+    #[error("there is no push '{0}'")]
+    NoPush(String),
+    /// There is no such thing below the path.
+    #[error("there is nothing at '{0}'")]
+    NoPath(String),
+    /// Another version is the newest.
+    #[error("the class is at version {0}")]
+    Version(u32),
+    /// A definition was refused.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// A field that only the room writes was set.
+    #[error("the field '{0}' is set by the server")]
+    Reserved(&'static str),
+    /// A field says something that it cannot say.
+    #[error("{0}")]
+    Control(String),
+    /// The message is no message.
+    #[error("{0}")]
+    Malformed(String),
+    /// The class takes no messages from the caller.
+    #[error("the class takes no messages from {0}")]
+    NotAccepted(String),
+    /// The process is stopped.
+    #[error("the process is stopped: {0}")]
+    Stopped(String),
+    /// The process has more waiting than clients may add to.
+    #[error("the process has {0} messages waiting")]
+    Backlog(u64),
+    /// The message was not taken.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The message was not stored, or perhaps was: see the error.
+    #[error(transparent)]
+    Refused(#[from] crate::buffer::receipt::PushRefusal),
+    /// The queue was not made or changed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The engine did not carry it out.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl From<KvError> for ProcessError {
+    fn from(error: KvError) -> Self {
+        Self::Command(CommandError::Decide(error.into()))
+    }
+}
+
+/// Classes, instances and cascades.
+#[derive(Clone)]
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    ingest: Ingest,
+    catalogs: Catalogs,
+    delivery: Delivery,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    modules: Arc<Modules>,
+    cache: Cache,
+    board: Board,
+    /// A class was defined here.
+    defined: Notify,
+    /// Something was put to the desk that waits.
+    waiting: Notify,
+    /// An instance was resumed here.
+    resumed: Notify,
+    /// Pops whose instances are not all worked off.
+    instances: Arc<Semaphore>,
+    evaluators: Semaphore,
+    desk: OnceLock<PartitionNumber>,
+    /// Held by everything under way.
+    busy: Arc<()>,
+    /// Slots that were evaluated.
+    slots: AtomicU64,
+}
+
+impl Processes {
+    /// The room. Nothing is evaluated before [`Self::run`].
+    #[must_use]
+    pub fn new(parts: Parts, config: Config) -> Self {
+        let Parts { engine, ingest, catalogs, delivery, clock } = parts;
+        let inner = Inner {
+            engine,
+            ingest,
+            catalogs,
+            delivery,
+            clock,
+            config,
+            modules: Arc::default(),
+            cache: Cache::new(config.cache_bytes),
+            board: Board::default(),
+            defined: Notify::new(),
+            waiting: Notify::new(),
+            resumed: Notify::new(),
+            instances: Arc::new(Semaphore::new(config.pops_max.max(1))),
+            evaluators: Semaphore::new(config.evaluators.max(1)),
+            desk: OnceLock::new(),
+            busy: Arc::default(),
+            slots: AtomicU64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Evaluates messages until `stop` says so, then ends what is under way. `is_alone`: nobody else
+    /// works on the store, so that what an earlier life of this server held is free at once.
+    pub async fn run(self, is_alone: bool, stop: watch::Receiver<bool>) {
+        runner::run(self.inner, is_alone, stop).await;
+    }
+
+    /// Slots that this engine has evaluated.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.inner.slots.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}

@@ -122,6 +122,10 @@ pub enum Command {
     Transact(Box<Transaction>),
     /// A query over a queue.
     Register(Box<Register>),
+    /// Code for the messages of a queue.
+    DefineClass(Box<DefineClass>),
+    /// Nobody holds messages of a group any more.
+    LetGo(LetGo),
     /// State keys.
     ReadStates(Box<ReadStates>),
     /// Which messages some transaction ids name, and what their partitions are called.
@@ -386,6 +390,40 @@ pub struct Register {
     pub reset: bool,
     /// The answer.
     pub reply: Reply<Result<Registered, CommandError>>,
+}
+
+/// See [`Command::DefineClass`].
+#[derive(Debug)]
+pub struct DefineClass {
+    /// The queue, which must exist.
+    pub queue: QueueName,
+    /// The version that must be the newest, 0 for none at all; `None` = whichever is.
+    pub expected: Option<u32>,
+    /// The definition.
+    pub text: Bytes,
+    /// The answer.
+    pub reply: Reply<Result<Classed, CommandError>>,
+}
+
+/// What became of the definition of a class.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Classed {
+    /// It is this version of this queue now.
+    Defined(QueueId, u32),
+    /// Another version is the newest; 0 for none at all.
+    Conflict(u32),
+    /// There is no such queue.
+    NoQueue,
+}
+
+/// See [`Command::LetGo`]: all its leases end, as if they had run out without anybody's fault. For
+/// whoever knows that all holders are gone.
+#[derive(Debug)]
+pub struct LetGo {
+    /// The group, in whichever queues it is.
+    pub group: GroupName,
+    /// The answer: how many leases ended.
+    pub reply: Reply<Result<usize, CommandError>>,
 }
 
 /// What became of a registration.

@@ -177,6 +177,12 @@ impl Lane {
             (Command::Register(register), Outcome::Registered(query)) => {
                 let _ = register.reply.send(Ok(query));
             }
+            (Command::DefineClass(define), Outcome::Classed(classed)) => {
+                let _ = define.reply.send(Ok(classed));
+            }
+            (Command::LetGo(let_go), Outcome::LetGo(ended)) => {
+                let _ = let_go.reply.send(Ok(ended));
+            }
             (Command::Maintain(maintain), Outcome::Maintained(now)) => {
                 let _ = maintain.reply.send(Ok(now));
             }

@@ -523,6 +523,8 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Maintain(maintain) => drop(maintain.reply.send(Err(error.clone()))),
         Command::Transact(whole) => drop(whole.reply.send(Err(error.clone()))),
         Command::Register(register) => drop(register.reply.send(Err(error.clone()))),
+        Command::DefineClass(define) => drop(define.reply.send(Err(error.clone()))),
+        Command::LetGo(let_go) => drop(let_go.reply.send(Err(error.clone()))),
         Command::ReadStates(read) => drop(read.reply.send(Err(error.clone()))),
         Command::Find(find) => drop(find.reply.send(Err(error.clone()))),
         Command::Tend(tend) => drop(tend.reply.send(Err(error.clone()))),

@@ -3,6 +3,7 @@
 //! The lane hands in what it gathered and the state; out comes a [`Plan`]: proposals for the log and
 //! an outcome for everything. If the log refuses, the plan is thrown away and made again.
 
+mod classes;
 mod groups;
 mod pops;
 mod pushes;
@@ -20,7 +21,7 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Command, Define, GiveBack, Maintain, Registered};
+use crate::shard::command::{Ack, Classed, Command, Define, GiveBack, Maintain, Registered};
 use crate::shard::groups::{Forgotten, Sought};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
@@ -156,6 +157,10 @@ pub enum Outcome {
     Transacted(Result<Committed, Refusal>),
     /// The query as it is now.
     Registered(Registered),
+    /// The class as it is now.
+    Classed(Classed),
+    /// How many leases ended.
+    LetGo(usize),
     /// It could not be decided.
     Failed(DecideError),
 }
@@ -225,9 +230,10 @@ impl Plan {
             Outcome::Defined(_)
             | Outcome::Failed(_)
             | Outcome::Tended(_)
+            | Outcome::Classed(_)
             | Outcome::Registered(_) => true,
             Outcome::Transacted(decided) => decided.is_err(),
-            Outcome::None | Outcome::Again | Outcome::Maintained(_) => false,
+            Outcome::None | Outcome::Again | Outcome::Maintained(_) | Outcome::LetGo(_) => false,
         };
         let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
         self.outcomes.iter().any(is_no)
@@ -447,6 +453,8 @@ impl<'a> Round<'a> {
             Command::ForgetGroup(forget) => self.forget_group(forget),
             Command::Subscribe(subscribe) => self.subscribe(subscribe),
             Command::Register(register) => Outcome::Registered(self.register_query(register)),
+            Command::DefineClass(define) => Outcome::Classed(self.define_class(define)),
+            Command::LetGo(let_go) => Outcome::LetGo(self.let_go(let_go.group.as_str())),
             Command::Pop(_)
             | Command::Transact(_)
             | Command::ReadStates(_)

@@ -71,7 +71,7 @@ impl Lane {
         whole: Transaction,
         decided: Result<Committed, Refusal>,
     ) {
-        if let Ok(Committed { acks, appends }) = &decided {
+        if let Ok(Committed { acks, appends, .. }) = &decided {
             for acked in acks {
                 self.telemetry.acked.add(u64::from(acked.settled));
                 self.telemetry.dead.add(u64::from(acked.buried));

@@ -5,6 +5,7 @@
 //! becomes part of one append to the log, or nothing. A client's transaction, a cycle of a query
 //! and a step of a process are all of this form. `round` decides it.
 
+use bytes::Bytes;
 use onrush_protocol::name::{GroupName, PartitionName};
 
 use crate::base::place::{PartitionNumber, QueueId};
@@ -15,7 +16,8 @@ use crate::state::draft::DecideError;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::push::PushBatch;
 use crate::state::draft::transaction::StateOp;
-use crate::state::effect::{LeaseToken, OwnerId};
+use crate::state::effect::{LeaseToken, OwnerId, Sequence};
+use crate::state::tally::Tally;
 use crate::state::queries::QueryId;
 
 /// See [`Command::Transact`](crate::shard::command::Command::Transact).
@@ -25,10 +27,12 @@ pub struct Transaction {
     pub leases: Vec<LeaseToken>,
     /// Verdicts, decided in their order.
     pub acks: Vec<TransactionAck>,
-    /// Changes of state keys.
-    pub states: Option<StateChanges>,
+    /// Changes of state keys, in their order.
+    pub states: Vec<StateChanges>,
     /// Batches, appended in their order and behind all that its producers pushed before.
     pub appends: Vec<TransactionAppend>,
+    /// State keys that say where records of `appends` came to stand.
+    pub notes: Vec<PlaceNote>,
     /// What a record that was pushed before means.
     pub on_duplicate: OnDuplicate,
     /// The answer.
@@ -104,6 +108,44 @@ pub struct StateChanges {
     pub partition: PartitionNumber,
     /// In their order.
     pub ops: Vec<StateOp>,
+    /// Whether all else stands where the partition does not exist.
+    pub may_miss: bool,
+}
+
+/// A state key whose value says where a record came to stand: see [`place_value`]. Left out where
+/// its partition does not exist.
+#[derive(Clone, Debug)]
+pub struct PlaceNote {
+    /// The batch, by its index in the transaction.
+    pub append: usize,
+    /// The record, by its index in the batch.
+    pub record: usize,
+    /// Whose key.
+    pub owner: OwnerId,
+    /// Of which partition; `None` = of the one that the batch goes to.
+    pub partition: Option<PartitionNumber>,
+    /// The key; behind a `None` partition the sequence is added to it, big end first.
+    pub key: Bytes,
+}
+
+/// The value that says where a record stands: partition, sequence and time.
+#[must_use]
+pub fn place_value(partition: PartitionNumber, seq: Sequence, time_ms: u64) -> Bytes {
+    let mut value = Vec::with_capacity(20);
+    value.extend(partition.to_le_bytes());
+    value.extend(seq.to_le_bytes());
+    value.extend(time_ms.to_le_bytes());
+    value.into()
+}
+
+/// Partition, sequence and time of [`place_value`]; `None` for other bytes.
+#[must_use]
+pub fn read_place(value: &[u8]) -> Option<(PartitionNumber, Sequence, u64)> {
+    let (partition, rest) = value.split_first_chunk::<4>()?;
+    let (seq, rest) = rest.split_first_chunk::<8>()?;
+    let time_ms = <[u8; 8]>::try_from(rest).ok()?;
+    let (partition, seq) = (u32::from_le_bytes(*partition), u64::from_le_bytes(*seq));
+    Some((partition, seq, u64::from_le_bytes(time_ms)))
 }
 
 /// Whose state keys are meant.
@@ -132,6 +174,9 @@ pub struct Committed {
     pub acks: Vec<Acked>,
     /// One per batch.
     pub appends: Vec<Stored>,
+    /// The tallies that were counted on, in the order of their changes, each with the index of its
+    /// [`StateChanges`].
+    pub tallies: Vec<(usize, Tally)>,
 }
 
 /// Why a transaction does not stand; nothing of it was done.
@@ -154,6 +199,20 @@ pub enum Refusal {
     /// There is no such query.
     #[error("the query does not exist")]
     NoQuery,
+    /// A tally does not allow its change; which of the changes of state keys, and the tally.
+    #[error("a tally does not allow what is to be counted")]
+    Tally {
+        /// The index of its [`StateChanges`].
+        index: usize,
+        /// The tally.
+        tally: Tally,
+    },
+    /// A state key that was to be taken is not there; which of the changes of state keys.
+    #[error("a state key that was to be taken is not there")]
+    NoKey(usize),
+    /// State keys could not be read.
+    #[error(transparent)]
+    States(DecideError),
     /// A batch could not be placed; which of them.
     #[error("push {index}: {error}")]
     Append {
@@ -177,9 +236,9 @@ impl Refusal {
     #[must_use]
     pub fn undecided(&self) -> Option<&DecideError> {
         match self {
-            Self::Ack { refusal: AckRefusal::Decide(error), .. } | Self::Append { error, .. } => {
-                Some(error)
-            }
+            Self::Ack { refusal: AckRefusal::Decide(error), .. }
+            | Self::Append { error, .. }
+            | Self::States(error) => Some(error),
             _ => None,
         }
     }
@@ -193,8 +252,10 @@ impl Transaction {
         let ops = self.states.iter().flat_map(|states| &states.ops);
         let states = ops.map(|op| match op {
             StateOp::Put { key, value } => key.len() + value.len(),
-            StateOp::Remove { key } => key.len(),
+            StateOp::Remove { key } | StateOp::Take { key } => key.len(),
+            StateOp::Tally { key, .. } => key.len() + 69,
         });
-        appends + states.sum::<usize>() as u64 + 64 * self.acks.len() as u64
+        let notes: usize = self.notes.iter().map(|note| note.key.len() + 20).sum();
+        appends + (states.sum::<usize>() + notes) as u64 + 64 * self.acks.len() as u64
     }
 }

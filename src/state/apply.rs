@@ -101,6 +101,7 @@ impl ShardState {
             Effect::DropStates { owner } => self.states.drop_owner(*owner),
             Effect::DefineQueue(_)
             | Effect::DefineQuery(_)
+            | Effect::DefineClass { .. }
             | Effect::ForgetQueue { .. }
             | Effect::DefineGroup { .. }
             | Effect::Subscribe { .. }

@@ -3,18 +3,24 @@
 //! Pure; changed only by entries of its own shard. Read by decisions (retry limits, leases)
 //! and copied into the immutable view of the `catalog` room.
 
+mod subscription;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use onrush_protocol::options::QueueOptions;
 
+pub use self::subscription::Subscription;
+
+use self::subscription::{put_subscription, read_subscription};
 use crate::base::place::{QueueId, ShardCount, ShardId};
 use crate::state::care::Care;
 use crate::state::care::job::{Job, JobId, Jobs};
 use crate::state::care::rows::{self as care_rows, Kind};
 use crate::state::care::trace::{EventNumber, TraceEvent, Traces};
 use crate::state::checkpoint::{Checkpoint, LoadError};
+use crate::state::classes::{Class, ClassVersion};
 use crate::state::codec::EntryError;
 use crate::state::effect::{Effect, Entry, GroupStart, Maintenance};
 use crate::state::kv::{Kv, RowChange, Scan, Space};
@@ -54,29 +60,6 @@ impl QueueDefinition {
     }
 }
 
-/// What is remembered of a consumer group of a queue.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Subscription {
-    /// Where it begins in partitions in which it has no cursor.
-    pub start: GroupStart,
-    /// When that was said, unix milliseconds; 0 where a store of an earlier version does not say.
-    pub since_ms: u64,
-    /// Whether the group is there. One that was deleted may be remembered until it comes again.
-    pub is_active: bool,
-}
-
-impl Subscription {
-    /// Where the group begins in a shard that hears of it later than others: new messages are then
-    /// those that came since the group did.
-    #[must_use]
-    pub fn late_start(self) -> GroupStart {
-        match self.start {
-            GroupStart::New if self.since_ms > 0 => GroupStart::Time(self.since_ms),
-            start => start,
-        }
-    }
-}
-
 /// All queues and their consumer groups.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -91,6 +74,8 @@ pub struct Catalog {
     maintenance: Maintenance,
     jobs: Jobs,
     queries: Queries,
+    /// Queues whose messages are evaluated.
+    classes: BTreeMap<QueueId, Arc<Class>>,
 }
 
 impl Catalog {
@@ -98,6 +83,17 @@ impl Catalog {
     #[must_use]
     pub fn queries(&self) -> &Queries {
         &self.queries
+    }
+
+    /// The code that evaluates a queue's messages, where they are evaluated.
+    #[must_use]
+    pub fn class(&self, queue: QueueId) -> Option<&Arc<Class>> {
+        self.classes.get(&queue)
+    }
+
+    /// All queues whose messages are evaluated.
+    pub fn classes(&self) -> impl Iterator<Item = (QueueId, &Arc<Class>)> {
+        self.classes.iter().map(|(queue, class)| (*queue, class))
     }
 
     /// What is held back on purpose.
@@ -233,6 +229,11 @@ impl Catalog {
             self.by_name.remove(&gone.name);
         }
         self.groups.remove(&id);
+        self.classes.remove(&id);
+    }
+
+    fn define_class(&mut self, queue: QueueId, version: ClassVersion) {
+        Arc::make_mut(self.classes.entry(queue).or_default()).define(version);
     }
 }
 
@@ -351,6 +352,12 @@ impl CatalogShard {
                     self.catalog.project(*queue, *on);
                     (*queue, CatalogChange::Queue(*queue))
                 }
+                Effect::DefineClass { queue, version, text } => {
+                    let (version, text) = (*version, text.clone());
+                    let version = ClassVersion { version, since_ms: entry.time_ms, text };
+                    self.catalog.define_class(*queue, version);
+                    (*queue, CatalogChange::Queue(*queue))
+                }
                 Effect::DefineQuery(query) => {
                     self.catalog.queries.define((**query).clone());
                     self.changed_queries.insert(query.id);
@@ -459,6 +466,11 @@ impl CatalogShard {
                     value.put_u8(PROJECTED);
                     value.put_u16_le(0);
                 }
+                if let Some(class) = self.catalog.class(queue) {
+                    value.put_u8(CLASS);
+                    value.put_u16_le(0);
+                    class.put(&mut value);
+                }
                 for (name, subscription) in self.catalog.subscriptions(queue) {
                     value.put_u8(SUBSCRIPTION);
                     value.put_u16_le(name.len() as u16);
@@ -546,9 +558,17 @@ impl CatalogShard {
                 return Err(ROW);
             }
             let name = rows::rest_text(&mut value.split_to(len))?;
-            if kind == PROJECTED {
-                self.catalog.project(queue, true);
-                continue;
+            match kind {
+                PROJECTED => {
+                    self.catalog.project(queue, true);
+                    continue;
+                }
+                CLASS => {
+                    let class = Class::read(&mut value)?;
+                    self.catalog.classes.insert(queue, Arc::new(class));
+                    continue;
+                }
+                _ => {}
             }
             let subscription = match kind {
                 SUBSCRIPTION => read_subscription(&mut value)?,
@@ -571,20 +591,8 @@ const TRACES_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 const PROJECTED: u8 = 2;
 /// Stands there too: what is remembered of a group follows its name.
 const SUBSCRIPTION: u8 = 3;
-
-fn put_subscription(out: &mut BytesMut, subscription: Subscription) {
-    let Subscription { start, since_ms, is_active } = subscription;
-    rows::put_start(out, start);
-    out.put_u64_le(since_ms);
-    out.put_u8(u8::from(is_active));
-}
-
-fn read_subscription(value: &mut Bytes) -> Result<Subscription, EntryError> {
-    let start = rows::read_start(value)?;
-    let since_ms = value.try_get_u64_le().map_err(|_| ROW)?;
-    let is_active = value.try_get_u8().map_err(|_| ROW)? != 0;
-    Ok(Subscription { start, since_ms, is_active })
-}
+/// And there: its messages are evaluated, by code of these versions.
+const CLASS: u8 = 4;
 
 const ROW: EntryError = EntryError { field: "queue row", problem: "cut off" };
 
@@ -611,6 +619,8 @@ mod tests {
             (0..4).map(|id| Effect::DefineQueue(Box::new(definition(id)))).collect();
         effects.extend([0, 1, 2].map(|queue| Effect::Project { queue, on: true }));
         effects.extend([group(1), Effect::Project { queue: 2, on: false }]);
+        let class = |version| Effect::DefineClass { queue: 1, version, text: "{}".into() };
+        effects.extend([1, 2].map(class));
         state.apply(&Entry { time_ms: 1, origin: Default::default(), effects }, 0, 10);
         let kv = MemoryKv::new();
         kv.write(&state.checkpoint(4, ShardCount::new(4).unwrap()).rows).unwrap();
@@ -625,6 +635,8 @@ mod tests {
             let sealing = (0..4).map(|id| catalog.seals(id));
             assert_eq!(sealing.collect::<Vec<_>>(), [false, false, false, true]);
             assert_eq!(catalog.groups(0).count(), 0);
+            let newest = |queue| catalog.class(queue).and_then(|it| it.newest()).map(|it| it.version);
+            assert_eq!([0, 1, 2].map(newest), [None, Some(2), None]);
         }
     }
 }

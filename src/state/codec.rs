@@ -69,6 +69,7 @@ const TAG_PUT_STATE: u8 = 30;
 const TAG_REMOVE_STATE: u8 = 31;
 const TAG_DROP_STATES: u8 = 32;
 const TAG_DEFINE_QUERY: u8 = 33;
+const TAG_DEFINE_CLASS: u8 = 40;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 /// Who pushed it is known; of Append, Relocate and Bury.
@@ -144,6 +145,7 @@ fn body_len(effect: &Effect) -> usize {
         Effect::RemoveState { key, .. } => STATE_HEADER + key.len(),
         Effect::DropStates { .. } => 4,
         Effect::DefineQuery(query) => query.encoded_len(),
+        Effect::DefineClass { text, .. } => 4 + 4 + text.len(),
     }
 }
 
@@ -343,7 +345,8 @@ impl Rope {
             Effect::Maintain(_)
             | Effect::Project { .. }
             | Effect::DefineQueue(_)
-            | Effect::DefineQuery(_) => self.of_catalog(effect),
+            | Effect::DefineQuery(_)
+            | Effect::DefineClass { .. } => self.of_catalog(effect),
             Effect::Append { .. }
             | Effect::Relocate { .. }
             | Effect::Bury(_)
@@ -487,6 +490,7 @@ fn decode_effect(tag: u8, flags: u8, body: &mut Bytes) -> Result<Effect, EntryEr
             Effect::Replayed { spill, position }
         }
         TAG_DEFINE_QUERY => Effect::DefineQuery(Box::new(QueryDefinition::read(body)?)),
+        TAG_DEFINE_CLASS => states::read_class(body)?,
         TAG_PUT_STATE | TAG_REMOVE_STATE => states::read_state(tag, body)?,
         _ => decode_small(tag, body)?,
     };

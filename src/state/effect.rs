@@ -302,6 +302,16 @@ pub enum Effect {
     },
     /// Catalog: a query is known, or it is as new.
     DefineQuery(Box<QueryDefinition>),
+    /// Catalog: the messages of a queue are evaluated, by the code of this version from this entry's
+    /// time on.
+    DefineClass {
+        /// The queue.
+        queue: QueueId,
+        /// The version's number.
+        version: u32,
+        /// Its definition.
+        text: Bytes,
+    },
     /// Catalog: a queue exists with these settings.
     DefineQueue(Box<QueueDefinition>),
     /// Catalog: whether a queue's messages are also rows for people who ask in SQL, from now on.

@@ -7,13 +7,14 @@
 //! [`effect`] the words, [`codec`] their bytes, [`model`] the data, [`draft`] decisions, [`apply`]
 //! changes (`cursors` those of groups, `standing` their counters and ready lists), [`care`] dead letters
 //! and what operators do, [`checkpoint`] rows of the key-value seam [`kv`], [`portable`] those rows for
-//! another machine, [`ledger`] transaction ids, [`states`] state keys, `since` messages by time,
-//! [`catalog`] queues and [`queries`].
+//! another machine, [`ledger`] transaction ids, [`states`] state keys, [`tally`] those that are counted
+//! on, `since` messages by time, [`catalog`] queues with [`classes`] of code, and [`queries`].
 
 pub mod apply;
 pub mod care;
 pub mod catalog;
 pub mod checkpoint;
+pub mod classes;
 pub mod codec;
 mod cursors;
 pub mod draft;
@@ -31,6 +32,7 @@ mod since;
 pub mod sleep;
 mod standing;
 pub mod states;
+pub mod tally;
 pub mod undone;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -430,7 +432,9 @@ impl ShardState {
         self.partitions.get(local as usize)
     }
 
-    fn cursor(&self, number: PartitionNumber, group: GroupIndex) -> Option<&Cursor> {
+    /// A group's place in a partition.
+    #[must_use]
+    pub fn cursor(&self, number: PartitionNumber, group: GroupIndex) -> Option<&Cursor> {
         self.partition(number)?.cursors.iter().find(|cursor| cursor.group == group)
     }
 }

@@ -155,7 +155,10 @@ impl Transactions {
             placed.push(admitted.map_err(|error| TransactionError::Push { index, error })?.into());
         }
         let (reply, answer) = oneshot::channel();
-        let whole = Transaction { leases, acks, states, appends: placed, on_duplicate, reply };
+        let states = states.into_iter().collect();
+        let notes = Vec::new();
+        let whole =
+            Transaction { leases, acks, states, appends: placed, notes, on_duplicate, reply };
         check("bytes", whole.bytes(), BYTES_MAX)?;
         let room = self.ingest.reserve(whole.bytes()).await;
         let _room = room.map_err(|error| TransactionError::Push { index: 0, error })?;

@@ -17,6 +17,8 @@ use crate::delivery::PopError;
 use crate::delivery::groups::GroupError;
 use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
+use crate::process::ProcessError;
+use crate::process::definition::DefinitionError;
 use crate::sealing::{OpenError, SealError};
 use crate::shard::command::CommandError;
 use crate::shard::transaction::Refusal;
@@ -32,6 +34,7 @@ pub fn of_push_error(error: &PushError) -> Code {
         PushError::Batch(error) => of_batch_error(error),
         PushError::Queue(error) => of_catalog_error(error),
         PushError::Seal(error) => of_seal_error(error),
+        PushError::OwnHeader { .. } => Code::ReservedField,
         PushError::QueueFull { .. } => Code::QueueFull,
         PushError::Full(full) => of_full(*full),
     }
@@ -66,6 +69,7 @@ pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
         | PushError::QueueFull { .. }
         | PushError::Batch(_)
         | PushError::Queue(_)
+        | PushError::OwnHeader { .. }
         | PushError::Seal(_) => of_push_error(error),
     }
 }
@@ -168,12 +172,44 @@ pub fn of_transaction_error(error: &TransactionError) -> Code {
             Refusal::Ack { refusal, .. } => of_ack_refusal(refusal),
             Refusal::NoPartition(_) => Code::PartitionNotFound,
             Refusal::NoQuery => Code::QueryNotFound,
+            // Only processes count on tallies and take keys, and they decide again.
+            Refusal::Tally { .. } | Refusal::NoKey(_) => Code::Internal,
+            Refusal::States(error) => of_decide_error(error),
             Refusal::Append { error, .. } => of_decide_error(error),
             Refusal::Duplicate { .. } => Code::DuplicateMessage,
         },
         TransactionError::Push { error, .. } => of_push_error_at(error, Qos::ExactlyOnce),
         TransactionError::TooLarge { .. } => Code::TooManyRecords,
         TransactionError::Command(error) => of_command_error(error),
+    }
+}
+
+/// Something about processes that was not done.
+#[must_use]
+pub fn of_process_error(error: &ProcessError) -> Code {
+    match error {
+        ProcessError::NoClass(_) => Code::ClassNotFound,
+        ProcessError::NoProcess(_) => Code::ProcessNotFound,
+        ProcessError::NoSlot(_) => Code::SlotNotFound,
+        ProcessError::NoPush(_) => Code::PushNotFound,
+        ProcessError::NoPath(_) => Code::PathNotFound,
+        ProcessError::Version(_) => Code::VersionConflict,
+        ProcessError::Definition(error) => match error {
+            DefinitionError::Malformed(_) => Code::MalformedRequest,
+            DefinitionError::TooLarge { .. } => Code::MessageTooLarge,
+            DefinitionError::Limit { .. } => Code::BadValue,
+            DefinitionError::Module(_) => Code::ModuleInvalid,
+        },
+        ProcessError::Reserved(_) => Code::ReservedField,
+        ProcessError::Control(_) => Code::BadControlValue,
+        ProcessError::Malformed(_) => Code::MalformedRequest,
+        ProcessError::NotAccepted(_) => Code::NotAccepted,
+        ProcessError::Stopped(_) => Code::ProcessStopped,
+        ProcessError::Backlog(_) => Code::BacklogFull,
+        ProcessError::Push(error) => of_push_error_at(error, Qos::ExactlyOnce),
+        ProcessError::Refused(refusal) => of_push_refusal(refusal),
+        ProcessError::Catalog(error) => of_catalog_error(error),
+        ProcessError::Command(error) => of_command_error(error),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::base::random::Random;
 use crate::catalog::Catalogs;
 use crate::delivery::Delivery;
 use crate::ingest::Ingest;
+use crate::process::Processes;
 use crate::shard::Engine;
 use crate::telemetry::Telemetry;
 use crate::transaction::Transactions;
@@ -32,6 +33,8 @@ pub struct Rooms {
     pub transactions: Transactions,
     /// Queues.
     pub catalogs: Catalogs,
+    /// Processes.
+    pub processes: Processes,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
     /// The engine, for its figures.

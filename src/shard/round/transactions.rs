@@ -6,21 +6,25 @@
 
 use std::collections::BTreeSet;
 
+use bytes::{BufMut, BytesMut};
+
 use crate::base::place::{PartitionNumber, ShardId};
 use crate::buffer::receipt::Stored;
 use crate::log::Durability;
 use crate::shard::command::{Command, Register, Registered};
 use crate::shard::round::{Outcome, Round, tally_pushed};
 use crate::shard::transaction::{
-    Committed, OnDuplicate, Reach, Refusal, StateChanges, StateOwner, Transaction, TransactionAck,
-    TransactionAppend,
+    Committed, OnDuplicate, PlaceNote, Reach, Refusal, StateChanges, StateOwner, Transaction,
+    TransactionAck, TransactionAppend, place_value,
 };
 use crate::state::ShardState;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::push::Pushed;
+use crate::state::draft::transaction::{StateOp, StateRefusal};
 use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{Effect, OwnerId};
 use crate::state::queries::{QueryDefinition, QueryId};
+use crate::state::tally::Tally;
 
 /// Where a transaction began.
 struct Began {
@@ -65,7 +69,7 @@ impl<'a> Round<'a> {
         transaction: &Transaction,
         began: &mut Began,
     ) -> Result<Committed, Refusal> {
-        let Transaction { leases, acks, states, appends, on_duplicate, .. } = transaction;
+        let Transaction { leases, acks, states, appends, notes, on_duplicate, .. } = transaction;
         let replica = self.replica;
         for (index, token) in leases.iter().enumerate() {
             let holding = replica.shards.iter().filter(|state| state.holds(*token));
@@ -76,8 +80,10 @@ impl<'a> Round<'a> {
             }
         }
         let acks = self.ack_all(acks, began)?;
-        if let Some(states) = states {
-            self.change_states(states, began)?;
+        let mut tallies = Vec::new();
+        for (index, states) in states.iter().enumerate() {
+            let changed = self.change_states(index, states, began)?;
+            tallies.extend(changed.into_iter().map(|tally| (index, tally)));
         }
         let appends = appends.iter().enumerate();
         let appends = appends.map(|(index, append)| {
@@ -90,9 +96,12 @@ impl<'a> Round<'a> {
                 _ => Ok(stored),
             }
         });
-        let appends = appends.collect::<Result<_, _>>()?;
+        let appends = appends.collect::<Result<Vec<_>, _>>()?;
+        for note in notes {
+            self.note_place(note, &appends, began);
+        }
         self.sync();
-        Ok(Committed { acks, appends })
+        Ok(Committed { acks, appends, tallies })
     }
 
     /// A draft whose changes can be undone.
@@ -160,12 +169,52 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn change_states(&mut self, states: &StateChanges, began: &mut Began) -> Result<(), Refusal> {
+    fn change_states(
+        &mut self,
+        index: usize,
+        states: &StateChanges,
+        began: &mut Began,
+    ) -> Result<Vec<Tally>, Refusal> {
         let owner = self.owner(states.owner).ok_or(Refusal::NoQuery)?;
         let missing = Refusal::NoPartition(states.partition);
         let shard = self.shard_of(states.partition);
         let draft = self.marked(shard, began).ok_or(missing.clone())?;
-        draft.change_states(owner, states.partition, &states.ops).map_err(|_| missing)
+        match draft.change_states(owner, states.partition, &states.ops) {
+            Ok(tallies) => Ok(tallies),
+            Err(StateRefusal::NoPartition) if states.may_miss => Ok(Vec::new()),
+            Err(StateRefusal::NoPartition) => Err(missing),
+            Err(StateRefusal::NoKey) => Err(Refusal::NoKey(index)),
+            Err(StateRefusal::Tally(tally)) => Err(Refusal::Tally { index, tally }),
+            Err(StateRefusal::Decide(error)) => Err(Refusal::States(error)),
+        }
+    }
+
+    /// Notes where a record stands, if the partition of the note is there.
+    fn note_place(&mut self, note: &PlaceNote, appends: &[Stored], began: &mut Began) {
+        let Some(Stored { partition: to, pushed }) = appends.get(note.append) else { return };
+        let (seq, time_ms) = match pushed {
+            Pushed::Stored { first_seq, time_ms, .. } => {
+                (first_seq + note.record as u64, *time_ms)
+            }
+            Pushed::Mixed(outcomes) => match outcomes.get(note.record) {
+                Some(outcome) => (outcome.message.seq, outcome.message.time_ms),
+                None => return,
+            },
+        };
+        let key = match note.partition {
+            Some(_) => note.key.clone(),
+            None => {
+                let mut key = BytesMut::from(&*note.key);
+                key.put_u64(seq);
+                key.freeze()
+            }
+        };
+        let partition = note.partition.unwrap_or(*to);
+        let op = StateOp::Put { key, value: place_value(*to, seq, time_ms) };
+        if let Some(draft) = self.marked(self.shard_of(partition), began) {
+            // A partition that is gone has nobody left who would ask.
+            let _ = draft.change_states(note.owner, partition, &[op]);
+        }
     }
 
     fn append_one(

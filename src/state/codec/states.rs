@@ -3,12 +3,13 @@
 //! ```text
 //! body of PutState     u32 owner | u32 partition | u16 key_len | key | value
 //! body of RemoveState  u32 owner | u32 partition | u16 key_len | key
+//! body of DefineClass  u32 queue | u32 version | text
 //! ```
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::state::codec::{
-    CUT_OFF, EntryError, Rope, TAG_DEFINE_GROUP, TAG_DEFINE_QUERY, TAG_DEFINE_QUEUE,
+    CUT_OFF, EntryError, Rope, TAG_DEFINE_CLASS, TAG_DEFINE_GROUP, TAG_DEFINE_QUERY, TAG_DEFINE_QUEUE,
     TAG_DROP_GROUP, TAG_FORGET_GROUP, TAG_MAINTAIN, TAG_PROJECT, TAG_PUT_STATE, TAG_REGISTER_GROUP,
     TAG_REMOVE_STATE, TAG_SUBSCRIBE,
 };
@@ -33,6 +34,11 @@ impl Rope {
             Effect::DefineQuery(query) => {
                 self.header(TAG_DEFINE_QUERY, 0, effect);
                 query.put(&mut self.head);
+            }
+            Effect::DefineClass { queue, version, text } => {
+                self.number(TAG_DEFINE_CLASS, *queue, effect);
+                self.head.put_u32_le(*version);
+                self.bytes(text);
             }
             _ => {}
         }
@@ -84,6 +90,12 @@ impl Rope {
         self.head.put_u16_le(key.len() as u16);
         self.head.put_slice(key);
     }
+}
+
+pub(super) fn read_class(body: &mut Bytes) -> Result<Effect, EntryError> {
+    let queue = body.try_get_u32_le().map_err(|_| CUT_OFF)?;
+    let version = body.try_get_u32_le().map_err(|_| CUT_OFF)?;
+    Ok(Effect::DefineClass { queue, version, text: std::mem::take(body) })
 }
 
 pub(super) fn read_state(tag: u8, body: &mut Bytes) -> Result<Effect, EntryError> {

@@ -21,6 +21,7 @@ pub mod upkeep;
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use crate::base::place::{PartitionNumber, QueueId};
@@ -28,11 +29,12 @@ use crate::state::care::graves::DeadKey;
 use crate::state::catalog::Catalog;
 use crate::state::draft::gates::LetGo;
 use crate::state::draft::reversible::Reversible;
-use crate::state::effect::{Effect, Entry, GroupIndex, Origin, Progress, Sequence};
+use crate::state::effect::{Effect, Entry, GroupIndex, Origin, OwnerId, Progress, Sequence};
 use crate::state::kv::{Kv, KvError};
 use crate::state::ledger::{self, DedupPolicy};
 use crate::state::model::{Cursor, Lease};
 use crate::state::sleep::Sleeper;
+use crate::state::tally::Tally;
 use crate::state::{Bodies, ShardState};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -127,6 +129,10 @@ pub struct Draft<'a> {
     cursors: Reversible<(PartitionNumber, GroupIndex), CursorDraft>,
     /// Partitions that were placed and take sealed batches only.
     sealed_only: Reversible<PartitionNumber, ()>,
+    /// State keys that this draft took.
+    taken: Reversible<(OwnerId, PartitionNumber, Bytes), ()>,
+    /// Tallies that this draft counted on.
+    tallies: Reversible<(OwnerId, PartitionNumber, Bytes), Tally>,
     /// How far this draft has gone through each group's ready list.
     ready_at: FastMap<GroupIndex, usize>,
     /// Partitions that this draft took something of, without a lease on them now, and that have
@@ -177,6 +183,8 @@ impl<'a> Draft<'a> {
             new_ids: Reversible::default(),
             cursors: Reversible::default(),
             sealed_only: Reversible::default(),
+            tallies: Reversible::default(),
+            taken: Reversible::default(),
             ready_at: FastMap::default(),
             left_over: FastMap::default(),
             sleepers: Vec::new(),
@@ -202,6 +210,8 @@ impl<'a> Draft<'a> {
             cursors,
             letters,
             sealed_only,
+            tallies,
+            taken,
             // Nobody who may be refused deletes messages or groups.
             gone_groups: _,
             erased: _,
@@ -221,6 +231,8 @@ impl<'a> Draft<'a> {
         cursors.mark();
         letters.mark();
         sealed_only.mark();
+        tallies.mark();
+        taken.mark();
     }
 
     /// What was decided since the mark stands.
@@ -233,6 +245,8 @@ impl<'a> Draft<'a> {
         self.cursors.keep();
         self.letters.keep();
         self.sealed_only.keep();
+        self.tallies.keep();
+        self.taken.keep();
     }
 
     /// What was decided since the mark never was.
@@ -251,6 +265,8 @@ impl<'a> Draft<'a> {
         self.cursors.undo();
         self.letters.undo();
         self.sealed_only.undo();
+        self.tallies.undo();
+        self.taken.undo();
     }
 
     /// The time that the entry will carry, unix milliseconds.
@@ -283,9 +299,10 @@ impl<'a> Draft<'a> {
         let (heads, partitions) = (sorted(&self.heads), sorted(&self.new_partitions));
         let (groups, ids) = (sorted(&self.new_groups), sorted(&self.new_ids));
         let (effects, cursors) = (&self.effects, sorted(&self.cursors));
-        let letters = sorted(&self.letters);
+        let (letters, tallies) = (sorted(&self.letters), sorted(&self.tallies));
+        let taken = sorted(&self.taken);
         let known = format!("{heads:?} {partitions:?} {groups:?} {ids:?} {cursors:?} {letters:?}");
-        format!("{effects:?} {known} {left_over:?}")
+        format!("{effects:?} {known} {left_over:?} {tallies:?} {taken:?}")
     }
 
     /// What it learned and did beside its entry, once.

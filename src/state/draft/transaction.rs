@@ -8,9 +8,10 @@
 use bytes::Bytes;
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::state::draft::Draft;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
+use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId, Sequence};
+use crate::state::tally::{Tally, TallyChange};
 use crate::state::model::Lease;
 
 /// A change of a state key.
@@ -29,6 +30,31 @@ pub enum StateOp {
         /// The key.
         key: Bytes,
     },
+    /// It has none, and must have had one: whoever takes it is alone with it.
+    Take {
+        /// The key.
+        key: Bytes,
+    },
+    /// It is counted on. Only tallies are ever put under such a key.
+    Tally {
+        /// The key.
+        key: Bytes,
+        /// What is added, and on which conditions.
+        change: TallyChange,
+    },
+}
+
+/// Why state keys were not changed: undo what the draft holds of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StateRefusal {
+    /// There is no such partition, or its queue is deleted.
+    NoPartition,
+    /// A key that was to be taken has no value, or somebody took it before.
+    NoKey,
+    /// A tally does not allow its change, and is this.
+    Tally(Tally),
+    /// It could not be decided.
+    Decide(DecideError),
 }
 
 impl Draft<'_> {
@@ -127,22 +153,83 @@ impl Draft<'_> {
         Ok(whole)
     }
 
-    /// Changes state keys of one owner and partition. Their sizes were checked.
+    /// Changes state keys of one owner and partition. Their sizes were checked. Returns the tallies
+    /// that were counted on, in the order of their changes.
     ///
     /// # Errors
-    /// [`AckRefusal::NoPartition`] where there is none that is applied.
+    /// [`StateRefusal`].
     pub fn change_states(
         &mut self,
         owner: OwnerId,
         partition: PartitionNumber,
         ops: &[StateOp],
-    ) -> Result<(), AckRefusal> {
-        self.queue_of(partition)?;
-        self.effects.extend(ops.iter().cloned().map(|op| match op {
-            StateOp::Put { key, value } => Effect::PutState { owner, partition, key, value },
-            StateOp::Remove { key } => Effect::RemoveState { owner, partition, key },
-        }));
+    ) -> Result<Vec<Tally>, StateRefusal> {
+        // One that this draft makes is as good.
+        let is_new = self.new_partitions.values().any(|number| *number == partition);
+        if !is_new && self.queue_of(partition).is_err() {
+            return Err(StateRefusal::NoPartition);
+        }
+        let mut tallies = Vec::new();
+        for op in ops.iter().cloned() {
+            let effect = match op {
+                StateOp::Put { key, value } => Effect::PutState { owner, partition, key, value },
+                StateOp::Remove { key } => Effect::RemoveState { owner, partition, key },
+                StateOp::Take { key } => {
+                    self.take((owner, partition, key.clone()))?;
+                    Effect::RemoveState { owner, partition, key }
+                }
+                StateOp::Tally { key, change } => {
+                    let place = (owner, partition, key);
+                    let tally = self.tally(&place)?.after(&change, self.now_ms);
+                    let tally = tally.map_err(StateRefusal::Tally)?;
+                    self.tallies.insert(place.clone(), tally);
+                    tallies.push(tally);
+                    let (owner, partition, key) = place;
+                    Effect::PutState { owner, partition, key, value: tally.to_value() }
+                }
+            };
+            self.effects.push(effect);
+        }
+        Ok(tallies)
+    }
+
+    /// Takes a key that no part of this draft has taken.
+    fn take(&mut self, place: (OwnerId, PartitionNumber, Bytes)) -> Result<(), StateRefusal> {
+        let (owner, partition, key) = &place;
+        let keys = std::slice::from_ref(key);
+        let rows = self.state.states_at(self.context.kv, *owner, *partition, keys);
+        let rows = rows.map_err(|error| StateRefusal::Decide(error.into()))?;
+        if rows.is_empty() || self.taken.contains_key(&place) {
+            return Err(StateRefusal::NoKey);
+        }
+        self.taken.insert(place, ());
         Ok(())
+    }
+
+    /// A tally with what this draft counted.
+    fn tally(&self, place: &(OwnerId, PartitionNumber, Bytes)) -> Result<Tally, StateRefusal> {
+        if let Some(tally) = self.tallies.get(place) {
+            return Ok(*tally);
+        }
+        let (owner, partition, key) = place;
+        let keys = std::slice::from_ref(key);
+        let rows = self.state.states_at(self.context.kv, *owner, *partition, keys);
+        let rows = rows.map_err(|error| StateRefusal::Decide(error.into()))?;
+        Ok(rows.first().and_then(|row| Tally::from_value(&row.value)).unwrap_or_default())
+    }
+
+    /// Ends all leases of groups of this name: whoever held them is gone. No attempt is counted.
+    /// Returns how many ended.
+    pub fn let_all_go(&mut self, group: &str) -> usize {
+        let is_its = |index: &GroupIndex| self.state.group_at(*index).is_some_and(|it| *it.name == *group);
+        let held = self.state.timers.iter().filter(|(_, _, index)| is_its(index));
+        let held: Vec<(u32, GroupIndex)> = held.map(|(_, local, index)| (*local, *index)).collect();
+        for (local, index) in &held {
+            if let Some(number) = self.state.shards.number(self.state.shard, *local) {
+                self.let_others_have(number, *index);
+            }
+        }
+        held.len()
     }
 
     /// The queue of a partition, unless it is deleted: what it holds may go with this very entry.

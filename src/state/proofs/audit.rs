@@ -164,6 +164,7 @@ impl Audit {
             Effect::DropGroup { group } => self.drop_group(*group),
             Effect::DefineQueue(_)
             | Effect::DefineQuery(_)
+            | Effect::DefineClass { .. }
             | Effect::DefineGroup { .. }
             | Effect::ForgetGroup { .. }
             | Effect::Subscribe { .. }

@@ -221,7 +221,9 @@ fn states() -> impl Strategy<Value = Effect> {
     let remove = (any::<(u32, u32)>(), batch())
         .prop_map(|((owner, partition), key)| Effect::RemoveState { owner, partition, key });
     let drop = any::<u32>().prop_map(|owner| Effect::DropStates { owner });
-    prop_oneof![query, put, remove, drop]
+    let class = (any::<(u32, u32)>(), batch())
+        .prop_map(|((queue, version), text)| Effect::DefineClass { queue, version, text });
+    prop_oneof![query, put, remove, drop, class]
 }
 
 fn effect() -> impl Strategy<Value = Effect> {

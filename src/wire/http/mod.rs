@@ -22,6 +22,7 @@
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
+//! | `processes`, `process_push`, `process_answer` | processes: classes, slots, cascades |
 
 mod ack;
 mod ack_parse;
@@ -49,6 +50,9 @@ mod options;
 mod pace;
 mod pop;
 mod pop_answer;
+mod process_answer;
+mod process_push;
+mod processes;
 mod push;
 mod push_answer;
 mod push_pack;

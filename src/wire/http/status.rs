@@ -191,9 +191,12 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::BadChecksum
         | Code::UnsupportedEncoding
         | Code::BadOption
-        | Code::BadValue => StatusCode::BAD_REQUEST,
+        | Code::BadValue
+        | Code::BadControlValue
+        | Code::ReservedField => StatusCode::BAD_REQUEST,
+        Code::ModuleInvalid => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::NotAccepted => StatusCode::FORBIDDEN,
         Code::FrameTooLarge
         | Code::BatchTooLarge
         | Code::MessageTooLarge
@@ -204,13 +207,22 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::LeaseNotFound
         | Code::MessageNotFound
         | Code::QueryNotFound
-        | Code::GroupNotFound => StatusCode::NOT_FOUND,
+        | Code::GroupNotFound
+        | Code::ClassNotFound
+        | Code::ProcessNotFound
+        | Code::SlotNotFound
+        | Code::PushNotFound
+        | Code::PathNotFound => StatusCode::NOT_FOUND,
         Code::LeaseExpired
         | Code::EncryptionKeyMissing
         | Code::AlreadySettled
         | Code::DuplicateMessage
-        | Code::QueryChanged => StatusCode::CONFLICT,
-        Code::QuotaExceeded | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        | Code::QueryChanged
+        | Code::VersionConflict
+        | Code::ProcessStopped => StatusCode::CONFLICT,
+        Code::QuotaExceeded | Code::QueueFull | Code::BacklogFull => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull
         | Code::Busy

@@ -305,6 +305,7 @@ fn order(
             owner: StateOwner::Query(query),
             partition,
             ops: request.ops.clone(),
+            may_miss: false,
         }),
         appends: sections.iter().map(append).collect(),
         ..Order::default()

@@ -17,7 +17,7 @@ use hyper::Method;
 
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::{
-    Api, admin, analytics, dead, groups, jobs, messages, resources, route, status_page, system,
+    Api, admin, analytics, dead, groups, jobs, messages, processes, resources, route, status_page, system,
     traces, whole,
 };
 
@@ -106,6 +106,7 @@ macro_rules! makers {
 makers! {
     get, Get;
     post, Post;
+    put, Put;
     delete, Delete;
 }
 
@@ -119,6 +120,7 @@ pub(super) fn rows() -> Vec<Row> {
     }
     rows.extend(groups::rows::rows());
     rows.extend(whole::rows());
+    rows.extend(processes::rows());
     rows
 }
 

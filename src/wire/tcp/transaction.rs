@@ -71,7 +71,7 @@ pub(super) fn verdict(outcome: AckOutcome) -> Verdict {
 }
 
 fn answer(committed: Committed) -> Answer {
-    let Committed { acks, appends } = committed;
+    let Committed { acks, appends, .. } = committed;
     let acks = acks.iter().map(|acked| AckedItem {
         code: 0,
         acked: acked.settled,
@@ -97,7 +97,13 @@ fn refused(error: &TransactionError) -> Failure {
         )
         | TransactionError::Push { index, .. } => part("sections", *index),
         TransactionError::TooLarge { field, limit, .. } => plain().blaming(field, *limit),
-        TransactionError::Refused(Refusal::NoPartition(_) | Refusal::NoQuery)
+        TransactionError::Refused(
+            Refusal::NoPartition(_)
+            | Refusal::NoQuery
+            | Refusal::Tally { .. }
+            | Refusal::NoKey(_)
+            | Refusal::States(_),
+        )
         | TransactionError::Command(_) => plain(),
     }
 }

@@ -1,0 +1,159 @@
+//! Committing a step: one transaction, offered until it is known what became of it.
+//!
+//! The lease on the instance is the fence: a step of whoever lost it is refused as a whole, because
+//! its slots are not his to settle. An answer that was lost is asked for again by offering the same
+//! step: if it stands, its slots are settled, and nobody else can have settled them under this lease.
+
+use std::time::Duration;
+
+use onrush_protocol::name::GroupName;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::base::place::PartitionNumber;
+use crate::log::AppendError;
+use crate::process::Inner;
+use crate::process::step::{Outgoing, Step};
+use crate::shard::command::{Command, CommandError};
+use crate::shard::transaction::{
+    Committed, OnDuplicate, Reach, Refusal, Transaction, TransactionAck, TransactionAppend,
+};
+use crate::state::draft::DecideError;
+use crate::state::draft::ack::{AckItem, AckRefusal, Verdict};
+use crate::state::effect::{LeaseToken, Sequence};
+use crate::state::tally::Tally;
+
+/// The group in whose name instances are evaluated.
+pub(super) const GROUP: &str = "$process";
+/// Pause before a step is offered again, at first and at most, milliseconds.
+const PAUSE_MS: u64 = 5;
+const PAUSE_MS_MAX: u64 = 500;
+
+/// What a step settles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settled {
+    pub(super) partition: PartitionNumber,
+    pub(super) token: LeaseToken,
+    pub(super) first: Sequence,
+    pub(super) last: Sequence,
+}
+
+/// Why a step does not stand.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// It is not ours to take any more, or its partition is gone; or it stands, and its answer was
+    /// lost. Either way the store knows what comes next.
+    Gone,
+    /// A cascade does not allow what was to be counted: which of the changes, and how it stands.
+    Tally(usize, Tally),
+    /// A target is gone since it was found: the step is to be made again.
+    Again,
+}
+
+impl Inner {
+    /// Commits a step. Waits for a commit, and for as long as the store is away.
+    ///
+    /// # Errors
+    /// [`StepError`]: nothing of it stands, but for what [`StepError::Gone`] says.
+    pub(super) async fn commit(&self, settled: Option<Settled>, step: &Step) -> Result<Committed, StepError> {
+        let mut appends = Vec::with_capacity(step.outgoing.len());
+        for outgoing in &step.outgoing {
+            appends.push(self.place(outgoing)?);
+        }
+        let (mut pause_ms, mut is_lost) = (PAUSE_MS, false);
+        loop {
+            let refusal = match self.offer(settled, step, appends.clone()).await {
+                Ok(Ok(committed)) => return Ok(committed),
+                Ok(Err(refusal)) => refusal,
+                Err(CommandError::ShuttingDown) => return Err(StepError::Gone),
+                Err(error) => {
+                    is_lost |= matches!(error, CommandError::Append(AppendError::OutcomeUnknown));
+                    if matches!(error, CommandError::Append(AppendError::Poisoned(_))) {
+                        return Err(StepError::Gone);
+                    }
+                    tracing::debug!(%error, "a step of a process is offered again");
+                    self.keep(settled).await;
+                    sleep(Duration::from_millis(pause_ms)).await;
+                    pause_ms = (2 * pause_ms).min(PAUSE_MS_MAX);
+                    continue;
+                }
+            };
+            match refusal {
+                Refusal::Tally { index, tally } => return Err(StepError::Tally(index, tally)),
+                Refusal::Append { error: DecideError::QueueGone, .. } => return Err(StepError::Again),
+                Refusal::Append { error: DecideError::QueueFull { .. }, .. } => {
+                    // Whoever consumes that queue makes room; the instance waits for it.
+                    self.keep(settled).await;
+                    sleep(Duration::from_millis(pause_ms)).await;
+                    pause_ms = (2 * pause_ms).min(PAUSE_MS_MAX);
+                }
+                Refusal::Ack { refusal: AckRefusal::Settled { .. }, .. } if is_lost => {
+                    return Err(StepError::Gone);
+                }
+                refusal => {
+                    tracing::debug!(%refusal, "a step of a process is not ours any more");
+                    return Err(StepError::Gone);
+                }
+            }
+        }
+    }
+
+    fn place(&self, outgoing: &Outgoing) -> Result<TransactionAppend, StepError> {
+        let Outgoing { queue, partition, batch } = outgoing;
+        let placed = self.ingest.admit_own(queue, partition.clone(), batch.clone());
+        placed.map(TransactionAppend::from).map_err(|error| {
+            tracing::error!(queue = %queue.name, %error, "a process cannot send");
+            StepError::Again
+        })
+    }
+
+    async fn offer(
+        &self,
+        settled: Option<Settled>,
+        step: &Step,
+        appends: Vec<TransactionAppend>,
+    ) -> Result<Result<Committed, Refusal>, CommandError> {
+        let acks = settled.map(|settled| TransactionAck {
+            group: group(),
+            token: Some(settled.token),
+            partition: settled.partition,
+            item: AckItem {
+                first: settled.first,
+                last: settled.last,
+                verdict: Verdict::Completed,
+                error: Box::default(),
+            },
+            reach: Reach::Named,
+        });
+        let (reply, answer) = oneshot::channel();
+        let whole = Transaction {
+            leases: Vec::new(),
+            acks: acks.into_iter().collect(),
+            states: step.states.clone(),
+            appends,
+            notes: step.notes.clone(),
+            on_duplicate: OnDuplicate::Report,
+            reply,
+        };
+        let bytes = whole.bytes();
+        let Ok(_room) = self.ingest.reserve(bytes).await else {
+            let why = "no room in memory".to_owned();
+            return Err(CommandError::Append(AppendError::Unavailable(why)));
+        };
+        self.engine.submit(Command::Transact(Box::new(whole)));
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+    }
+
+    /// Keeps the lease while something else is waited for.
+    async fn keep(&self, settled: Option<Settled>) {
+        if let Some(settled) = settled {
+            // If it is lost, the next offer is refused.
+            let _ = self.delivery.extend(settled.token, self.config.lease_ms).await;
+        }
+    }
+}
+
+/// [`GROUP`], as a name.
+pub(super) fn group() -> GroupName {
+    GROUP.parse().unwrap_or_default()
+}

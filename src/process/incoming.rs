@@ -1,0 +1,98 @@
+//! Messages of an instance on their way to its code, with what is known of where they come from.
+
+use bytes::Bytes;
+use onrush_protocol::batch::{Record, RecordBatch};
+
+use crate::base::place::PartitionNumber;
+use crate::delivery::parcel::Delivered;
+use crate::process::definition::Definition;
+use crate::process::envelope::{Envelope, HEADER};
+use crate::process::keys::Address;
+use crate::state::effect::{ProducerSub, Sequence};
+
+/// No limit, where hops are counted.
+pub(super) const ANY_HOPS: u32 = u32::MAX;
+
+/// One message.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) address: Address,
+    pub(super) root: Address,
+    /// Who sent it: `client:…` or `process:class/key`.
+    pub(super) from: Box<str>,
+    pub(super) transaction_id: Option<Box<str>>,
+    pub(super) payload: Bytes,
+    pub(super) is_json: bool,
+    pub(super) envelope: Envelope,
+}
+
+impl Incoming {
+    /// All messages of a batch.
+    pub(super) fn of_batch(
+        partition: PartitionNumber,
+        delivered: &Delivered,
+    ) -> impl Iterator<Item = Self> + '_ {
+        let Delivered { first_seq, time_ms, sub, batch } = delivered;
+        let records = (*first_seq..).zip(batch.records());
+        records.map(move |(seq, record)| {
+            Self::new(partition, seq, *time_ms, sub.as_ref(), batch, &record)
+        })
+    }
+
+    fn new(
+        partition: PartitionNumber,
+        seq: Sequence,
+        time_ms: u64,
+        sub: Option<&ProducerSub>,
+        batch: &RecordBatch,
+        record: &Record<'_>,
+    ) -> Self {
+        let address = Address { partition, seq, time_ms };
+        let envelope = record.headers.get(HEADER).and_then(Envelope::read).unwrap_or_default();
+        let (root, from) = match &envelope.origin {
+            Some(origin) => (origin.root(), format!("process:{}", origin.from).into()),
+            None => {
+                let name = sub.map_or("", ProducerSub::as_str);
+                match &envelope.timer {
+                    Some(timer) => (address, format!("timer:{timer}").into()),
+                    None => (address, format!("client:{name}").into()),
+                }
+            }
+        };
+        Self {
+            address,
+            root,
+            from,
+            transaction_id: record.transaction_id.map(Into::into),
+            payload: batch.bytes().slice_ref(record.payload),
+            is_json: record.is_json,
+            envelope,
+        }
+    }
+
+    /// Whether it is the first message of its cascade.
+    pub(super) fn is_root(&self) -> bool {
+        self.envelope.origin.is_none()
+    }
+
+    pub(super) fn depth(&self) -> u32 {
+        self.envelope.origin.as_ref().map_or(0, |origin| origin.depth)
+    }
+
+    /// How many messages may still follow one after the other; [`ANY_HOPS`] for any number.
+    pub(super) fn hops_left(&self, definition: &Definition) -> u32 {
+        let of_class = match definition.limits.hops {
+            0 => ANY_HOPS,
+            hops => hops,
+        };
+        self.envelope.terms.hops.unwrap_or(of_class)
+    }
+
+    /// How many messages its cascade may have.
+    pub(super) fn messages_max(&self, definition: &Definition) -> u64 {
+        match self.envelope.terms.messages_max {
+            0 => definition.limits.messages,
+            most => most,
+        }
+    }
+}

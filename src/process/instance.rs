@@ -1,0 +1,303 @@
+//! The state keys of an instance while its slots are evaluated.
+//!
+//! What one slot writes lies over what the slots before it in the same step wrote, and that over what
+//! the store has; of the store's, what was read stays here for the next steps. An instance whose
+//! slots somebody else evaluated meanwhile is at another slot than it was left at, and then what is
+//! known of it is forgotten. In: questions of guests. Out: answers, from the lane where nobody here
+//! knows them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::base::place::PartitionNumber;
+use crate::process::keys::{META, STATE, STOPPED, VERSION};
+use crate::process::runtime::{StateFault, StateView};
+use crate::shard::Engine;
+use crate::shard::command::CommandError;
+use crate::shard::look::View as Look;
+use crate::state::effect::{OwnerId, Sequence};
+use crate::state::kv::KvError;
+use crate::state::states::{StateAsk, StatePage};
+
+/// Keys that are read when an instance is first met: all of them, for most.
+const FIRST_ROWS: usize = 512;
+/// Bytes of them.
+const FIRST_BYTES: usize = 256 << 10;
+/// What a key costs beside its bytes.
+const KEY_OVERHEAD: usize = 64;
+
+/// Changed keys; `None` is one that was removed.
+pub(super) type Dirty = BTreeMap<Box<str>, Option<Bytes>>;
+
+/// What is known of an instance.
+#[derive(Debug, Default)]
+pub(super) struct Instance {
+    /// The slot that comes next.
+    pub(super) at: Sequence,
+    /// The version of its class that it is at; 0 before its first message.
+    pub(super) version: u32,
+    /// Why it is stopped, where it is.
+    pub(super) stopped: Option<Box<str>>,
+    /// Keys whose values are known.
+    keys: Dirty,
+    /// Whether all that it has are.
+    complete: bool,
+    bytes: usize,
+}
+
+impl Instance {
+    /// Reads what is needed of an instance. Waits for a turn of the lane.
+    ///
+    /// # Errors
+    /// When the engine stops, or rows cannot be read.
+    pub(super) async fn load(
+        engine: &Engine,
+        partition: PartitionNumber,
+        at: Sequence,
+    ) -> Result<Self, CommandError> {
+        let mut instance = Self { at, ..Self::default() };
+        let (meta, page) = engine
+            .look(move |look| {
+                let keys = [VERSION, STOPPED].map(Bytes::from_static);
+                let meta = values(look, META, partition, &keys)?;
+                Ok::<_, KvError>((meta, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
+            })
+            .await?
+            .map_err(|error| CommandError::Decide(error.into()))?;
+        for (key, value) in meta {
+            match &*key {
+                VERSION => instance.version = read_version(&value),
+                _ => instance.stopped = Some(String::from_utf8_lossy(&value).into()),
+            }
+        }
+        instance.complete = page.more_after.is_none();
+        for row in page.rows {
+            instance.know(text(&row.key), Some(row.value));
+        }
+        Ok(instance)
+    }
+
+    fn know(&mut self, key: Box<str>, value: Option<Bytes>) {
+        let size = |key: &str, value: &Option<Bytes>| {
+            KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, Bytes::len)
+        };
+        self.bytes += size(&key, &value);
+        let key_len = key.len();
+        if let Some(old) = self.keys.insert(key, value) {
+            self.bytes -= KEY_OVERHEAD + key_len + old.map_or(0, |old| old.len());
+        }
+    }
+
+    /// What was evaluated up to `next` stands.
+    pub(super) fn keep(&mut self, dirty: Dirty, next: Sequence) {
+        self.at = next;
+        for (key, value) in dirty {
+            if value.is_none() && self.complete {
+                if let Some(old) = self.keys.remove(&key) {
+                    self.bytes -= KEY_OVERHEAD + key.len() + old.map_or(0, |old| old.len());
+                }
+                continue;
+            }
+            self.know(key, value);
+        }
+    }
+}
+
+/// The value of the version key.
+pub(super) fn version_value(version: u32) -> Bytes {
+    Bytes::copy_from_slice(&version.to_le_bytes())
+}
+
+fn read_version(value: &[u8]) -> u32 {
+    value.try_into().map_or(0, u32::from_le_bytes)
+}
+
+/// Values of some keys of an owner, by key; those without one are left out.
+pub(super) fn values(
+    look: &Look<'_>,
+    owner: OwnerId,
+    partition: PartitionNumber,
+    keys: &[Bytes],
+) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+    let at = usize::from(look.replica.count().of_partition(partition));
+    let Some(shard) = look.replica.shards.get(at) else { return Ok(Vec::new()) };
+    let rows = shard.states_at(look.kv, owner, partition, keys)?;
+    Ok(rows.into_iter().map(|row| (row.key, row.value)).collect())
+}
+
+fn rows(
+    look: &Look<'_>,
+    partition: PartitionNumber,
+    prefix: &str,
+    rows_max: usize,
+    bytes_max: usize,
+) -> Result<StatePage, KvError> {
+    let prefix = Bytes::copy_from_slice(prefix.as_bytes());
+    let ask = StateAsk { owner: STATE, partition, prefix, after: None, rows_max, bytes_max };
+    page(look, &ask)
+}
+
+/// A page of state keys.
+pub(super) fn page(look: &Look<'_>, ask: &StateAsk) -> Result<StatePage, KvError> {
+    let at = usize::from(look.replica.count().of_partition(ask.partition));
+    match look.replica.shards.get(at) {
+        Some(shard) => shard.states(look.kv, ask),
+        None => Ok(StatePage::default()),
+    }
+}
+
+fn text(key: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(key).into()
+}
+
+/// Instances that were met lately.
+pub(super) struct Cache {
+    known: Mutex<Known>,
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Known {
+    instances: HashMap<PartitionNumber, Instance>,
+    bytes: usize,
+}
+
+impl Cache {
+    /// Of at most so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { known: Mutex::default(), bytes_max }
+    }
+
+    /// Takes out what is known of an instance that is at this slot.
+    pub(super) fn take(&self, partition: PartitionNumber, at: Sequence) -> Option<Instance> {
+        let mut known = self.known.lock();
+        let instance = known.instances.remove(&partition)?;
+        known.bytes -= instance.bytes;
+        Some(instance).filter(|instance| instance.at == at)
+    }
+
+    /// Keeps what is known of an instance, and forgets of others what is too much.
+    pub(super) fn put(&self, partition: PartitionNumber, instance: Instance) {
+        let mut known = self.known.lock();
+        known.bytes += instance.bytes;
+        if let Some(old) = known.instances.insert(partition, instance) {
+            known.bytes -= old.bytes;
+        }
+        while known.bytes > self.bytes_max {
+            // Any will do: those that are needed come back with one read.
+            let Some(victim) = known.instances.keys().next().copied() else { break };
+            if let Some(gone) = known.instances.remove(&victim) {
+                known.bytes -= gone.bytes;
+            }
+        }
+    }
+
+    /// Forgets an instance.
+    pub(super) fn forget(&self, partition: PartitionNumber) {
+        let mut known = self.known.lock();
+        if let Some(gone) = known.instances.remove(&partition) {
+            known.bytes -= gone.bytes;
+        }
+    }
+}
+
+/// How guests on a thread of their own reach the lane.
+#[derive(Clone)]
+pub(super) struct Fetch {
+    pub(super) engine: Arc<Engine>,
+    pub(super) handle: Handle,
+}
+
+impl Fetch {
+    fn get(&self, partition: PartitionNumber, key: &str) -> Result<Option<Bytes>, StateFault> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let asked = self.engine.look(move |look| values(look, STATE, partition, &[key]));
+        let found = self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)?;
+        Ok(found.into_iter().next().map(|(_, value)| value))
+    }
+
+    fn scan(
+        &self,
+        partition: PartitionNumber,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<StatePage, StateFault> {
+        let prefix = prefix.to_owned();
+        let asked = self.engine.look(move |look| rows(look, partition, &prefix, limit, usize::MAX));
+        self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StateFault {
+    StateFault::Unavailable(error.to_string())
+}
+
+/// The keys of an instance as one slot sees them.
+pub(super) struct Overlay<'a> {
+    pub(super) partition: PartitionNumber,
+    pub(super) instance: &'a mut Instance,
+    /// What earlier slots of the step wrote.
+    pub(super) step: &'a Dirty,
+    /// What this slot wrote.
+    pub(super) slot: Dirty,
+    pub(super) fetch: &'a Fetch,
+}
+
+impl StateView for Overlay<'_> {
+    fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateFault> {
+        if let Some(value) = self.slot.get(key).or_else(|| self.step.get(key)) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = self.instance.keys.get(key) {
+            return Ok(value.clone());
+        }
+        if self.instance.complete {
+            return Ok(None);
+        }
+        let value = self.fetch.get(self.partition, key)?;
+        self.instance.know(key.into(), value.clone());
+        Ok(value)
+    }
+
+    fn put(&mut self, key: &str, value: Bytes) -> Result<(), StateFault> {
+        self.slot.insert(key.into(), Some(value));
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), StateFault> {
+        self.slot.insert(key.into(), None);
+        Ok(())
+    }
+
+    fn scan(&mut self, prefix: &str, limit: usize) -> Result<Vec<(String, Bytes)>, StateFault> {
+        let mut merged: BTreeMap<Box<str>, Option<Bytes>> = BTreeMap::new();
+        if !self.instance.complete {
+            // So many more as lie below what was removed.
+            let removed = self.step.values().chain(self.slot.values()).filter(|it| it.is_none());
+            let page = self.fetch.scan(self.partition, prefix, limit + removed.count())?;
+            for row in page.rows {
+                self.instance.know(text(&row.key), Some(row.value.clone()));
+                merged.insert(text(&row.key), Some(row.value));
+            }
+        } else {
+            merged.extend(below(&self.instance.keys, prefix));
+        }
+        merged.extend(below(self.step, prefix));
+        merged.extend(below(&self.slot, prefix));
+        let found = merged.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
+        Ok(found.take(limit).collect())
+    }
+}
+
+fn below<'a>(
+    keys: &'a Dirty,
+    prefix: &'a str,
+) -> impl Iterator<Item = (Box<str>, Option<Bytes>)> + 'a {
+    let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+    let keys = keys.range::<str, _>(from).take_while(move |(key, _)| key.starts_with(prefix));
+    keys.map(|(key, value)| (key.clone(), value.clone()))
+}

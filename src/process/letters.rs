@@ -1,0 +1,280 @@
+//! Messages that lie at the desk: those that were refused, to be looked at and sent after all, and
+//! those that wait for their time or their target.
+//!
+//! Whoever sends one takes its key in the same transaction, so of several engines one does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onrush_protocol::batch::BatchBuilder;
+use serde_json::value::RawValue;
+
+use crate::base::place::PartitionNumber;
+use crate::process::commit::StepError;
+use crate::process::envelope::Envelope;
+use crate::process::evaluate::raw;
+use crate::process::instance::page;
+use crate::process::keys::{Address, CASCADES, DEAD, read_child_key};
+use crate::process::record::Letter;
+use crate::process::step::{Outgoing, Parts, Step, count};
+use crate::process::target::{self, Target};
+use crate::process::{Inner, ProcessError, Processes};
+use crate::shard::command::CommandError;
+use crate::shard::transaction::{PlaceNote, StateChanges, StateOwner};
+use crate::state::draft::transaction::StateOp;
+use crate::state::effect::OwnerId;
+use crate::state::states::{StateAsk, StatePage};
+use crate::state::tally::TallyChange;
+
+/// Bytes of one page of letters.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// A message that was refused.
+#[derive(Debug)]
+pub struct LetterShown {
+    /// Its id.
+    pub id: String,
+    /// Where it was to go.
+    pub target: Box<str>,
+    /// Why it did not go.
+    pub code: Box<str>,
+    /// In words.
+    pub reason: Box<str>,
+    /// The push that it is part of.
+    pub cascade: Box<str>,
+    /// The message that it was sent for.
+    pub parent: Option<String>,
+    /// The process that sent it.
+    pub from: Option<Box<str>>,
+    /// How many messages lead to it.
+    pub depth: u32,
+    /// When it was refused, unix milliseconds.
+    pub since_ms: u64,
+    /// What it says.
+    pub payload: Box<RawValue>,
+}
+
+/// What is to become of a letter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fate {
+    /// It was sent.
+    Sent,
+    /// Its target is not there.
+    NoTarget,
+    /// Somebody else took it.
+    Taken,
+}
+
+impl Inner {
+    /// Sends a letter, and takes it away under its key. `change` is what its cascade counts then.
+    ///
+    /// # Errors
+    /// When it was not carried out, or perhaps was.
+    pub(super) async fn send_letter(
+        &self,
+        (owner, key): (OwnerId, &Bytes),
+        child: &[u8],
+        letter: &Letter,
+        change: TallyChange,
+    ) -> Result<Fate, ProcessError> {
+        let desk = self.ensure_desk().await?;
+        let Some((queue, partition, is_process)) = self.resolve(&letter.target) else {
+            return Ok(Fate::NoTarget);
+        };
+        let mut builder = BatchBuilder::new();
+        let envelope = is_process.then(|| letter.envelope.get().as_bytes());
+        let payload = letter.payload.get().as_bytes();
+        Parts { id: &letter.transaction_id, envelope, payload }
+            .put(&mut builder)
+            .map_err(crate::ingest::PushError::from)?;
+        let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
+        let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch });
+        step.outgoing.extend(outgoing);
+        if let Some(root) = Address::parse(&letter.cascade) {
+            // A plain queue's message is done when it is there.
+            let pending = change.pending - i64::from(!is_process);
+            step.states.push(count(root, TallyChange { pending, ..change }));
+            step.roots.push(root);
+            if read_child_key(child).is_some_and(|(.., index)| index > 0) {
+                step.notes.push(PlaceNote {
+                    append: 0,
+                    record: 0,
+                    owner: CASCADES,
+                    partition: Some(root.partition),
+                    key: Bytes::copy_from_slice(child),
+                });
+            }
+        }
+        self.carry_out(&step).await
+    }
+
+    /// Commits a step that takes a letter.
+    pub(super) async fn carry_out(&self, step: &Step) -> Result<Fate, ProcessError> {
+        match self.commit(None, step).await {
+            Ok(_) => {
+                step.roots.iter().for_each(|root| self.board.tell(*root));
+                Ok(Fate::Sent)
+            }
+            Err(StepError::Gone) => Ok(Fate::Taken),
+            Err(StepError::Again | StepError::Tally(..)) => Ok(Fate::NoTarget),
+        }
+    }
+
+    /// A target as it is now.
+    pub(super) fn resolve(
+        &self,
+        text: &str,
+    ) -> Option<(Arc<crate::state::catalog::QueueDefinition>, onrush_protocol::name::PartitionName, bool)> {
+        let (Target::Named(queue, partition) | Target::Queue(queue, partition)) =
+            target::parse(text)?
+        else {
+            return None;
+        };
+        let catalog = self.engine.catalog_now();
+        let queue = Arc::clone(catalog.find(queue.as_str())?);
+        let is_process = catalog.class(queue.id).is_some();
+        Some((queue, partition, is_process))
+    }
+
+    /// A page of what an owner keeps at the desk.
+    pub(super) async fn at_desk(
+        &self,
+        owner: OwnerId,
+        prefix: Bytes,
+        after: Option<Bytes>,
+        rows_max: usize,
+    ) -> Result<StatePage, ProcessError> {
+        let partition = self.ensure_desk().await?;
+        let ask =
+            StateAsk { owner, partition, prefix, after, rows_max, bytes_max: PAGE_BYTES };
+        Ok(self.engine.look(move |look| page(look, &ask)).await??)
+    }
+}
+
+/// Takes a key at the desk away.
+pub(super) fn take(desk: PartitionNumber, owner: OwnerId, key: &Bytes) -> StateChanges {
+    StateChanges {
+        owner: StateOwner::Number(owner),
+        partition: desk,
+        ops: vec![StateOp::Take { key: key.clone() }],
+        may_miss: false,
+    }
+}
+
+impl Processes {
+    /// Messages that were refused, of one push or of all, in the order of their pushes; and the id to
+    /// ask behind for more.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPush`], [`ProcessError::Command`].
+    pub async fn letters(
+        &self,
+        push: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<LetterShown>, Option<String>), ProcessError> {
+        let prefix = match push {
+            None => Bytes::new(),
+            Some(push) => {
+                let root =
+                    Address::parse(push).ok_or_else(|| ProcessError::NoPush(push.into()))?;
+                crate::process::step::dead_prefix(root)
+            }
+        };
+        let after = after.map(|id| key_of(id).ok_or_else(|| ProcessError::NoPath(id.into())));
+        let page = self.inner.at_desk(DEAD, prefix, after.transpose()?, limit).await?;
+        let shown = page.rows.iter().filter_map(|row| {
+            let letter: Letter = serde_json::from_slice(&row.value).ok()?;
+            let envelope = Envelope::read(letter.envelope.get().as_bytes()).unwrap_or_default();
+            let origin = envelope.origin;
+            Some(LetterShown {
+                id: id_of(&row.key),
+                target: letter.target,
+                code: letter.code,
+                reason: letter.reason,
+                cascade: letter.cascade,
+                parent: origin.as_ref().map(|origin| origin.parent().id()),
+                depth: origin.as_ref().map_or(0, |origin| origin.depth),
+                from: origin.map(|origin| origin.from),
+                since_ms: letter.since_ms,
+                payload: letter.payload,
+            })
+        });
+        Ok((shown.collect(), page.more_after.as_deref().map(id_of)))
+    }
+
+    /// Sends a message that was refused after all, with the limits of its class anew. Answers when that
+    /// is durable.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPath`] where there is no such letter, [`ProcessError::NoProcess`] where its
+    /// target is still not there.
+    pub async fn redrive(&self, id: &str) -> Result<(), ProcessError> {
+        let (key, mut letter) = self.letter(id).await?;
+        let mut envelope = Envelope::read(letter.envelope.get().as_bytes()).unwrap_or_default();
+        (envelope.terms.hops, envelope.terms.messages_max) = (None, 0);
+        envelope.until_ms = 0;
+        letter.envelope = raw(&envelope.write()).unwrap_or_default();
+        let truncated = -i64::from(matches!(&*letter.code, "hop_limit" | "cascade_limit"));
+        let change =
+            TallyChange { pending: 1, messages: 1, refused: -1, truncated, ..TallyChange::default() };
+        let child = key.slice(4.min(key.len())..);
+        match self.inner.send_letter((DEAD, &key), &child, &letter, change).await? {
+            Fate::Sent => Ok(()),
+            Fate::NoTarget => Err(ProcessError::NoProcess(letter.target.into())),
+            Fate::Taken => Err(ProcessError::NoPath(id.into())),
+        }
+    }
+
+    /// Throws away a message that was refused.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPath`] where there is no such letter.
+    pub async fn discard(&self, id: &str) -> Result<(), ProcessError> {
+        let (key, _) = self.letter(id).await?;
+        let desk = self.inner.ensure_desk().await?;
+        let step = Step { states: vec![take(desk, DEAD, &key)], ..Step::default() };
+        match self.inner.carry_out(&step).await? {
+            Fate::Sent => Ok(()),
+            Fate::NoTarget | Fate::Taken => Err(ProcessError::NoPath(id.into())),
+        }
+    }
+
+    async fn letter(&self, id: &str) -> Result<(Bytes, Letter), ProcessError> {
+        let missing = || ProcessError::NoPath(id.into());
+        let key = key_of(id).ok_or_else(missing)?;
+        let page = self.inner.at_desk(DEAD, key.clone(), None, 1).await?;
+        let row = page.rows.into_iter().find(|row| row.key == key).ok_or_else(missing)?;
+        let letter = serde_json::from_slice(&row.value);
+        let letter = letter.map_err(|_| ProcessError::Command(CommandError::ShuttingDown))?;
+        Ok((key, letter))
+    }
+}
+
+/// A key as the id of a letter.
+fn id_of(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key_of(id: &str) -> Option<Bytes> {
+    if id.len() % 2 != 0 || !id.is_ascii() || id.len() > 256 {
+        return None;
+    }
+    let pair = |at: usize| u8::from_str_radix(id.get(at..at + 2)?, 16).ok();
+    (0..id.len()).step_by(2).map(pair).collect::<Option<Vec<u8>>>().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_letter_is_its_key() {
+        let key = Bytes::from_static(&[0, 1, 0xfe, 0x80]);
+        assert_eq!(id_of(&key), "0001fe80");
+        assert_eq!(key_of("0001fe80"), Some(key));
+        for wrong in ["0", "0g", "\u{e9}"] {
+            assert_eq!(key_of(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! A message goes in, and its sender waits for as much as he wants to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
+use onrush_protocol::name::{PartitionName, QueueName};
+use onrush_protocol::qos::Qos;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::post::Mailbox;
+use crate::buffer::receipt::{Accepted, Signer, Stored};
+use crate::ingest::{PushError, PushTerms};
+use crate::process::definition::Mode;
+pub use crate::process::envelope::Terms;
+use crate::process::envelope::{Envelope, HEADER};
+use crate::process::keys::Address;
+use crate::process::step::{Step, count};
+use crate::process::tree::Standing;
+use crate::process::{Inner, ProcessError, Processes};
+use crate::shard::command::CommandError;
+use crate::state::catalog::QueueDefinition;
+use crate::state::draft::push::Pushed;
+use crate::state::effect::{ProducerSub, Sequence};
+use crate::state::tally::TallyChange;
+
+/// Fields of a message that only the room writes.
+pub const RESERVED: [&str; 13] = [
+    "id",
+    "transaction_id",
+    "slot",
+    "timestamp",
+    "from",
+    "from_slot",
+    "from_index",
+    "cascade",
+    "parent",
+    "depth",
+    "hops_left",
+    "in_reply_to",
+    "reply_to",
+];
+
+/// What the sender of a message waits for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Await {
+    /// That it is durable.
+    Accepted,
+    /// That it is evaluated.
+    Slot,
+    /// The first answer of its cascade to `$reply`.
+    Reply,
+    /// That nothing of its cascade is pending.
+    #[default]
+    Cascade,
+}
+
+/// A message for a process.
+#[derive(Clone, Debug)]
+pub struct PushOrder {
+    /// The class.
+    pub class: QueueName,
+    /// The instance.
+    pub key: PartitionName,
+    /// The message, a JSON text.
+    pub message: Bytes,
+    /// What tells whether it was pushed before.
+    pub transaction_id: Option<String>,
+    /// How far its cascade may go.
+    pub terms: Terms,
+    /// Who pushes, where that is known.
+    pub sub: Option<ProducerSub>,
+}
+
+/// What became of a push by the time it was durable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Taken {
+    /// It stands here.
+    Stored {
+        /// Where, which is its push's id too.
+        address: Address,
+        /// Whether it was there before.
+        duplicate: bool,
+        /// Whether it defines the instance rather than being a message.
+        defines: bool,
+    },
+    /// The store is away: it is kept, and will stand somewhere.
+    Kept,
+}
+
+/// What is looked at of a message before it is taken.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, rename = "type", alias = "Type")]
+    kind: Option<std::borrow::Cow<'a, str>>,
+    init: Option<Box<RawValue>>,
+}
+
+impl Processes {
+    /// Pushes a message. Answers when it is durable, and waits for room for as long as any push.
+    /// Dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`ProcessError`]: it was not taken, unless the error says otherwise.
+    pub async fn push(&self, order: PushOrder) -> Result<Taken, ProcessError> {
+        let PushOrder { class, key, message, transaction_id, terms, sub } = order;
+        let (queue, code) = self.inner.newest(&class)?;
+        let from = format!("client:{}", sub.as_ref().map_or("", ProducerSub::as_str));
+        if !code.definition.accepts(&from) {
+            return Err(ProcessError::NotAccepted(from));
+        }
+        let kind = look_at(&message)?;
+        let defines = kind.kind.as_deref() == Some("Process");
+        self.inner.may_push(&queue.name, &key, &code.definition, defines).await?;
+        let spawn = kind.init.filter(|_| defines);
+        let envelope = Envelope { terms, spawn, defines, ..Envelope::default() };
+        let header = envelope.write();
+        let has_header = defines || terms != Terms::default();
+        let headers = [(HEADER, header.as_slice())];
+        let mut builder = BatchBuilder::with_limits(*self.inner.ingest.limits());
+        let record = NewRecord {
+            transaction_id: transaction_id.as_deref(),
+            headers: if has_header { &headers } else { &[] },
+            is_json: true,
+            payload: &message,
+            ..NewRecord::default()
+        };
+        builder.push(&record).map_err(PushError::from)?;
+        let Some(batch) = builder.finish() else { return Ok(Taken::Kept) };
+        Ok(match self.inner.store(&queue, key, batch, sub).await? {
+            Accepted::Spilled { .. } => Taken::Kept,
+            Accepted::Stored(stored) => taken(&stored, defines),
+        })
+    }
+
+    /// Waits until a push is as far as is wanted, or until a time. Returns how it stands then, and
+    /// whether that is as far as was wanted.
+    /// Dropping the future changes nothing: the cascade goes on.
+    ///
+    /// # Errors
+    /// [`ProcessError::Command`].
+    pub async fn wait(
+        &self,
+        root: Address,
+        level: Await,
+        max_depth: Option<u32>,
+        patience: Duration,
+    ) -> Result<(Standing, bool), ProcessError> {
+        /// How often it is looked for what other engines did.
+        const LOOK: Duration = Duration::from_millis(250);
+        let deadline = Instant::now() + patience;
+        let seat = self.inner.board.sit(root.partition, root.seq);
+        loop {
+            let news = seat.notify.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            let standing = self.inner.standing(root).await?;
+            if standing.is_at(level) {
+                return Ok((standing, true));
+            }
+            if let Some(depth) = max_depth
+                && standing.slot.is_some()
+                && self.inner.is_done_to(root, depth).await?
+            {
+                return Ok((standing, true));
+            }
+            let next = deadline.min(Instant::now() + LOOK);
+            if timeout_at(next, news).await.is_err() && Instant::now() >= deadline {
+                return Ok((standing, false));
+            }
+        }
+    }
+
+    /// Waits until a push stands otherwise than `mark` says, or until a time; see [`Standing::mark`].
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPush`], [`ProcessError::Command`].
+    pub async fn changed(
+        &self,
+        root: Address,
+        mark: &str,
+        patience: Duration,
+    ) -> Result<Standing, ProcessError> {
+        /// How often it is looked for what other engines did.
+        const LOOK: Duration = Duration::from_millis(250);
+        let deadline = Instant::now() + patience;
+        let seat = self.inner.board.sit(root.partition, root.seq);
+        loop {
+            let news = seat.notify.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            let standing = self.inner.standing(root).await?;
+            if standing.mark() != mark || Instant::now() >= deadline {
+                return Ok(standing);
+            }
+            // Whether there is news, the next look tells.
+            let _ = timeout_at(deadline.min(Instant::now() + LOOK), news).await;
+        }
+    }
+
+    /// Calls a push off: messages of it that are not evaluated yet never are. What was committed stays.
+    /// Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPush`], [`ProcessError::Command`].
+    pub async fn cancel(&self, push: &str) -> Result<Standing, ProcessError> {
+        let standing = self.standing(push).await?;
+        let root = standing.root;
+        if !standing.is_complete() {
+            let change = TallyChange { cancel: true, ..TallyChange::default() };
+            let step = Step { states: vec![count(root, change)], ..Step::default() };
+            match self.inner.commit(None, &step).await {
+                Ok(_) => {}
+                Err(_) => return Err(ProcessError::Command(CommandError::ShuttingDown)),
+            }
+            self.inner.board.tell(root);
+        }
+        self.inner.standing(root).await
+    }
+
+    /// Lets a process whose class is in manual mode evaluate its messages up to a slot; others do so by
+    /// themselves. Returns when that has begun.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoClass`], [`ProcessError::Command`].
+    pub async fn run_to(
+        &self,
+        class: &QueueName,
+        key: &PartitionName,
+        slot: Sequence,
+    ) -> Result<(), ProcessError> {
+        let (queue, code) = self.inner.newest(class)?;
+        if code.definition.mode == Mode::Manual {
+            let inner = Arc::clone(&self.inner);
+            let (name, key) = (class.clone(), key.clone());
+            tokio::spawn(async move { inner.run_manually(queue.id, name, key, slot).await });
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Evaluates an instance up to a slot, whoever else does so too.
+    async fn run_manually(
+        self: Arc<Self>,
+        queue: QueueId,
+        class: QueueName,
+        key: PartitionName,
+        slot: Sequence,
+    ) {
+        /// How long to wait for whoever else holds the instance.
+        const PAUSE: Duration = Duration::from_millis(10);
+        loop {
+            let Ok(Some(shown)) = self.instance(class.as_str(), &key).await else { return };
+            if shown.done > slot || shown.stopped.is_some() {
+                return;
+            }
+            let most = u32::try_from(slot - shown.done + 1).unwrap_or(u32::MAX);
+            match self.pop(&class, Some(key.clone()), most, 0).await {
+                Ok(handout) => {
+                    let nothing = handout.packages.is_empty();
+                    self.work_off_all(queue, handout).await;
+                    if nothing {
+                        sleep(PAUSE).await;
+                    }
+                }
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Stores a batch in the way of any push, but with an envelope that only the room may write.
+    /// Waits for room and a commit.
+    pub(super) async fn store(
+        &self,
+        queue: &QueueDefinition,
+        key: PartitionName,
+        batch: RecordBatch,
+        sub: Option<ProducerSub>,
+    ) -> Result<Accepted, ProcessError> {
+        let mailbox = Arc::new(Mailbox::default());
+        let signer = Signer { mailbox: Arc::clone(&mailbox), request: 0, section: 0 };
+        let terms = PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub };
+        self.ingest.push_own(queue, key, batch, terms, signer).await?;
+        let mut arrived = Vec::new();
+        loop {
+            mailbox.take(&mut arrived);
+            if let Some(delivery) = arrived.pop() {
+                return Ok(delivery.receipt?);
+            }
+            mailbox.arrived().await;
+        }
+    }
+
+    /// Whether a client may push to an instance now.
+    async fn may_push(
+        &self,
+        class: &str,
+        key: &PartitionName,
+        definition: &crate::process::definition::Definition,
+        defines: bool,
+    ) -> Result<(), ProcessError> {
+        let shown = self.instance(class, key).await?;
+        let name = || format!("{class}/{}", key.as_str());
+        match shown {
+            None if definition.create == crate::process::definition::Create::Explicit && !defines => {
+                Err(ProcessError::NoProcess(name()))
+            }
+            Some(shown) if shown.next - shown.done >= definition.limits.backlog_soft => {
+                Err(ProcessError::Backlog(shown.next - shown.done))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn taken(stored: &Stored, defines: bool) -> Taken {
+    let Stored { partition, pushed } = stored;
+    let (seq, time_ms, duplicate) = match pushed {
+        Pushed::Stored { first_seq, time_ms, .. } => (*first_seq, *time_ms, false),
+        Pushed::Mixed(outcomes) => match outcomes.first() {
+            Some(outcome) => (outcome.message.seq, outcome.message.time_ms, outcome.duplicate),
+            None => return Taken::Kept,
+        },
+    };
+    let partition: PartitionNumber = *partition;
+    Taken::Stored { address: Address { partition, seq, time_ms }, duplicate, defines }
+}
+
+/// Checks a message: JSON, and if it is an object, one without fields of ours.
+fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
+    let nothing = Kind { kind: None, init: None };
+    if message.first() != Some(&b'{') {
+        let read: Result<IgnoredAny, _> = serde_json::from_slice(message);
+        return read.map(|_| nothing).map_err(|error| ProcessError::Malformed(error.to_string()));
+    }
+    let fields: Result<std::collections::BTreeMap<std::borrow::Cow<'_, str>, IgnoredAny>, _> =
+        serde_json::from_slice(message);
+    let fields = fields.map_err(|error| ProcessError::Malformed(error.to_string()))?;
+    if let Some(field) = RESERVED.into_iter().find(|field| fields.contains_key(*field)) {
+        return Err(ProcessError::Reserved(field));
+    }
+    Ok(serde_json::from_slice(message).unwrap_or(nothing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_json_without_fields_of_ours() {
+        for field in RESERVED {
+            let message = format!(r#"{{"a": 1, "{field}": 2}}"#);
+            let refused = look_at(message.as_bytes()).err();
+            assert_eq!(refused, Some(ProcessError::Reserved(field)));
+        }
+        assert!(look_at(br#"{"From": 1, "type": "Message"}"#).is_ok());
+        assert!(look_at(b"[1]").is_ok());
+        assert!(matches!(look_at(b"{"), Err(ProcessError::Malformed(_))));
+        assert!(matches!(look_at(b"1 2"), Err(ProcessError::Malformed(_))));
+        let kind = look_at(br#"{"type": "Process", "init": {"a": 1}}"#).ok();
+        assert_eq!(kind.and_then(|it| it.kind).as_deref(), Some("Process"));
+    }
+}

@@ -1,0 +1,624 @@
+//! From evaluated slots to one transaction: all of it stands, or nothing.
+//!
+//! In: what slots came to, and the catalog as it is. Out: the ack of the slots, the instance's state
+//! keys, their records, what they sent as batches for its targets, and what their cascades count. An
+//! entry goes to its target with a transaction id that is made of its source alone, so that it can
+//! never come there twice. What does not go anywhere is refused: kept as a letter, or parked, as the
+//! sender's class says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use onrush_protocol::batch::{BatchBuilder, BatchError, NewRecord, RecordBatch};
+use onrush_protocol::name::{PartitionName, QueueName};
+
+use crate::base::place::{PartitionNumber, QueueId};
+use crate::process::definition::{Definition, OnError, UnknownTarget};
+use crate::process::envelope::{Envelope, HEADER, Origin, Terms, triple};
+use crate::process::evaluate::{Done, Evaluated, Job, raw};
+use crate::process::incoming::{ANY_HOPS, Incoming};
+use crate::process::instance::version_value;
+use crate::process::keys::{
+    Address, CASCADES, DEAD, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION, child_key,
+    reply_key, slot_key, tally_key,
+};
+use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
+use crate::process::runtime::OutboxEntry;
+use crate::process::target::{self, Target};
+use crate::shard::transaction::{PlaceNote, StateChanges, StateOwner};
+use crate::state::catalog::{Catalog, QueueDefinition};
+use crate::state::draft::transaction::StateOp;
+use crate::state::effect::OwnerId;
+use crate::state::tally::{Tally, TallyChange};
+
+/// A batch on its way to a target.
+pub(super) struct Outgoing {
+    pub(super) queue: Arc<QueueDefinition>,
+    pub(super) partition: PartitionName,
+    pub(super) batch: RecordBatch,
+}
+
+/// What one step is to change, but for the ack.
+#[derive(Default)]
+pub(super) struct Step {
+    pub(super) states: Vec<StateChanges>,
+    pub(super) outgoing: Vec<Outgoing>,
+    pub(super) notes: Vec<PlaceNote>,
+    /// Cascades whose tallies `states` counts on, by index.
+    pub(super) tallied: HashMap<usize, Address>,
+    /// Whether it puts something to the desk that waits.
+    pub(super) has_waiting: bool,
+    /// Messages, and cascades by their first, that somebody may wait for.
+    pub(super) roots: Vec<Address>,
+}
+
+/// A batch that grows.
+struct Growing {
+    queue: Arc<QueueDefinition>,
+    partition: PartitionName,
+    builder: BatchBuilder,
+}
+
+/// Where an entry goes.
+enum Route {
+    /// To a process (`true`) or a plain queue.
+    Queue(Arc<QueueDefinition>, PartitionName, bool),
+    /// To whoever pushed.
+    Reply,
+    /// Nowhere yet.
+    Unknown(Box<str>),
+    /// Nowhere.
+    No(&'static str, String),
+}
+
+/// Makes a step.
+pub(super) struct Builder<'a> {
+    job: &'a Job,
+    catalog: &'a Catalog,
+    /// The partition that keeps what waits; see `desk`.
+    desk: PartitionNumber,
+    /// Tallies that refused what was to be counted.
+    known: &'a HashMap<Address, Tally>,
+    growing: Vec<Growing>,
+    open: HashMap<(QueueId, PartitionName), usize>,
+    notes: Vec<PlaceNote>,
+    tallies: HashMap<Address, TallyChange>,
+    /// State keys by owner and partition, in the order in which they were first met.
+    changes: Vec<((OwnerId, PartitionNumber), Vec<StateOp>)>,
+    places: HashMap<(OwnerId, PartitionNumber), usize>,
+    now_ms: u64,
+}
+
+/// An entry with the message that it was sent for.
+struct Entry<'a> {
+    message: &'a Incoming,
+    definition: &'a Definition,
+    index: u32,
+    entry: &'a OutboxEntry,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        job: &'a Job,
+        catalog: &'a Catalog,
+        desk: PartitionNumber,
+        known: &'a HashMap<Address, Tally>,
+    ) -> Self {
+        Self {
+            job,
+            catalog,
+            desk,
+            known,
+            growing: Vec::new(),
+            open: HashMap::new(),
+            notes: Vec::new(),
+            tallies: HashMap::new(),
+            changes: Vec::new(),
+            places: HashMap::new(),
+            now_ms: job.clock.now_ms(),
+        }
+    }
+
+    /// The step of what was evaluated. Fills in what became of outboxes.
+    pub(super) fn build(
+        mut self,
+        incoming: &[Incoming],
+        evaluated: &mut Evaluated,
+        earlier_version: u32,
+    ) -> Step {
+        let partition = self.job.partition;
+        let mut roots = Vec::new();
+        for done in &mut evaluated.done {
+            let Some(message) = incoming.get(done.at) else { continue };
+            self.slot(message, done);
+            roots.push(message.root);
+            if !message.is_root() {
+                roots.push(message.address);
+            }
+            let value = serde_json::to_vec(&done.record).unwrap_or_default().into();
+            let key = slot_key(message.address.seq);
+            self.change(RESULTS, partition, StateOp::Put { key, value });
+        }
+        for (key, value) in &evaluated.dirty {
+            let key = Bytes::copy_from_slice(key.as_bytes());
+            let op = match value.clone() {
+                Some(value) => StateOp::Put { key, value },
+                None => StateOp::Remove { key },
+            };
+            self.change(STATE, partition, op);
+        }
+        if evaluated.version != earlier_version {
+            let (key, value) = (Bytes::from_static(VERSION), version_value(evaluated.version));
+            self.change(META, partition, StateOp::Put { key, value });
+        }
+        if let Some(why) = &evaluated.stopped {
+            let value = Bytes::copy_from_slice(why.as_bytes());
+            let key = Bytes::from_static(STOPPED);
+            self.change(META, partition, StateOp::Put { key, value });
+        }
+        self.finish(roots)
+    }
+
+    fn finish(self, roots: Vec<Address>) -> Step {
+        let Self { growing, notes, tallies, changes, .. } = self;
+        let waits = |owner: OwnerId| owner == TIMERS || owner == PARKED;
+        let has_waiting = changes.iter().any(|((owner, _), _)| waits(*owner));
+        let mut states: Vec<StateChanges> = changes
+            .into_iter()
+            .map(|((owner, partition), ops)| StateChanges {
+                owner: StateOwner::Number(owner),
+                partition,
+                ops,
+                may_miss: owner != STATE && owner != RESULTS,
+            })
+            .collect();
+        let mut tallied = HashMap::new();
+        for (root, change) in tallies {
+            tallied.insert(states.len(), root);
+            states.push(count(root, change));
+        }
+        let finished = growing.into_iter().filter_map(|mut growing| {
+            let batch = growing.builder.finish()?;
+            Some(Outgoing { queue: growing.queue, partition: growing.partition, batch })
+        });
+        Step { states, outgoing: finished.collect(), notes, tallied, has_waiting, roots }
+    }
+
+    /// One slot: its entries, and what its cascade counts.
+    fn slot(&mut self, message: &Incoming, done: &mut Done) {
+        let mut change = TallyChange { depth: message.depth(), ..TallyChange::default() };
+        match message.is_root() {
+            true => change.messages = 1,
+            false => change.pending = -1,
+        }
+        change.errors = i64::from(done.record.status.is_error());
+        change.unless_cancelled = done.record.status != SlotStatus::Cancelled;
+        let definition = done.code.as_ref().map(|code| &code.definition);
+        if let Some(definition) = definition {
+            change.messages_max = message.messages_max(definition).min(i64::MAX as u64) as i64;
+        }
+        let is_alone = message.is_root() && done.outbox.is_empty();
+        self.add(message.root, &change, is_alone);
+        let Some(code) = done.code.clone() else { return };
+        done.record.outbox.clear();
+        for (index, entry) in (1..).zip(&done.outbox) {
+            let entry = Entry { message, definition: &code.definition, index, entry };
+            let record = self.entry(&entry);
+            done.record.outbox.push(record);
+        }
+        let keeps = code.definition.on_error == OnError::Dlq;
+        let is_dead = done.record.status == SlotStatus::Failed && keeps;
+        if is_dead || done.record.status == SlotStatus::Expired {
+            self.bury_own(message, done);
+        }
+    }
+
+    /// Counts on the tally of a cascade. One that is over with its first message needs none.
+    fn add(&mut self, root: Address, change: &TallyChange, is_alone: bool) {
+        if is_alone && !self.tallies.contains_key(&root) && !self.known.contains_key(&root) {
+            return;
+        }
+        let sum = self.tallies.entry(root).or_default();
+        sum.pending += change.pending;
+        sum.messages += change.messages;
+        sum.errors += change.errors;
+        sum.refused += change.refused;
+        sum.truncated += change.truncated;
+        sum.lost += change.lost;
+        sum.depth = sum.depth.max(change.depth);
+        sum.messages_max = sum.messages_max.max(change.messages_max);
+        sum.unless_cancelled |= change.unless_cancelled;
+    }
+
+    fn change(&mut self, owner: OwnerId, partition: PartitionNumber, op: StateOp) {
+        let place = (owner, partition);
+        let next = self.changes.len();
+        let at = *self.places.entry(place).or_insert(next);
+        if at == next {
+            self.changes.push((place, Vec::new()));
+        }
+        if let Some((_, ops)) = self.changes.get_mut(at) {
+            ops.push(op);
+        }
+    }
+
+    /// Sends an entry, or finds out why not.
+    fn entry(&mut self, entry: &Entry<'_>) -> EntryRecord {
+        let Entry { message, definition, index, entry: sent } = entry;
+        let mut record = EntryRecord {
+            index: *index,
+            target: sent.target.as_deref().map(Into::into),
+            status: EntryStatus::Sent,
+            to: None,
+            error: None,
+        };
+        let hops = message.hops_left(definition);
+        let route = match self.route(entry) {
+            Route::Queue(..) | Route::Unknown(_) if hops == 0 => {
+                let why = "as many messages followed one after the other as may";
+                Route::No("hop_limit", why.into())
+            }
+            Route::Queue(..) | Route::Unknown(_) if self.is_full(message.root, definition, message) => {
+                Route::No("cascade_limit", "the cascade has as many messages as it may".into())
+            }
+            route => route,
+        };
+        let name = match &route {
+            Route::Queue(queue, partition, true) => format!("{}/{}", queue.name, partition.as_str()),
+            Route::Queue(queue, partition, false) => {
+                format!("queue:{}/{}", queue.name, partition.as_str())
+            }
+            Route::Unknown(name) => name.to_string(),
+            Route::Reply | Route::No(..) => sent.target.clone().unwrap_or_default(),
+        };
+        let sending = Sending { entry, name: &name, hops };
+        match route {
+            Route::Reply => {
+                let (address, root) = (message.address, message.root);
+                let key = reply_key(root, address.partition, address.seq, *index);
+                let value = sent.payload.clone();
+                self.change(CASCADES, root.partition, StateOp::Put { key, value });
+                record.status = EntryStatus::Replied;
+            }
+            Route::Queue(queue, partition, is_process) => {
+                record.to = Some(name.as_str().into());
+                record.status = match self.send(&sending, queue, partition, is_process) {
+                    Ok(status) => status,
+                    Err(error) => {
+                        let fault = Fault::new("payload_too_large", error.to_string());
+                        self.refuse(&sending, &fault);
+                        record.error = Some(fault);
+                        EntryStatus::Refused
+                    }
+                };
+            }
+            Route::Unknown(to) => self.unknown(&sending, &to, &mut record),
+            Route::No(code, why) => {
+                let fault = Fault::new(code, why);
+                self.refuse(&sending, &fault);
+                (record.status, record.error) = (EntryStatus::Refused, Some(fault));
+            }
+        }
+        record
+    }
+
+    /// Where an entry goes now.
+    fn route(&self, entry: &Entry<'_>) -> Route {
+        let Entry { message, definition, entry: sent, .. } = entry;
+        let Some(text) = sent.target.as_deref() else {
+            return Route::No("target_missing", "the entry names no target".into());
+        };
+        let mut target = target::parse(text);
+        if let Some(Target::Reply) = target
+            && let Some(to) = message.envelope.reply_to.as_deref()
+        {
+            target = target::parse(to);
+        }
+        if let Some(Target::Alias(alias)) = &target {
+            let meant = definition.aliases.get(alias);
+            target = meant.and_then(|meant| target::parse(meant));
+        }
+        match target {
+            None => Route::No("target_not_found", format!("there is no target '{text}'")),
+            Some(Target::Alias(alias)) => {
+                Route::No("target_not_found", format!("an alias of an alias: '@{alias}'"))
+            }
+            Some(Target::Reply) => Route::Reply,
+            Some(Target::Sender) => match message.from.strip_prefix("process:") {
+                Some(sender) => match target::split(sender) {
+                    Some((class, key)) => self.named(&class, key),
+                    None => Route::Unknown(sender.into()),
+                },
+                None => Route::Reply,
+            },
+            Some(Target::Own) => match self.catalog.get(self.job.queue) {
+                Some(queue) => Route::Queue(Arc::clone(queue), self.job.key.clone(), true),
+                None => Route::No("target_not_found", "the class is gone".into()),
+            },
+            Some(Target::Named(class, key)) => self.named(&class, key),
+            Some(Target::Queue(name, partition)) => match self.catalog.find(name.as_str()) {
+                Some(queue) => {
+                    let is_process = self.catalog.class(queue.id).is_some();
+                    Route::Queue(Arc::clone(queue), partition, is_process)
+                }
+                None => Route::Unknown(format!("queue:{name}/{partition}").into()),
+            },
+        }
+    }
+
+    fn named(&self, class: &QueueName, key: PartitionName) -> Route {
+        match self.catalog.find(class.as_str()) {
+            Some(queue) => {
+                let is_process = self.catalog.class(queue.id).is_some();
+                Route::Queue(Arc::clone(queue), key, is_process)
+            }
+            None => Route::Unknown(format!("{class}/{key}").into()),
+        }
+    }
+
+    /// Whether a cascade has as many messages as it may, as far as that is known.
+    fn is_full(&self, root: Address, definition: &Definition, message: &Incoming) -> bool {
+        let Some(known) = self.known.get(&root) else { return false };
+        let added = self.tallies.get(&root).map_or(0, |change| change.messages);
+        let most = message.messages_max(definition).min(i64::MAX as u64) as i64;
+        known.messages + added >= most
+    }
+
+    fn unknown(&mut self, sending: &Sending<'_>, to: &str, record: &mut EntryRecord) {
+        let fault = Fault::new("target_not_found", format!("there is no '{to}'"));
+        let policy = sending.entry.definition.unknown_target;
+        match policy {
+            UnknownTarget::Park(ttl_ms) => {
+                let until_ms = self.now_ms.saturating_add(ttl_ms);
+                let letter = self.letter(sending, None, until_ms);
+                let class = to.split_once('/').map_or(to, |(class, _)| class);
+                self.wait(PARKED, parked_key(class, &sending.child_key()), &letter);
+                let change = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
+                self.add(sending.root(), &change, false);
+                record.status = EntryStatus::Parked;
+            }
+            UnknownTarget::Dlq | UnknownTarget::Fail => {
+                match policy {
+                    UnknownTarget::Fail => {
+                        let change = TallyChange { lost: 1, ..TallyChange::default() };
+                        self.add(sending.root(), &change, false);
+                    }
+                    _ => self.refuse(sending, &fault),
+                }
+                (record.status, record.error) = (EntryStatus::Refused, Some(fault));
+            }
+        }
+    }
+
+    /// Puts an entry into the batch for its target, or among the timers.
+    fn send(
+        &mut self,
+        sending: &Sending<'_>,
+        queue: Arc<QueueDefinition>,
+        partition: PartitionName,
+        is_process: bool,
+    ) -> Result<EntryStatus, BatchError> {
+        let pending = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
+        if let Some(delay_ms) = sending.entry.entry.delay_ms.filter(|delay| *delay > 0) {
+            let due_ms = self.now_ms.saturating_add(delay_ms);
+            let letter = self.letter(sending, None, 0);
+            self.wait(TIMERS, timer_key(due_ms, &sending.child_key()), &letter);
+            self.add(sending.root(), &pending, false);
+            return Ok(EntryStatus::Delayed);
+        }
+        let envelope = is_process.then(|| self.envelope(sending).write());
+        let id = self.transaction_id(sending.entry);
+        let record = Parts { id: &id, envelope: envelope.as_deref(), payload: &sending.entry.entry.payload };
+        let (append, record) = self.put(queue, partition, &record)?;
+        self.notes.push(PlaceNote {
+            append,
+            record,
+            owner: CASCADES,
+            partition: Some(sending.root().partition),
+            key: sending.child_key(),
+        });
+        let queued = TallyChange { messages: 1, ..TallyChange::default() };
+        self.add(sending.root(), if is_process { &pending } else { &queued }, false);
+        Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
+    }
+
+    /// Adds a record to the batch for its target; returns where it is.
+    fn put(
+        &mut self,
+        queue: Arc<QueueDefinition>,
+        partition: PartitionName,
+        record: &Parts<'_>,
+    ) -> Result<(usize, usize), BatchError> {
+        let place = (queue.id, partition.clone());
+        if let Some(at) = self.open.get(&place).copied()
+            && let Some(growing) = self.growing.get_mut(at)
+        {
+            let index = growing.builder.count() as usize;
+            match record.put(&mut growing.builder) {
+                Ok(()) => return Ok((at, index)),
+                // It may fit the next one.
+                Err(BatchError::Count { .. } | BatchError::TooLarge { field: "batch", .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut builder = BatchBuilder::new();
+        record.put(&mut builder)?;
+        let at = self.growing.len();
+        self.growing.push(Growing { queue, partition, builder });
+        self.open.insert(place, at);
+        Ok((at, 0))
+    }
+
+    /// Keeps an entry that goes nowhere as a letter, with its cascade.
+    fn refuse(&mut self, sending: &Sending<'_>, fault: &Fault) {
+        let is_limit = matches!(&*fault.code, "hop_limit" | "cascade_limit");
+        let truncated = i64::from(is_limit);
+        let change = TallyChange { refused: 1, truncated, ..TallyChange::default() };
+        self.add(sending.root(), &change, false);
+        let letter = self.letter(sending, Some(fault), 0);
+        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
+        let key = dead_key(sending.root(), &sending.child_key());
+        self.change(DEAD, self.desk, StateOp::Put { key, value });
+    }
+
+    /// Keeps the message of a slot itself.
+    fn bury_own(&mut self, message: &Incoming, done: &Done) {
+        let Some(payload) = raw(&message.payload) else { return };
+        let fault = done.record.error.clone();
+        let fault = fault.unwrap_or_else(|| Fault::new("failed", "it failed"));
+        let letter = Letter {
+            target: self.job.name().into(),
+            code: fault.code,
+            reason: fault.message,
+            cascade: message.root.id().into(),
+            since_ms: self.now_ms,
+            until_ms: 0,
+            transaction_id: format!("r:{}", message.address.id()).into(),
+            envelope: raw(&message.envelope.write()).unwrap_or_default(),
+            payload,
+        };
+        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
+        let address = message.address;
+        let own = child_key(message.root, address.partition, address.seq, 0);
+        let key = dead_key(message.root, &own);
+        self.change(DEAD, self.desk, StateOp::Put { key, value });
+        let change = TallyChange { refused: 1, ..TallyChange::default() };
+        self.add(message.root, &change, false);
+    }
+
+    fn wait(&mut self, owner: OwnerId, key: Bytes, letter: &Letter) {
+        let value = serde_json::to_vec(letter).unwrap_or_default().into();
+        self.change(owner, self.desk, StateOp::Put { key, value });
+    }
+
+    fn letter(&self, sending: &Sending<'_>, fault: Option<&Fault>, until_ms: u64) -> Letter {
+        let Entry { message, entry, .. } = sending.entry;
+        let (code, reason) = fault.map_or_else(Default::default, |fault| {
+            (fault.code.clone(), fault.message.clone())
+        });
+        Letter {
+            target: sending.name.into(),
+            code,
+            reason,
+            cascade: message.root.id().into(),
+            since_ms: self.now_ms,
+            until_ms,
+            transaction_id: self.transaction_id(sending.entry).into(),
+            envelope: raw(&self.envelope(sending).write()).unwrap_or_default(),
+            payload: raw(&entry.payload).unwrap_or_default(),
+        }
+    }
+
+    /// The same for the same source, whenever and by whomever it is evaluated.
+    fn transaction_id(&self, entry: &Entry<'_>) -> String {
+        let (partition, slot) = (self.job.partition, entry.message.address.seq);
+        match &entry.entry.transaction_suffix {
+            Some(suffix) => format!("p:{partition}:{slot}:s:{suffix}"),
+            None => format!("p:{partition}:{slot}:{}", entry.index),
+        }
+    }
+
+    fn envelope(&self, sending: &Sending<'_>) -> Envelope {
+        let Entry { message, definition, index, entry } = sending.entry;
+        let hops = match sending.hops {
+            ANY_HOPS => ANY_HOPS,
+            hops => hops.saturating_sub(1),
+        };
+        let until_ms = entry.ttl_ms.map_or(0, |ttl| self.now_ms.saturating_add(ttl));
+        Envelope {
+            terms: Terms {
+                hops: Some(hops),
+                messages_max: message.messages_max(definition),
+                max_depth: message.envelope.terms.max_depth,
+            },
+            origin: Some(Origin {
+                root: triple(message.root),
+                parent: triple(message.address),
+                index: *index,
+                from: self.job.name().into(),
+                depth: message.depth().saturating_add(1),
+            }),
+            reply_to: entry.reply_to.as_deref().map(Into::into),
+            until_ms,
+            spawn: entry.spawn_init.as_deref().and_then(raw),
+            timer: None,
+            defines: false,
+        }
+    }
+}
+
+/// An entry that goes somewhere, or would.
+struct Sending<'a> {
+    entry: &'a Entry<'a>,
+    /// Where to, by its full name.
+    name: &'a str,
+    hops: u32,
+}
+
+impl Sending<'_> {
+    fn root(&self) -> Address {
+        self.entry.message.root
+    }
+
+    fn child_key(&self) -> Bytes {
+        let address = self.entry.message.address;
+        child_key(self.root(), address.partition, address.seq, self.entry.index)
+    }
+}
+
+/// A record to be.
+pub(super) struct Parts<'a> {
+    pub(super) id: &'a str,
+    pub(super) envelope: Option<&'a [u8]>,
+    pub(super) payload: &'a [u8],
+}
+
+impl Parts<'_> {
+    pub(super) fn put(&self, builder: &mut BatchBuilder) -> Result<(), BatchError> {
+        let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
+        builder.push(&NewRecord {
+            transaction_id: Some(self.id),
+            headers: header.as_ref().map_or(&[], |header| header.as_slice()),
+            is_json: true,
+            payload: self.payload,
+            ..NewRecord::default()
+        })
+    }
+}
+
+/// A change of a cascade's tally.
+pub(super) fn count(root: Address, change: TallyChange) -> StateChanges {
+    StateChanges {
+        owner: StateOwner::Number(CASCADES),
+        partition: root.partition,
+        ops: vec![StateOp::Tally { key: tally_key(root), change }],
+        may_miss: true,
+    }
+}
+
+/// Key of a letter: by cascade, then by source.
+pub(super) fn dead_key(root: Address, child: &[u8]) -> Bytes {
+    let mut key = BytesMut::with_capacity(4 + child.len());
+    key.put_u32(root.partition);
+    key.put_slice(child);
+    key.freeze()
+}
+
+/// What the keys of all letters of a cascade begin with.
+pub(super) fn dead_prefix(root: Address) -> Bytes {
+    dead_key(root, &slot_key(root.seq))
+}
+
+/// Key of what waits for its time.
+pub(super) fn timer_key(due_ms: u64, id: &[u8]) -> Bytes {
+    let mut key = BytesMut::with_capacity(8 + id.len());
+    key.put_u64(due_ms);
+    key.put_slice(id);
+    key.freeze()
+}
+
+/// Key of what waits for a class or queue.
+fn parked_key(class: &str, child: &[u8]) -> Bytes {
+    [class.as_bytes(), &[0], child].concat().into()
+}

@@ -1,0 +1,33 @@
+//! Code for queues: which version is new, and whether it may be.
+//!
+//! Called by `round`.
+
+use crate::shard::command::{Classed, DefineClass};
+use crate::shard::round::Round;
+use crate::state::effect::Effect;
+
+impl Round<'_> {
+    /// Gives a queue's messages code, or a new version of it.
+    pub(super) fn define_class(&mut self, define: &DefineClass) -> Classed {
+        let Some(queue) = self.find(define.queue.as_str()) else { return Classed::NoQueue };
+        let new = self.catalog.iter().rev().find_map(|effect| match effect {
+            Effect::DefineClass { queue: of, version, .. } if *of == queue.id => Some(*version),
+            _ => None,
+        });
+        let known = || self.catalog_state().class(queue.id)?.newest().map(|it| it.version);
+        let newest = new.or_else(known).unwrap_or(0);
+        if define.expected.is_some_and(|expected| expected != newest) {
+            return Classed::Conflict(newest);
+        }
+        self.sync();
+        let (version, text) = (newest.saturating_add(1), define.text.clone());
+        self.catalog.push(Effect::DefineClass { queue: queue.id, version, text });
+        Classed::Defined(queue.id, version)
+    }
+
+    /// Ends all leases of groups of this name.
+    pub(super) fn let_go(&mut self, group: &str) -> usize {
+        let shards = 0..self.replica.count().get();
+        shards.filter_map(|shard| Some(self.draft(shard)?.let_all_go(group))).sum()
+    }
+}

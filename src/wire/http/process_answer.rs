@@ -1,0 +1,228 @@
+//! How slots, trees and cascades are written.
+//!
+//! In: what the room found. Out: JSON; or the text itself where a value says what kind of text it is.
+//! Pure. Called by `processes` and `process_push`.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use serde_json::{Map, Value, json};
+
+use crate::process::ProcessError;
+use crate::process::keys::Address;
+use crate::process::look::Scheduled;
+use crate::process::record::{EntryStatus, SlotRecord};
+use crate::process::tree::{Node, Standing};
+use crate::wire::http::processes::failed;
+use crate::wire::http::status::{Answer, Failure, bytes, json};
+
+/// A record as an answer.
+pub(super) fn record(process: &str, slot: u64, found: &SlotRecord) -> Value {
+    let mut body = serde_json::to_value(found).unwrap_or_default();
+    if let Value::Object(fields) = &mut body {
+        fields.insert("process".into(), process.into());
+        fields.insert("slot".into(), slot.into());
+    }
+    body
+}
+
+/// A message in the log of its process, with what became of it.
+pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value {
+    let payload = match message.is_json {
+        true => serde_json::from_slice(&message.payload).unwrap_or_default(),
+        false => Value::Null,
+    };
+    json!({
+        "slot": message.address.seq,
+        "message_id": message.address.id(),
+        "transaction_id": message.transaction_id,
+        "timestamp": message.address.time_ms,
+        "from": message.from,
+        "cascade": message.root.id(),
+        "message": payload,
+        "status": found.as_ref().map_or(json!("pending"), |it| json!(it.status)),
+        "result": found,
+    })
+}
+
+/// A part of a value. `results` stands for the whole, and `data` for its output, as elsewhere.
+pub(super) fn at_path(whole: &Value, path: &str) -> Result<Answer, Failure> {
+    let mut value = whole;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let next = match value {
+            Value::Array(items) => part.parse::<usize>().ok().and_then(|at| items.get(at)),
+            Value::Object(fields) => fields.get(part).or_else(|| match part {
+                "results" => Some(value),
+                "data" => fields.get("output"),
+                _ => None,
+            }),
+            _ => None,
+        };
+        value = next.ok_or_else(|| failed(&ProcessError::NoPath(path.into())))?;
+    }
+    Ok(page(value).unwrap_or_else(|| json(StatusCode::OK, value)))
+}
+
+/// A text that says of what kind it is. It comes from a guest: a browser is told to let it do nothing.
+fn page(value: &Value) -> Option<Answer> {
+    let kind = value.get("contentType").or_else(|| value.get("content-type"))?.as_str()?;
+    let kind = HeaderValue::from_str(kind).ok()?;
+    let text = value.get("body")?.as_str()?.to_owned();
+    let mut answer = bytes(StatusCode::OK, "text/plain", text.into());
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Some(answer)
+}
+
+/// What a push is answered with.
+pub(super) struct Told<'a> {
+    pub(super) standing: &'a Standing,
+    pub(super) tree: Option<Node>,
+    /// How many levels carry full results.
+    pub(super) result_depth: u64,
+    /// How deep the sender wanted to wait; what is deeper is deferred.
+    pub(super) max_depth: Option<u64>,
+    pub(super) now_ms: u64,
+}
+
+impl Told<'_> {
+    /// As JSON.
+    pub(super) fn body(self) -> Map<String, Value> {
+        let Standing { root, process, slot, tally, reply } = self.standing;
+        let tally = tally.unwrap_or_default();
+        let began_ms = root.time_ms;
+        let ended_ms = match self.standing.is_complete() {
+            true if tally.ended_ms > 0 => tally.ended_ms,
+            true => slot.as_ref().map_or(began_ms, |slot| slot.evaluated_ms),
+            false => self.now_ms,
+        };
+        let first_errors = i64::from(slot.as_ref().is_some_and(|slot| slot.status.is_error()));
+        let mut body = Map::new();
+        let stats = json!({
+            "messages": tally.messages.max(i64::from(slot.is_some())),
+            "depth": tally.depth,
+            "pending": if slot.is_some() { tally.pending.max(0) } else { tally.pending.max(0) + 1 },
+            "errors": tally.errors.max(first_errors),
+            "dlq": tally.refused,
+            "elapsed_ms": ended_ms.saturating_sub(began_ms),
+        });
+        body.insert("push_id".into(), root.id().into());
+        body.insert("complete".into(), self.standing.is_complete().into());
+        body.insert("status".into(), self.standing.status().into());
+        body.insert("process".into(), process.as_str().into());
+        body.insert("slot".into(), root.seq.into());
+        body.insert("stats".into(), stats);
+        let reply = reply.as_ref().and_then(|it| serde_json::from_slice::<Value>(it).ok());
+        body.insert("reply".into(), reply.unwrap_or_default());
+        if let Some(tree) = self.tree {
+            body.extend(node(tree, 0, self.result_depth, self.max_depth));
+        }
+        body
+    }
+}
+
+/// A node of the tree, without what the first one has anyway.
+fn node(node_of: Node, depth: u64, result_depth: u64, max_depth: Option<u64>) -> Map<String, Value> {
+    let Node { address, entry, record, children, rest_from, .. } = node_of;
+    let mut body = Map::new();
+    if let Some(entry) = &entry {
+        body.insert("index".into(), entry.index.into());
+        body.insert("target".into(), json!(entry.target));
+        if let Some(to) = &entry.to {
+            body.insert("process".into(), json!(to));
+        }
+        if let Some(error) = &entry.error {
+            body.insert("error".into(), json!(error));
+        }
+        let status = match (&record, entry.status) {
+            (Some(record), _) => json!(record.status),
+            (None, EntryStatus::Sent) => json!("pending"),
+            (None, status) => json!(status),
+        };
+        body.insert("status".into(), status);
+        let is_deferred = record.is_none()
+            && entry.status == EntryStatus::Sent
+            && max_depth.is_some_and(|most| depth > most);
+        if is_deferred {
+            body.insert("deferred".into(), true.into());
+        }
+        if let Some(address) = address {
+            body.insert("slot".into(), address.seq.into());
+        }
+    }
+    if let Some(address) = address {
+        body.insert("message_id".into(), address.id().into());
+    }
+    let is_full = depth < result_depth;
+    if let Some(record) = record.filter(|_| is_full) {
+        body.insert("output".into(), json!(record.output));
+        body.insert("output_truncated".into(), record.output_truncated.into());
+        body.insert("printed".into(), json!(record.printed));
+        body.insert("version".into(), record.version.into());
+        body.insert("fuel".into(), record.fuel.into());
+        body.insert("took_us".into(), record.took_us.into());
+        if let Some(error) = &record.error {
+            body.insert("error".into(), json!(error));
+        }
+    }
+    let below = |child| Value::Object(node(child, depth + 1, result_depth, max_depth));
+    let children: Vec<Value> = children.into_iter().map(below).collect();
+    body.insert("children".into(), Value::Array(children));
+    if let (Some(from), Some(address)) = (rest_from, address) {
+        body.insert("cursor".into(), cursor(address, from).into());
+    }
+    body
+}
+
+/// Where the rest of a node's children begins.
+fn cursor(address: Address, index: u32) -> String {
+    format!("{}:{index}", address.id())
+}
+
+/// Reads a cursor.
+pub(super) fn read_cursor(text: &str) -> Option<(Address, u32)> {
+    let (id, index) = text.split_once(':')?;
+    Some((Address::parse(id)?, index.parse().ok()?))
+}
+
+/// Nodes and edges of a tree, for drawing it.
+pub(super) fn graph(push: &Standing, tree: Node) -> Value {
+    let (mut nodes, mut edges, mut open) = (Vec::new(), Vec::new(), vec![(None::<String>, tree)]);
+    while let Some((parent, node)) = open.pop() {
+        let Node { address, entry, record, children, rest_from, .. } = node;
+        let index = entry.as_ref().map_or(0, |entry| entry.index);
+        let id = match (address, &parent) {
+            (Some(address), _) => address.id(),
+            (None, Some(parent)) => format!("{parent}:{index}"),
+            (None, None) => push.root.id(),
+        };
+        let process = match &entry {
+            Some(entry) => json!(entry.to.as_ref().or(entry.target.as_ref())),
+            None => json!(push.process),
+        };
+        let status = match (&record, &entry) {
+            (Some(record), _) => json!(record.status),
+            (None, Some(entry)) if entry.status != EntryStatus::Sent => json!(entry.status),
+            _ => json!("pending"),
+        };
+        let error = record.as_ref().and_then(|it| it.error.as_ref());
+        let error = error.or(entry.as_ref().and_then(|entry| entry.error.as_ref()));
+        nodes.push(json!({
+            "id": id,
+            "process": process,
+            "slot": address.map(|address| address.seq),
+            "status": status,
+            "error": error,
+            "pushed": address.map(|address| address.time_ms),
+            "evaluated": record.as_ref().map(|record| record.evaluated_ms),
+            "took_us": record.as_ref().map(|record| record.took_us),
+            "more": rest_from.is_some(),
+        }));
+        if let Some(parent) = parent {
+            edges.push(json!({ "from": parent, "to": id, "index": index }));
+        }
+        open.extend(children.into_iter().rev().map(|child| (Some(id.clone()), child)));
+    }
+    json!({ "push_id": push.root.id(), "nodes": nodes, "edges": edges })
+}

@@ -1,0 +1,14 @@
+//! Processes against a whole server: the vectors by which they are judged, each a test named after its
+//! vector. `PV` is what such a system does anyway, `XG` what others do not.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
+)]
+
+#[path = "../http/client.rs"]
+mod client;
+mod desk;
+mod gaps;
+mod vectors;
