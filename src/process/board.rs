@@ -4,10 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
+use crate::base::clock::Clock;
 use crate::base::place::PartitionNumber;
 use crate::process::keys::Address;
 use crate::state::effect::Sequence;
@@ -24,6 +27,38 @@ type Place = (PartitionNumber, Sequence);
 struct Waiting {
     notify: Arc<Notify>,
     count: usize,
+}
+
+/// How often whoever waits looks for what other engines did.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Until when somebody waits.
+pub(super) struct Deadline<'a> {
+    clock: &'a dyn Clock,
+    until_us: u64,
+}
+
+impl<'a> Deadline<'a> {
+    /// So long from now.
+    pub(super) fn after(clock: &'a dyn Clock, patience: Duration) -> Self {
+        let patience_us = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+        Self { clock, until_us: clock.monotonic_us().saturating_add(patience_us) }
+    }
+
+    fn left(&self) -> Duration {
+        Duration::from_micros(self.until_us.saturating_sub(self.clock.monotonic_us()))
+    }
+
+    /// Whether it is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// Waits for news, or until it is worth a look all the same.
+    pub(super) async fn rest(&self, news: impl Future<Output = ()>) {
+        // Whether there is news, the next look tells.
+        let _ = timeout(self.left().min(LOOK), news).await;
+    }
 }
 
 /// A place on the board; gone when dropped.

@@ -13,7 +13,9 @@ use tokio::time::sleep;
 use crate::base::place::PartitionNumber;
 use crate::log::AppendError;
 use crate::process::Inner;
-use crate::process::step::{Outgoing, Step};
+use crate::process::faults::{Place, cross};
+use crate::process::outgoing::Outgoing;
+use crate::process::step::Step;
 use crate::shard::command::{Command, CommandError};
 use crate::shard::transaction::{
     Committed, OnDuplicate, Reach, Refusal, Transaction, TransactionAck, TransactionAppend,
@@ -99,7 +101,7 @@ impl Inner {
     }
 
     fn place(&self, outgoing: &Outgoing) -> Result<TransactionAppend, StepError> {
-        let Outgoing { queue, partition, batch } = outgoing;
+        let Outgoing { queue, partition, batch, .. } = outgoing;
         let placed = self.ingest.admit_own(queue, partition.clone(), batch.clone());
         placed.map(TransactionAppend::from).map_err(|error| {
             tracing::error!(queue = %queue.name, %error, "a process cannot send");
@@ -141,6 +143,7 @@ impl Inner {
             return Err(CommandError::Append(AppendError::Unavailable(why)));
         };
         self.engine.submit(Command::Transact(Box::new(whole)));
+        cross(Place::Committing);
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 

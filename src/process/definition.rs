@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::process::runtime::Limits;
 
 /// Largest definition in bytes, its module included.
-pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
+pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
 /// Most messages that may follow one after the other where a class allows that many.
 pub const HOPS_MAX: u32 = 10_000;
 /// Most messages of one cascade that a class may allow.

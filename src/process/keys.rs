@@ -132,6 +132,32 @@ pub(super) fn read_child_key(key: &[u8]) -> Option<(PartitionNumber, Sequence, u
     rest.is_empty().then_some((partition, slot, index))
 }
 
+/// Key of a letter: by cascade, then by source.
+pub(super) fn dead_key(root: Address, child: &[u8]) -> Bytes {
+    let mut key = BytesMut::with_capacity(4 + child.len());
+    key.put_u32(root.partition);
+    key.put_slice(child);
+    key.freeze()
+}
+
+/// What the keys of all letters of a cascade begin with.
+pub(super) fn dead_prefix(root: Address) -> Bytes {
+    dead_key(root, &slot_key(root.seq))
+}
+
+/// Key of what waits for its time.
+pub(super) fn timer_key(due_ms: u64, id: &[u8]) -> Bytes {
+    let mut key = BytesMut::with_capacity(8 + id.len());
+    key.put_u64(due_ms);
+    key.put_slice(id);
+    key.freeze()
+}
+
+/// Key of what waits for a class or queue.
+pub(super) fn parked_key(class: &str, child: &[u8]) -> Bytes {
+    [class.as_bytes(), &[0], child].concat().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,10 +13,12 @@ use crate::base::place::PartitionNumber;
 use crate::process::commit::StepError;
 use crate::process::envelope::Envelope;
 use crate::process::evaluate::raw;
+use crate::process::faults::{Place, cross};
 use crate::process::instance::page;
-use crate::process::keys::{Address, CASCADES, DEAD, read_child_key};
+use crate::process::keys::{Address, CASCADES, DEAD, dead_prefix, read_child_key};
 use crate::process::record::Letter;
-use crate::process::step::{Outgoing, Parts, Step, count};
+use crate::process::outgoing::{Outgoing, Parts, count};
+use crate::process::step::Step;
 use crate::process::target::{self, Target};
 use crate::process::{Inner, ProcessError, Processes};
 use crate::shard::command::CommandError;
@@ -88,7 +90,7 @@ impl Inner {
             .put(&mut builder)
             .map_err(crate::ingest::PushError::from)?;
         let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
-        let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch });
+        let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
         step.outgoing.extend(outgoing);
         if let Some(root) = Address::parse(&letter.cascade) {
             // A plain queue's message is done when it is there.
@@ -105,6 +107,7 @@ impl Inner {
                 });
             }
         }
+        cross(Place::Sending);
         self.carry_out(&step).await
     }
 
@@ -178,7 +181,7 @@ impl Processes {
             Some(push) => {
                 let root =
                     Address::parse(push).ok_or_else(|| ProcessError::NoPush(push.into()))?;
-                crate::process::step::dead_prefix(root)
+                dead_prefix(root)
             }
         };
         let after = after.map(|id| key_of(id).ok_or_else(|| ProcessError::NoPath(id.into())));

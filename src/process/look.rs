@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{PartitionName, QueueName};
-use tokio::time::{Instant, timeout_at};
 
 use crate::base::place::PartitionNumber;
 use crate::delivery::parcel::Delivered;
 use crate::ingest::PushError;
+use crate::process::board::Deadline;
 use crate::process::commit::GROUP;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{page, values};
@@ -187,9 +187,7 @@ impl Processes {
         slot: Sequence,
         patience: Duration,
     ) -> Result<Option<SlotRecord>, ProcessError> {
-        /// How often it is looked for what other engines did.
-        const LOOK: Duration = Duration::from_millis(250);
-        let deadline = Instant::now() + patience;
+        let deadline = Deadline::after(&*self.inner.clock, patience);
         let seat = self.inner.board.sit(partition, slot);
         loop {
             let news = seat.notify.notified();
@@ -197,11 +195,10 @@ impl Processes {
             news.as_mut().enable();
             let read = self.inner.engine.look(move |look| record_of(look, partition, slot));
             let record = read.await??.and_then(|value| read_record(&value));
-            if record.is_some() || Instant::now() >= deadline {
+            if record.is_some() || deadline.is_over() {
                 return Ok(record);
             }
-            // Whether there is news, the next look tells.
-            let _ = timeout_at(deadline.min(Instant::now() + LOOK), news).await;
+            deadline.rest(news).await;
         }
     }
 

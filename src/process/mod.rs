@@ -13,9 +13,10 @@
 //! | [`class`] | which classes there are |
 //! | [`push`] | a message goes in, and what its sender waits for |
 //! | `runner` | which instances are evaluated; `evaluate` slots in order, `instance` their state keys |
-//! | `step`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from |
+//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from |
 //! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
 //! | [`look`], [`tree`], `board` | what became of slots and cascades, and who waits for it |
+//! | [`faults`] | where a test may let it all end |
 //! | [`keys`], [`record`] | where all that is kept, and in which form |
 
 mod board;
@@ -26,6 +27,7 @@ pub mod definition;
 mod desk;
 mod envelope;
 mod evaluate;
+pub mod faults;
 mod incoming;
 mod instance;
 pub mod keys;
@@ -33,6 +35,7 @@ pub mod letters;
 pub mod look;
 mod modules;
 mod native;
+mod outgoing;
 pub mod push;
 pub mod record;
 mod runner;
@@ -43,10 +46,12 @@ mod target;
 pub mod timers;
 pub mod tree;
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::base::clock::Clock;
 use crate::base::place::PartitionNumber;
@@ -57,6 +62,7 @@ use crate::process::board::Board;
 use crate::process::definition::DefinitionError;
 use crate::process::instance::Cache;
 use crate::process::modules::Modules;
+use crate::process::runner::Errand;
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::state::kv::KvError;
@@ -184,6 +190,12 @@ struct Inner {
     instances: Arc<Semaphore>,
     evaluators: Semaphore,
     desk: OnceLock<PartitionNumber>,
+    /// Instances that were stopped, or resumed, while they may have been under way.
+    stops: Mutex<HashSet<PartitionNumber>>,
+    /// Instances in manual mode that are to be evaluated.
+    errands: mpsc::UnboundedSender<Errand>,
+    /// Where those are taken from, until somebody does.
+    errands_to_run: Mutex<Option<mpsc::UnboundedReceiver<Errand>>>,
     /// Held by everything under way.
     busy: Arc<()>,
     /// Slots that were evaluated.
@@ -195,6 +207,7 @@ impl Processes {
     #[must_use]
     pub fn new(parts: Parts, config: Config) -> Self {
         let Parts { engine, ingest, catalogs, delivery, clock } = parts;
+        let (errands, to_run) = mpsc::unbounded_channel();
         let inner = Inner {
             engine,
             ingest,
@@ -211,6 +224,9 @@ impl Processes {
             instances: Arc::new(Semaphore::new(config.pops_max.max(1))),
             evaluators: Semaphore::new(config.evaluators.max(1)),
             desk: OnceLock::new(),
+            stops: Mutex::default(),
+            errands,
+            errands_to_run: Mutex::new(Some(to_run)),
             busy: Arc::default(),
             slots: AtomicU64::new(0),
         };

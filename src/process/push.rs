@@ -10,22 +10,27 @@ use onrush_protocol::qos::Qos;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 
-use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::place::PartitionNumber;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Accepted, Signer, Stored};
 use crate::ingest::{PushError, PushTerms};
+use crate::process::board::Deadline;
 use crate::process::definition::Mode;
 pub use crate::process::envelope::Terms;
 use crate::process::envelope::{Envelope, HEADER};
-use crate::process::keys::Address;
-use crate::process::step::{Step, count};
+use crate::process::keys::{Address, META, STOPPED};
+use crate::process::outgoing::count;
+use crate::process::runner::Errand;
+use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::shard::command::CommandError;
+use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::Pushed;
+use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{ProducerSub, Sequence};
 use crate::state::tally::TallyChange;
 
@@ -151,9 +156,7 @@ impl Processes {
         max_depth: Option<u32>,
         patience: Duration,
     ) -> Result<(Standing, bool), ProcessError> {
-        /// How often it is looked for what other engines did.
-        const LOOK: Duration = Duration::from_millis(250);
-        let deadline = Instant::now() + patience;
+        let deadline = Deadline::after(&*self.inner.clock, patience);
         let seat = self.inner.board.sit(root.partition, root.seq);
         loop {
             let news = seat.notify.notified();
@@ -169,10 +172,10 @@ impl Processes {
             {
                 return Ok((standing, true));
             }
-            let next = deadline.min(Instant::now() + LOOK);
-            if timeout_at(next, news).await.is_err() && Instant::now() >= deadline {
+            if deadline.is_over() {
                 return Ok((standing, false));
             }
+            deadline.rest(news).await;
         }
     }
 
@@ -186,20 +189,17 @@ impl Processes {
         mark: &str,
         patience: Duration,
     ) -> Result<Standing, ProcessError> {
-        /// How often it is looked for what other engines did.
-        const LOOK: Duration = Duration::from_millis(250);
-        let deadline = Instant::now() + patience;
+        let deadline = Deadline::after(&*self.inner.clock, patience);
         let seat = self.inner.board.sit(root.partition, root.seq);
         loop {
             let news = seat.notify.notified();
             tokio::pin!(news);
             news.as_mut().enable();
             let standing = self.inner.standing(root).await?;
-            if standing.mark() != mark || Instant::now() >= deadline {
+            if standing.mark() != mark || deadline.is_over() {
                 return Ok(standing);
             }
-            // Whether there is news, the next look tells.
-            let _ = timeout_at(deadline.min(Instant::now() + LOOK), news).await;
+            deadline.rest(news).await;
         }
     }
 
@@ -223,6 +223,35 @@ impl Processes {
         self.inner.standing(root).await
     }
 
+    /// Stops an instance before its next step, or lets it go on. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoClass`], [`ProcessError::NoProcess`], [`ProcessError::Command`].
+    pub async fn set_stopped(
+        &self,
+        class: &QueueName,
+        key: &PartitionName,
+        reason: Option<&str>,
+    ) -> Result<(), ProcessError> {
+        let partition = self.instance(class, key).await?.partition;
+        let key = Bytes::from_static(STOPPED);
+        let op = match reason {
+            Some(reason) => StateOp::Put { key, value: Bytes::copy_from_slice(reason.as_bytes()) },
+            None => StateOp::Remove { key },
+        };
+        let (owner, ops) = (StateOwner::Number(META), vec![op]);
+        let change = StateChanges { owner, partition, ops, may_miss: false };
+        let step = Step { states: vec![change], ..Step::default() };
+        match self.inner.commit(None, &step).await {
+            Ok(_) => {}
+            Err(_) => return Err(ProcessError::NoProcess(class.as_str().into())),
+        }
+        self.inner.cache.forget(partition);
+        self.inner.stops.lock().insert(partition);
+        self.inner.resumed.notify_waiters();
+        Ok(())
+    }
+
     /// Lets a process whose class is in manual mode evaluate its messages up to a slot; others do so by
     /// themselves. Returns when that has begun.
     ///
@@ -236,9 +265,9 @@ impl Processes {
     ) -> Result<(), ProcessError> {
         let (queue, code) = self.inner.newest(class)?;
         if code.definition.mode == Mode::Manual {
-            let inner = Arc::clone(&self.inner);
-            let (name, key) = (class.clone(), key.clone());
-            tokio::spawn(async move { inner.run_manually(queue.id, name, key, slot).await });
+            let (queue, class, key) = (queue.id, class.clone(), key.clone());
+            // Whoever runs errands has stopped: then the server stops.
+            let _ = self.inner.errands.send(Errand { queue, class, key, slot });
         }
         Ok(())
     }
@@ -246,15 +275,10 @@ impl Processes {
 
 impl Inner {
     /// Evaluates an instance up to a slot, whoever else does so too.
-    async fn run_manually(
-        self: Arc<Self>,
-        queue: QueueId,
-        class: QueueName,
-        key: PartitionName,
-        slot: Sequence,
-    ) {
+    pub(super) async fn run_manually(self: Arc<Self>, errand: Errand) {
         /// How long to wait for whoever else holds the instance.
         const PAUSE: Duration = Duration::from_millis(10);
+        let Errand { queue, class, key, slot } = errand;
         loop {
             let Ok(Some(shown)) = self.instance(class.as_str(), &key).await else { return };
             if shown.done > slot || shown.stopped.is_some() {

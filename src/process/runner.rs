@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use onrush_protocol::name::{PartitionName, QueueName};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -22,13 +22,16 @@ use crate::process::Inner;
 use crate::process::commit::{Settled, StepError, group};
 use crate::process::definition::Mode;
 use crate::process::evaluate::{Evaluated, Job};
+use crate::process::faults::{Place, cross};
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Fetch, Instance};
 use crate::process::keys::Address;
-use crate::process::step::Builder;
+use crate::process::step::{Builder, Step};
 use crate::shard::command::{Command, LetGo};
+use crate::shard::transaction::Committed;
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::{GroupStart, LeaseToken};
+use crate::state::draft::push::Pushed;
+use crate::state::effect::{GroupStart, LeaseToken, Sequence};
 use crate::state::tally::Tally;
 
 /// How long a consumer waits for work before it asks again, milliseconds.
@@ -48,6 +51,15 @@ pub(super) struct Lot {
     until_ms: u64,
 }
 
+/// An instance in manual mode that is to be evaluated up to a slot.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) queue: QueueId,
+    pub(super) class: QueueName,
+    pub(super) key: PartitionName,
+    pub(super) slot: Sequence,
+}
+
 /// Runs until `stop` says so: consumers for all classes there are, and those that come.
 pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Receiver<bool>) {
     if is_alone {
@@ -59,6 +71,8 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
     let mut consumers: HashMap<QueueId, tokio::task::AbortHandle> = HashMap::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(crate::process::sweep::run(Arc::clone(&inner), stop.clone()));
+    let errands = inner.errands_to_run.lock().take();
+    tasks.spawn(run_errands(Arc::clone(&inner), errands));
     loop {
         let news = inner.defined.notified();
         tokio::pin!(news);
@@ -76,6 +90,21 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
     }
     tasks.shutdown().await;
     inner.drain().await;
+}
+
+/// Evaluates instances in manual mode as they are asked to.
+async fn run_errands(inner: Arc<Inner>, errands: Option<mpsc::UnboundedReceiver<Errand>>) {
+    let Some(mut errands) = errands else { return };
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            errand = errands.recv() => match errand {
+                Some(errand) => drop(running.spawn(Arc::clone(&inner).run_manually(errand))),
+                None => return,
+            },
+            Some(_) = running.join_next() => {}
+        }
+    }
 }
 
 /// The consumer of a class, for as long as it is evaluated by itself.
@@ -162,6 +191,13 @@ impl Inner {
             },
         };
         while !incoming.is_empty() {
+            if self.stops.lock().remove(&partition) {
+                let next = incoming.first().map_or(first, |message| message.address.seq);
+                match Instance::load(&self.engine, partition, next).await {
+                    Ok(fresh) => instance = fresh,
+                    Err(_) => return,
+                }
+            }
             if instance.stopped.is_some() {
                 self.hold(partition, &lot).await;
                 return;
@@ -209,7 +245,9 @@ impl Inner {
                 builder.build(&incoming, &mut done, instance.version)
             };
             match self.commit(Some(settled), &step).await {
-                Ok(_) => {
+                Ok(committed) => {
+                    cross(Place::Committed);
+                    self.run_manual_targets(&step, &committed);
                     incoming.drain(..done.done.len());
                     instance.version = done.version;
                     instance.stopped = done.stopped;
@@ -237,6 +275,20 @@ impl Inner {
         }
     }
 
+    /// Lets targets in manual mode evaluate what a cascade sent them.
+    fn run_manual_targets(&self, step: &Step, committed: &Committed) {
+        for (outgoing, stored) in step.outgoing.iter().zip(&committed.appends) {
+            let (true, Ok(class)) = (outgoing.runs, outgoing.queue.name.parse()) else { continue };
+            let last = match &stored.pushed {
+                Pushed::Stored { first_seq, count, .. } => first_seq + u64::from(*count) - 1,
+                Pushed::Mixed(all) => all.iter().map(|it| it.message.seq).max().unwrap_or(0),
+            };
+            let (queue, key) = (outgoing.queue.id, outgoing.partition.clone());
+            // Whoever ran errands has stopped: then the server stops.
+            let _ = self.errands.send(Errand { queue, class, key, slot: last });
+        }
+    }
+
     /// Evaluates on a thread of its own, as many at a time as there are cores.
     async fn evaluate(
         &self,
@@ -246,12 +298,15 @@ impl Inner {
         cancelled: &HashSet<Address>,
     ) -> Option<(Instance, Vec<Incoming>, Evaluated)> {
         let _turn = self.evaluators.acquire().await.ok()?;
+        cross(Place::BeforeEvaluation);
         let (job, cancelled) = (Arc::clone(job), cancelled.clone());
         let evaluating = tokio::task::spawn_blocking(move || {
             let evaluated = job.evaluate(&mut instance, &incoming, &cancelled);
             (instance, incoming, evaluated)
         });
-        evaluating.await.ok()
+        let evaluated = evaluating.await.ok();
+        cross(Place::AfterEvaluation);
+        evaluated
     }
 
     fn job(

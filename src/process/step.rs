@@ -9,20 +9,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use onrush_protocol::batch::{BatchBuilder, BatchError, NewRecord, RecordBatch};
+use bytes::Bytes;
+use onrush_protocol::batch::{BatchBuilder, BatchError};
 use onrush_protocol::name::{PartitionName, QueueName};
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::process::definition::{Definition, OnError, UnknownTarget};
-use crate::process::envelope::{Envelope, HEADER, Origin, Terms, triple};
+use crate::process::definition::{Definition, Mode, OnError, UnknownTarget};
+use crate::process::envelope::{Envelope, Origin, Terms, triple};
 use crate::process::evaluate::{Done, Evaluated, Job, raw};
 use crate::process::incoming::{ANY_HOPS, Incoming};
 use crate::process::instance::version_value;
 use crate::process::keys::{
     Address, CASCADES, DEAD, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION, child_key,
-    reply_key, slot_key, tally_key,
+    dead_key, parked_key, reply_key, slot_key, timer_key,
 };
+use crate::process::outgoing::{Outgoing, Parts, count};
 use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
 use crate::process::runtime::OutboxEntry;
 use crate::process::target::{self, Target};
@@ -31,13 +32,6 @@ use crate::state::catalog::{Catalog, QueueDefinition};
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::OwnerId;
 use crate::state::tally::{Tally, TallyChange};
-
-/// A batch on its way to a target.
-pub(super) struct Outgoing {
-    pub(super) queue: Arc<QueueDefinition>,
-    pub(super) partition: PartitionName,
-    pub(super) batch: RecordBatch,
-}
 
 /// What one step is to change, but for the ack.
 #[derive(Default)]
@@ -58,6 +52,7 @@ struct Growing {
     queue: Arc<QueueDefinition>,
     partition: PartitionName,
     builder: BatchBuilder,
+    runs: bool,
 }
 
 /// Where an entry goes.
@@ -180,7 +175,8 @@ impl<'a> Builder<'a> {
         }
         let finished = growing.into_iter().filter_map(|mut growing| {
             let batch = growing.builder.finish()?;
-            Some(Outgoing { queue: growing.queue, partition: growing.partition, batch })
+            let Growing { queue, partition, runs, .. } = growing;
+            Some(Outgoing { queue, partition, batch, runs })
         });
         Step { states, outgoing: finished.collect(), notes, tallied, has_waiting, roots }
     }
@@ -409,8 +405,13 @@ impl<'a> Builder<'a> {
         }
         let envelope = is_process.then(|| self.envelope(sending).write());
         let id = self.transaction_id(sending.entry);
-        let record = Parts { id: &id, envelope: envelope.as_deref(), payload: &sending.entry.entry.payload };
+        let payload = &sending.entry.entry.payload;
+        let record = Parts { id: &id, envelope: envelope.as_deref(), payload };
+        let runs = is_process && self.runs(&queue, sending.entry.message);
         let (append, record) = self.put(queue, partition, &record)?;
+        if let Some(growing) = self.growing.get_mut(append) {
+            growing.runs |= runs;
+        }
         self.notes.push(PlaceNote {
             append,
             record,
@@ -421,6 +422,15 @@ impl<'a> Builder<'a> {
         let queued = TallyChange { messages: 1, ..TallyChange::default() };
         self.add(sending.root(), if is_process { &pending } else { &queued }, false);
         Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
+    }
+
+    /// Whether a message for a class in manual mode is to be evaluated with its cascade.
+    fn runs(&self, queue: &QueueDefinition, message: &Incoming) -> bool {
+        let newest = self.catalog.class(queue.id).and_then(|class| class.newest());
+        let code = newest.and_then(|newest| self.job.modules.get(queue.id, newest).ok());
+        let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
+        let most = message.envelope.terms.max_depth;
+        is_manual && most.is_none_or(|most| message.depth() < most)
     }
 
     /// Adds a record to the batch for its target; returns where it is.
@@ -445,7 +455,7 @@ impl<'a> Builder<'a> {
         let mut builder = BatchBuilder::new();
         record.put(&mut builder)?;
         let at = self.growing.len();
-        self.growing.push(Growing { queue, partition, builder });
+        self.growing.push(Growing { queue, partition, builder, runs: false });
         self.open.insert(place, at);
         Ok((at, 0))
     }
@@ -565,60 +575,4 @@ impl Sending<'_> {
         let address = self.entry.message.address;
         child_key(self.root(), address.partition, address.seq, self.entry.index)
     }
-}
-
-/// A record to be.
-pub(super) struct Parts<'a> {
-    pub(super) id: &'a str,
-    pub(super) envelope: Option<&'a [u8]>,
-    pub(super) payload: &'a [u8],
-}
-
-impl Parts<'_> {
-    pub(super) fn put(&self, builder: &mut BatchBuilder) -> Result<(), BatchError> {
-        let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
-        builder.push(&NewRecord {
-            transaction_id: Some(self.id),
-            headers: header.as_ref().map_or(&[], |header| header.as_slice()),
-            is_json: true,
-            payload: self.payload,
-            ..NewRecord::default()
-        })
-    }
-}
-
-/// A change of a cascade's tally.
-pub(super) fn count(root: Address, change: TallyChange) -> StateChanges {
-    StateChanges {
-        owner: StateOwner::Number(CASCADES),
-        partition: root.partition,
-        ops: vec![StateOp::Tally { key: tally_key(root), change }],
-        may_miss: true,
-    }
-}
-
-/// Key of a letter: by cascade, then by source.
-pub(super) fn dead_key(root: Address, child: &[u8]) -> Bytes {
-    let mut key = BytesMut::with_capacity(4 + child.len());
-    key.put_u32(root.partition);
-    key.put_slice(child);
-    key.freeze()
-}
-
-/// What the keys of all letters of a cascade begin with.
-pub(super) fn dead_prefix(root: Address) -> Bytes {
-    dead_key(root, &slot_key(root.seq))
-}
-
-/// Key of what waits for its time.
-pub(super) fn timer_key(due_ms: u64, id: &[u8]) -> Bytes {
-    let mut key = BytesMut::with_capacity(8 + id.len());
-    key.put_u64(due_ms);
-    key.put_slice(id);
-    key.freeze()
-}
-
-/// Key of what waits for a class or queue.
-fn parked_key(class: &str, child: &[u8]) -> Bytes {
-    [class.as_bytes(), &[0], child].concat().into()
 }

@@ -10,10 +10,11 @@ use bytes::{Buf, Bytes};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::process::keys::{Address, DEAD, PARKED, TIMERS};
+use crate::process::keys::{Address, DEAD, PARKED, TIMERS, dead_key};
 use crate::process::letters::{Fate, take};
 use crate::process::record::Letter;
-use crate::process::step::{Step, count, dead_key};
+use crate::process::outgoing::count;
+use crate::process::step::Step;
 use crate::process::timers::TIMER_MARK;
 use crate::process::{Inner, ProcessError};
 use crate::shard::transaction::{StateChanges, StateOwner};
@@ -80,7 +81,7 @@ impl Inner {
                 self.give_up(TIMERS, &row.key, key, letter).await?;
             }
         }
-        Ok(Duration::ZERO.max(if page.more_after.is_some() { Duration::ZERO } else { LOOK }))
+        Ok(if page.more_after.is_some() { Duration::ZERO } else { LOOK })
     }
 
     /// Sends what has a target by now, a page at a time; returns where the next begins.

@@ -14,7 +14,8 @@ use crate::process::cron::Schedule;
 use crate::process::envelope::Envelope;
 use crate::process::keys::{TIMER_IDS, TIMERS};
 use crate::process::letters::{Fate, take};
-use crate::process::step::{Outgoing, Parts, Step};
+use crate::process::outgoing::{Outgoing, Parts};
+use crate::process::step::Step;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::draft::transaction::StateOp;
@@ -207,7 +208,7 @@ impl Inner {
             let payload = timer.message.get().as_bytes();
             let parts = Parts { id: &id, envelope, payload };
             parts.put(&mut builder).map_err(crate::ingest::PushError::from)?;
-            let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch });
+            let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
             step.outgoing.extend(outgoing);
         } else {
             tracing::warn!(timer = &*timer.id, target = &*timer.target, "a timer has no target");

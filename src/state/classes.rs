@@ -14,6 +14,8 @@ use crate::state::codec::EntryError;
 /// Versions of one class that are remembered: a message that waits for longer is evaluated by the
 /// oldest of them.
 pub const VERSIONS_MAX: usize = 16;
+/// Bytes of them, but for the newest.
+pub const VERSION_BYTES_MAX: usize = 16 << 20;
 
 /// One version of a class.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,8 +64,13 @@ impl Class {
     /// Adds a version.
     pub fn define(&mut self, version: ClassVersion) {
         self.versions.push(Arc::new(version));
-        let over = self.versions.len().saturating_sub(VERSIONS_MAX);
-        self.versions.drain(..over);
+        let mut bytes = 0;
+        let fits = |version: &&Arc<ClassVersion>| {
+            bytes += version.text.len();
+            bytes <= VERSION_BYTES_MAX
+        };
+        let kept = self.versions.iter().rev().take(VERSIONS_MAX).take_while(fits).count();
+        self.versions.drain(..self.versions.len() - kept.max(1));
     }
 
     pub(super) fn put(&self, out: &mut BytesMut) {

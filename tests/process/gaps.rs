@@ -170,3 +170,151 @@ async fn a_push_is_shown_as_a_graph_and_told_as_it_goes() {
     let gone = world.get("/api/v1/pushes/00000000-0000-7000-8000-000000000000").await;
     assert_eq!((gone.status, gone.error().2), (404, "push_not_found".into()));
 }
+
+#[tokio::test]
+async fn xg_07_a_process_with_too_much_waiting_tells_clients_to_come_later() {
+    let world = World::new().await;
+    let limits = json!({ "backlog_soft": 2 });
+    let manual = json!({ "runtime": "native", "module": "counter", "mode": "manual", "limits": limits });
+    define(&world, "slow", manual).await;
+    let schedule = || async {
+        world.post("/api/v1/processes/slow/a/schedule", &json!({ "message": {} })).await
+    };
+    assert_eq!(schedule().await.status, 200);
+    assert_eq!(schedule().await.status, 200);
+    let refused = schedule().await;
+    assert_eq!((refused.status, refused.error().2), (429, "backlog_full".into()));
+    assert!(refused.head.to_lowercase().contains("retry-after"), "{}", refused.head);
+    let now = world.get("/api/v1/processes/slow/a/now").await.json();
+    assert_eq!(now["output"], 2, "{now}");
+    assert_eq!(schedule().await.status, 200);
+}
+
+#[tokio::test]
+async fn xg_10_a_push_whose_time_runs_out_goes_on() {
+    let world = World::new().await;
+    native(&world, "sleeper", "sleeper").await;
+    native(&world, "counter", "counter").await;
+    let message = json!({ "ms": 700, "to": "counter/a" });
+    let early = push_with(&world, "sleeper/a", message, json!({ "timeoutMs": 50 })).await;
+    assert_eq!(early.status, 202);
+    let early = early.json();
+    assert_eq!((&early["status"], &early["timed_out"]), (&json!("pending"), &json!(true)));
+    let done = crate::desk::complete(&world, &early).await;
+    assert_eq!(done["children"][0]["output"], 1, "{done}");
+}
+
+#[tokio::test]
+async fn xg_14_the_same_messages_make_the_same_state() {
+    let world = World::new().await;
+    native(&world, "kv", "kv").await;
+    for n in 0..20 {
+        let message = match n % 5 {
+            4 => json!({ "op": "delete", "key": format!("k{}", n % 3) }),
+            _ => json!({ "op": "set", "key": format!("k{}", n % 7), "value": [n] }),
+        };
+        push(&world, "kv/first", message).await;
+    }
+    let log = world.get("/api/v1/processes/kv/first/slots?limit=100").await.json();
+    for slot in log["slots"].as_array().unwrap() {
+        let again = push(&world, "kv/scratch", slot["message"].clone()).await;
+        assert_eq!(again["output"], slot["result"]["output"]);
+    }
+    let keys = |process: &'static str| {
+        let path = format!("/api/v1/processes/{process}/state");
+        let world = &world;
+        async move { world.get(&path).await.json()["keys"].clone() }
+    };
+    assert_eq!(keys("kv/first").await, keys("kv/scratch").await);
+}
+
+#[tokio::test]
+async fn what_was_refused_is_kept_and_can_be_sent_after_all() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    let pushed = push(&world, "router/r", json!({ "to": "late/a", "add": 3 })).await;
+    assert_eq!(pushed["status"], "partial", "{pushed}");
+    let id = pushed["push_id"].as_str().unwrap();
+    let letters = || async { world.get(&format!("/api/v1/letters?cascade={id}")).await.json() };
+    let found = letters().await;
+    let letter = &found["letters"][0];
+    assert_eq!((&letter["code"], &letter["target"]), (&json!("target_not_found"), &json!("late/a")));
+    assert_eq!((&letter["from"], &letter["parent"]), (&json!("router/r"), &pushed["push_id"]));
+    assert_eq!((&letter["message"], &letter["depth"]), (&json!({ "add": 3 }), &json!(1)));
+    let redrive = format!("/api/v1/letters/{}/redrive", letter["id"].as_str().unwrap());
+    let early = world.post(&redrive, &json!({})).await;
+    assert_eq!(early.status, 404, "{}", early.text());
+    native(&world, "late", "counter").await;
+    assert_eq!(world.post(&redrive, &json!({})).await.status, 200);
+    let done = crate::desk::complete(&world, &pushed).await;
+    assert_eq!((&done["status"], &done["children"][0]["output"]), (&json!("ok"), &json!(3)), "{done}");
+    assert_eq!(letters().await["letters"], json!([]));
+    let twice = world.post(&redrive, &json!({})).await;
+    assert_eq!((twice.status, twice.error().2), (404, "path_not_found".into()));
+}
+
+#[tokio::test]
+async fn a_process_that_halts_goes_on_when_it_is_resumed() {
+    let world = World::new().await;
+    let halts = json!({ "runtime": "native", "module": "faulty", "on_error": "halt" });
+    define(&world, "faulty", halts).await;
+    push(&world, "faulty/a", json!({ "poison": true })).await;
+    assert_eq!(process(&world, "faulty/a").await["stopped"], "slot 0 failed");
+    let more = json!({ "timeoutMs": 300 });
+    let waits = push_with(&world, "faulty/a", json!({}), more).await;
+    assert_eq!(waits.status, 202, "{}", waits.text());
+    let resumed = world.post("/api/v1/processes/faulty/a/resume", &json!({})).await;
+    assert_eq!((resumed.status, &resumed.json()["stopped"]), (200, &Value::Null));
+    let done = crate::desk::complete(&world, &waits.json()).await;
+    assert_eq!(done["output"], 1, "{done}");
+    let paused = world.post("/api/v1/processes/faulty/a/pause", &json!({ "reason": "a break" })).await;
+    assert_eq!(paused.json()["stopped"], "a break");
+    let waits = push_with(&world, "faulty/a", json!({}), json!({ "timeoutMs": 300 })).await;
+    assert_eq!(waits.status, 202, "{}", waits.text());
+    world.post("/api/v1/processes/faulty/a/resume", &json!({})).await;
+    assert_eq!(crate::desk::complete(&world, &waits.json()).await["output"], 2);
+}
+
+#[tokio::test]
+async fn a_message_whose_code_failed_is_a_letter_where_its_class_says_so() {
+    let world = World::new().await;
+    let keeps = json!({ "runtime": "native", "module": "faulty", "on_error": "dlq" });
+    define(&world, "faulty", keeps).await;
+    let failed = push(&world, "faulty/a", json!({ "poison": true })).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let id = failed["push_id"].as_str().unwrap();
+    let letters = world.get(&format!("/api/v1/letters?cascade={id}")).await.json();
+    let letter = &letters["letters"][0];
+    assert_eq!((&letter["code"], &letter["target"]), (&json!("guest_error"), &json!("faulty/a")));
+    let discard = format!("/api/v1/letters/{}", letter["id"].as_str().unwrap());
+    assert_eq!(world.ask("DELETE", &discard, "").await.status, 204);
+    assert_eq!(world.ask("DELETE", &discard, "").await.status, 404);
+}
+
+#[tokio::test]
+async fn errors_of_the_table_have_their_status_and_code() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    push(&world, "counter/a", json!({})).await;
+    for (method, path, body, status, code) in [
+        ("GET", "/api/v1/processes/none", "", 404, "class_not_found"),
+        ("POST", "/api/v1/processes/none/a/push", r#"{"message": 1}"#, 404, "class_not_found"),
+        ("GET", "/api/v1/processes/counter/b", "", 404, "process_not_found"),
+        ("GET", "/api/v1/processes/counter/a/slots/9", "", 404, "slot_not_found"),
+        ("POST", "/api/v1/processes/counter/a/slots/9/push", "", 404, "slot_not_found"),
+        ("GET", "/api/v1/pushes/nothing", "", 404, "push_not_found"),
+        ("GET", "/api/v1/processes/counter/a/state/none", "", 404, "path_not_found"),
+        ("POST", "/api/v1/processes/counter/a/push", "{}", 400, "malformed_request"),
+        ("POST", "/api/v1/processes/counter/a/push", r#"{"message": 1, "x": 1}"#, 400, "malformed_request"),
+        ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native", "module": "none"}"#, 422, "module_invalid"),
+        ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native"}"#, 400, "malformed_request"),
+        ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native", "module": "kv", "limits": {"hops": 99999}}"#, 400, "bad_value"),
+        ("DELETE", "/api/v1/processes/none", "", 404, "class_not_found"),
+    ] {
+        let answer = world.ask(method, path, body).await;
+        assert_eq!((answer.status, answer.error().2), (status, code.into()), "{method} {path}");
+    }
+    assert_eq!(world.get("/api/v1/processes/bad").await.status, 404, "nothing was defined");
+    assert_eq!(world.ask("DELETE", "/api/v1/processes/counter", "").await.status, 204);
+    assert_eq!(world.get("/api/v1/processes/counter").await.status, 404);
+}

@@ -352,3 +352,125 @@ async fn pv_24_a_control_value_that_says_nothing_schedules_nothing() {
     let missing = world.get("/api/v1/processes/counter/a").await;
     assert_eq!((missing.status, missing.error().2), (404, "process_not_found".into()));
 }
+
+#[tokio::test]
+async fn pv_15_what_is_deeper_than_was_asked_for_is_deferred() {
+    let world = World::new().await;
+    native(&world, "auto", "ping_server").await;
+    let manual = json!({ "runtime": "native", "module": "ping_server", "mode": "manual" });
+    define(&world, "manual", manual).await;
+    for class in ["auto", "manual"] {
+        for depth in [0, 1] {
+            let (sender, replier) = (format!("{class}/s{depth}"), format!("{class}/r{depth}"));
+            let message = json!({ "start": replier });
+            let answer = push_with(&world, &sender, message, json!({ "maxDepth": depth })).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let answer = answer.json();
+            assert_eq!(answer["output"], "pinged");
+            if class == "auto" {
+                let done = complete(&world, &answer).await;
+                assert_eq!(done["stats"]["messages"], 3, "it is finished all the same");
+                continue;
+            }
+            let child = &answer["children"][0];
+            if depth == 0 {
+                assert_eq!(child["deferred"], true, "{answer}");
+                assert_eq!(child["slot"], 0, "it is in the log");
+                assert_eq!(process(&world, &replier).await["evaluated"], 0, "and stays there");
+            } else {
+                assert_eq!(child["status"], "ok", "{answer}");
+                assert_eq!(child["children"][0]["deferred"], true, "{answer}");
+                assert_eq!(process(&world, &sender).await["pending"], 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pv_18_a_long_chain_has_exactly_its_slots() {
+    let world = World::new().await;
+    native(&world, "pingpong", "pingpong").await;
+    for limit in [40, 1_000] {
+        let key = format!("pingpong/{limit}");
+        let message = json!({ "start": true, "limit": limit });
+        let more = json!({ "maxHops": 0, "timeoutMs": 300_000 });
+        let done = push_with(&world, &key, message, more).await.json();
+        assert_eq!((&done["complete"], &done["status"]), (&json!(true), &json!("ok")), "{limit}");
+        assert_eq!(done["stats"]["messages"], limit + 2);
+        assert_eq!(done["stats"]["depth"], limit + 1);
+        assert_eq!(process(&world, &key).await["slots"], limit + 2);
+    }
+}
+
+#[tokio::test]
+async fn pv_19_a_message_waits_for_its_class() {
+    let world = World::new().await;
+    let router = |policy: Value| json!({ "runtime": "native", "module": "router", "unknown_target": policy });
+    define(&world, "parks", router(json!({ "park": 60_000 }))).await;
+    define(&world, "fails", router(json!("fail"))).await;
+    let more = json!({ "timeoutMs": 300 });
+    let parked = push_with(&world, "parks/a", json!({ "to": "late/a" }), more).await;
+    assert_eq!(parked.status, 202, "{}", parked.text());
+    let parked = parked.json();
+    assert_eq!((&parked["children"][0]["status"], &parked["status"]), (&json!("parked"), &json!("pending")));
+    let failed = push(&world, "fails/a", json!({ "to": "late/a" })).await;
+    assert_eq!(failed["children"][0]["error"]["code"], "target_not_found");
+    assert_eq!((&failed["status"], &failed["stats"]["dlq"]), (&json!("partial"), &json!(0)));
+    native(&world, "late", "counter").await;
+    let done = complete(&world, &parked).await;
+    assert_eq!((&done["status"], &done["children"][0]["output"]), (&json!("ok"), &json!(1)), "{done}");
+    assert_eq!(process(&world, "late/a").await["slots"], 1);
+    // One that waits in vain is kept in the end.
+    define(&world, "hurries", router(json!({ "park": 1 }))).await;
+    let done = push(&world, "hurries/a", json!({ "to": "never/a" })).await;
+    assert_eq!((&done["status"], &done["stats"]["dlq"]), (&json!("partial"), &json!(1)), "{done}");
+}
+
+#[tokio::test]
+async fn pv_23_timers_outlive_the_server() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    let put = |world: &World, id: &str, body: Value| {
+        let (path, body) = (format!("/api/v1/timers/{id}"), body.to_string());
+        let connecting = world.connect();
+        async move { connecting.await.ask("PUT", &path, &body).await }
+    };
+    let timer = |key: &str, when: Value| {
+        let mut body = json!({ "target": format!("counter/{key}"), "message": { "add": 1 } });
+        body.as_object_mut().unwrap().extend(when.as_object().unwrap().clone());
+        body
+    };
+    assert_eq!(put(&world, "once", timer("once", json!({ "delayMs": 1_500 }))).await.status, 200);
+    assert_eq!(put(&world, "every", timer("every", json!({ "everyMs": 300 }))).await.status, 200);
+    assert_eq!(put(&world, "cron", timer("cron", json!({ "cron": "0 0 1 1 *" }))).await.status, 200);
+    for wrong in [json!({}), json!({ "everyMs": 1 }), json!({ "cron": "x" }), json!({ "cron": "* * * * *", "everyMs": 50 })] {
+        let refused = put(&world, "wrong", timer("a", wrong.clone())).await;
+        assert_eq!((refused.status, refused.error().2), (400, "bad_control_value".into()), "{wrong}");
+    }
+    let world = world.restart().await;
+    let first = slot_of_timer(&world, "counter/once", 0).await;
+    assert_eq!((&first["output"], &first["from"]), (&json!(1), &json!("timer:once")), "{first}");
+    slot_of_timer(&world, "counter/every", 2).await;
+    let stop = world.ask("DELETE", "/api/v1/timers/every", "").await;
+    assert_eq!(stop.status, 204, "{}", stop.text());
+    let again = world.ask("DELETE", "/api/v1/timers/every", "").await;
+    assert_eq!((again.status, again.error().2), (404, "path_not_found".into()));
+    let turns = process(&world, "counter/every").await["slots"].as_u64().unwrap();
+    let timers = world.get("/api/v1/timers").await.json();
+    let ids: Vec<&Value> = timers["timers"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    assert_eq!(ids, [&json!("cron")], "once is over: {timers}");
+    let world = world.restart().await;
+    assert_eq!(process(&world, "counter/every").await["slots"], turns, "it has stopped");
+    assert_eq!(process(&world, "counter/once").await["slots"], 1);
+}
+
+/// What became of a slot of a process that a timer may yet have to make.
+async fn slot_of_timer(world: &World, name: &str, number: u64) -> Value {
+    for _ in 0..600 {
+        if process(world, name).await["slots"].as_u64().is_some_and(|slots| slots > number) {
+            return slot(world, name, number).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{name} has no slot {number}");
+}

@@ -22,7 +22,7 @@
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
-//! | `processes`, `process_push`, `process_answer` | processes: classes, slots, cascades |
+//! | `processes`, `process_push`, `process_desk`, `process_answer` | processes: classes, slots, cascades, what waits |
 
 mod ack;
 mod ack_parse;
@@ -51,6 +51,7 @@ mod pace;
 mod pop;
 mod pop_answer;
 mod process_answer;
+mod process_desk;
 mod process_push;
 mod processes;
 mod push;

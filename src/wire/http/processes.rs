@@ -25,7 +25,7 @@ use crate::wire::http::process_answer::{at_path, record, scheduled};
 use crate::wire::http::status::{Answer, Failure, empty, json};
 use crate::wire::http::table::{ADMIN, READ_ONLY, READ_WRITE, Row, delete, get, post, put};
 use crate::wire::http::url::Query;
-use crate::wire::http::process_push;
+use crate::wire::http::{process_desk, process_push};
 
 /// Rows of one page, by default and at most.
 const PAGE: u64 = 100;
@@ -73,6 +73,7 @@ pub(super) fn rows() -> Vec<Row> {
             "Wait for what comes of a message that is there", process_push::push_slot),
     ];
     rows.extend(process_push::rows());
+    rows.extend(process_desk::rows());
     rows
 }
 

@@ -1,0 +1,53 @@
+//! What leaves the room in a transaction: batches for targets, and what cascades count.
+
+use std::sync::Arc;
+
+use onrush_protocol::batch::{BatchBuilder, BatchError, NewRecord, RecordBatch};
+use onrush_protocol::name::PartitionName;
+
+use crate::process::envelope::HEADER;
+use crate::process::keys::{Address, CASCADES, tally_key};
+use crate::shard::transaction::{StateChanges, StateOwner};
+use crate::state::catalog::QueueDefinition;
+use crate::state::draft::transaction::StateOp;
+use crate::state::tally::TallyChange;
+
+/// A batch on its way to a target.
+pub(super) struct Outgoing {
+    pub(super) queue: Arc<QueueDefinition>,
+    pub(super) partition: PartitionName,
+    pub(super) batch: RecordBatch,
+    /// Whether its target's class is in manual mode, and its messages are to be evaluated all the same:
+    /// whoever pushed wanted them to be.
+    pub(super) runs: bool,
+}
+
+/// A record to be.
+pub(super) struct Parts<'a> {
+    pub(super) id: &'a str,
+    pub(super) envelope: Option<&'a [u8]>,
+    pub(super) payload: &'a [u8],
+}
+
+impl Parts<'_> {
+    pub(super) fn put(&self, builder: &mut BatchBuilder) -> Result<(), BatchError> {
+        let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
+        builder.push(&NewRecord {
+            transaction_id: Some(self.id),
+            headers: header.as_ref().map_or(&[], |header| header.as_slice()),
+            is_json: true,
+            payload: self.payload,
+            ..NewRecord::default()
+        })
+    }
+}
+
+/// A change of a cascade's tally.
+pub(super) fn count(root: Address, change: TallyChange) -> StateChanges {
+    StateChanges {
+        owner: StateOwner::Number(CASCADES),
+        partition: root.partition,
+        ops: vec![StateOp::Tally { key: tally_key(root), change }],
+        may_miss: true,
+    }
+}
