@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::World;
+use crate::client::{Answer, World};
 use crate::desk::{complete, define, native, process, push, push_with, slot, state};
 
 /// The chain of only children below an answer.
@@ -261,7 +261,8 @@ async fn pv_16_a_slot_that_is_pushed_again_sends_nothing_again() {
         assert_eq!(again["children"], first["children"], "the very same tree");
         assert_eq!(again["push_id"], first["push_id"]);
     }
-    let (one, other) = tokio::join!(world.post(path, &json!({})), world.post(path, &json!({})));
+    let nothing = json!({});
+    let (one, other) = tokio::join!(world.post(path, &nothing), world.post(path, &nothing));
     assert_eq!((one.status, other.status), (200, 200));
     for target in ["counter/a", "counter/b"] {
         assert_eq!(process(&world, target).await["slots"], 1, "{target}");
@@ -430,11 +431,6 @@ async fn pv_19_a_message_waits_for_its_class() {
 async fn pv_23_timers_outlive_the_server() {
     let world = World::new().await;
     native(&world, "counter", "counter").await;
-    let put = |world: &World, id: &str, body: Value| {
-        let (path, body) = (format!("/api/v1/timers/{id}"), body.to_string());
-        let connecting = world.connect();
-        async move { connecting.await.ask("PUT", &path, &body).await }
-    };
     let timer = |key: &str, when: Value| {
         let mut body = json!({ "target": format!("counter/{key}"), "message": { "add": 1 } });
         body.as_object_mut().unwrap().extend(when.as_object().unwrap().clone());
@@ -462,6 +458,10 @@ async fn pv_23_timers_outlive_the_server() {
     let world = world.restart().await;
     assert_eq!(process(&world, "counter/every").await["slots"], turns, "it has stopped");
     assert_eq!(process(&world, "counter/once").await["slots"], 1);
+}
+
+async fn put(world: &World, id: &str, body: Value) -> Answer {
+    world.ask("PUT", &format!("/api/v1/timers/{id}"), &body.to_string()).await
 }
 
 /// What became of a slot of a process that a timer may yet have to make.
