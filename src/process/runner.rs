@@ -224,7 +224,7 @@ impl Inner {
             let mut done = match evaluated.take() {
                 Some(done) => done,
                 None => {
-                    let evaluation = self.evaluate(job, instance, incoming, &cancelled).await?;
+                    let evaluation = self.evaluate(job, instance, incoming, &cancelled, lot).await?;
                     (instance, incoming) = (evaluation.0, evaluation.1);
                     evaluation.2
                 }
@@ -296,6 +296,7 @@ impl Inner {
         mut instance: Instance,
         incoming: Vec<Incoming>,
         cancelled: &HashSet<Address>,
+        lot: &Lot,
     ) -> Option<(Instance, Vec<Incoming>, Evaluated)> {
         let _turn = self.evaluators.acquire().await.ok()?;
         cross(Place::BeforeEvaluation);
@@ -304,7 +305,15 @@ impl Inner {
             let evaluated = job.evaluate(&mut instance, &incoming, &cancelled);
             (instance, incoming, evaluated)
         });
-        let evaluated = evaluating.await.ok();
+        tokio::pin!(evaluating);
+        let third = Duration::from_millis(self.config.lease_ms / 3);
+        let evaluated = loop {
+            tokio::select! {
+                evaluated = &mut evaluating => break evaluated.ok(),
+                // However long the code takes, nobody else is to begin it meanwhile.
+                () = sleep(third) => drop(self.delivery.extend(lot.token, self.config.lease_ms).await),
+            }
+        };
         cross(Place::AfterEvaluation);
         evaluated
     }
