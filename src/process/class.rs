@@ -7,7 +7,7 @@ use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
 
 use crate::process::definition::{Definition, DefinitionError};
-use crate::process::modules::{Code, compile};
+use crate::process::modules::Code;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::shard::command::{Asked, Classed, Command, CommandError, DefineClass};
 use crate::state::catalog::QueueDefinition;
@@ -42,9 +42,9 @@ impl Processes {
     ) -> Result<ClassShown, ProcessError> {
         let definition = Definition::read(text)?;
         let check = {
-            let definition = definition.clone();
-            // Compiling takes what it takes.
-            tokio::task::spawn_blocking(move || compile(&definition).map(|_| ()))
+            let (definition, modules) = (definition.clone(), Arc::clone(&self.inner.modules));
+            let name = name.as_str().to_owned();
+            tokio::task::spawn_blocking(move || modules.compile(&name, &definition).map(|_| ()))
         };
         let compiled = check.await.map_err(|error| DefinitionError::Module(error.to_string()))?;
         compiled.map_err(|error| DefinitionError::Module(error.to_string()))?;
@@ -117,7 +117,7 @@ impl Inner {
         let queue = catalog.find(name.as_str()).cloned().ok_or_else(missing)?;
         let class = catalog.class(queue.id).cloned().ok_or_else(missing)?;
         drop(catalog);
-        let code = self.modules.get(queue.id, class.newest().ok_or_else(missing)?)?;
+        let code = self.modules.get(queue.id, &queue.name, class.newest().ok_or_else(missing)?)?;
         Ok((queue, code))
     }
 }

@@ -31,6 +31,17 @@ pub enum Runtime {
     Wasm,
 }
 
+/// What a script finds beside the guest API.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prelude {
+    /// Nothing.
+    #[default]
+    None,
+    /// What scripts written for AO expect.
+    Ao,
+}
+
 /// When messages are evaluated.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -185,6 +196,9 @@ pub struct Definition {
     pub runtime: Runtime,
     /// The code.
     pub module: Box<str>,
+    /// What a script finds beside the guest API.
+    #[serde(default)]
+    pub prelude: Prelude,
     /// State keys of a new instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<Box<str>, Box<RawValue>>,

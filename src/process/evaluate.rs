@@ -130,7 +130,7 @@ impl Job {
         let now_ms = self.clock.now_ms();
         let (mut record, version) = (self.record(message, now_ms), evaluated.version);
         let code = self.versions.at(message.address.time_ms);
-        let code = code.map(|code| self.modules.get(self.queue, code));
+        let code = code.map(|code| self.modules.get(self.queue, &self.class, code));
         let code = match code {
             Some(Ok(code)) => code,
             missing => {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::base::clock::Clock;
 use crate::base::place::QueueId;
-use crate::process::definition::{Definition, DefinitionError, Runtime};
+use crate::process::definition::{Definition, DefinitionError, Prelude, Runtime};
 use crate::process::native;
-use crate::process::runtime::{GuestError, Limits, Module};
+use crate::process::runtime::{self, GuestError, Language, Limits, Module, Runtimes, Source};
 use crate::state::classes::ClassVersion;
 
 /// Most versions that stay compiled.
@@ -23,28 +24,44 @@ pub(super) struct Code {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Modules {
     compiled: Mutex<HashMap<(QueueId, u32), Arc<Code>>>,
-}
-
-/// Compiles the code of a definition.
-///
-/// # Errors
-/// [`GuestError::ModuleInvalid`].
-pub(super) fn compile(definition: &Definition) -> Result<Arc<dyn Module>, GuestError> {
-    let Definition { runtime, module, .. } = definition;
-    match runtime {
-        Runtime::Native => native::find(module).ok_or_else(|| GuestError::ModuleInvalid {
-            message: format!("there is no native module '{module}'"),
-        }),
-        Runtime::Luau | Runtime::Wasm => Err(GuestError::ModuleInvalid {
-            message: "this server has no such runtime".into(),
-        }),
-    }
+    runtimes: Runtimes,
 }
 
 impl Modules {
+    /// Nothing compiled yet. `clock` is for what guests may take.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { compiled: Mutex::default(), runtimes: Runtimes::new(clock) }
+    }
+
+    /// Compiles the code of a definition; takes what it takes.
+    ///
+    /// # Errors
+    /// [`GuestError::ModuleInvalid`].
+    pub(super) fn compile(
+        &self,
+        name: &str,
+        definition: &Definition,
+    ) -> Result<Arc<dyn Module>, GuestError> {
+        let Definition { runtime, module, prelude, limits, .. } = definition;
+        let language = match runtime {
+            Runtime::Native => {
+                return native::find(module).ok_or_else(|| GuestError::ModuleInvalid {
+                    message: format!("there is no native module '{module}'"),
+                });
+            }
+            Runtime::Luau => Language::Luau,
+            Runtime::Wasm => Language::Wasm,
+        };
+        let prelude = match prelude {
+            Prelude::None => runtime::Prelude::None,
+            Prelude::Ao => runtime::Prelude::Ao,
+        };
+        let source = Source { name, language, prelude, code: module.as_bytes() };
+        self.runtimes.compile(&source, &limits.limits())
+    }
+
     /// The code of a version of a class.
     ///
     /// # Errors
@@ -52,6 +69,7 @@ impl Modules {
     pub(super) fn get(
         &self,
         queue: QueueId,
+        name: &str,
         version: &ClassVersion,
     ) -> Result<Arc<Code>, DefinitionError> {
         let key = (queue, version.version);
@@ -59,7 +77,7 @@ impl Modules {
             return Ok(Arc::clone(code));
         }
         let definition = Definition::read(&version.text)?;
-        let module = compile(&definition);
+        let module = self.compile(name, &definition);
         let module = module.map_err(|error| DefinitionError::Module(error.to_string()))?;
         let limits = definition.limits.limits();
         let code = Arc::new(Code { version: version.version, definition, module, limits });

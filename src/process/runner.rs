@@ -386,7 +386,8 @@ impl Inner {
     fn is_automatic(&self, queue: QueueId) -> bool {
         let catalog = self.engine.catalog_now();
         let newest = catalog.class(queue).and_then(|class| class.newest());
-        let code = newest.and_then(|newest| self.modules.get(queue, newest).ok());
+        let name = catalog.get(queue).map_or("", |queue| &queue.name);
+        let code = newest.and_then(|newest| self.modules.get(queue, name, newest).ok());
         code.is_some_and(|code| code.definition.mode == Mode::Auto)
     }
 

@@ -427,7 +427,7 @@ impl<'a> Builder<'a> {
     /// Whether a message for a class in manual mode is to be evaluated with its cascade.
     fn runs(&self, queue: &QueueDefinition, message: &Incoming) -> bool {
         let newest = self.catalog.class(queue.id).and_then(|class| class.newest());
-        let code = newest.and_then(|newest| self.job.modules.get(queue.id, newest).ok());
+        let code = newest.and_then(|newest| self.job.modules.get(queue.id, &queue.name, newest).ok());
         let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
         let most = message.envelope.terms.max_depth;
         is_manual && most.is_none_or(|most| message.depth() < most)
