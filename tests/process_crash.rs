@@ -38,7 +38,10 @@ async fn child() {
     let mut out = std::io::stderr();
     writeln!(out, "LISTENING {}", server.http_addr()).unwrap();
     // Until it is killed, or whoever started it is gone.
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
     server.stop(Duration::from_secs(5)).await;
 }
 
@@ -102,7 +105,8 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
@@ -142,7 +146,8 @@ fn later_orders() -> Vec<(String, Value)> {
 fn picture(life: &Life) -> Option<Value> {
     let mut all = serde_json::Map::new();
     let mut processes: Vec<String> = (0..3).map(|n| format!("ledger/sub{n}")).collect();
-    processes.extend(["ledger/root", "fan/root", "pingpong/a", "delayed/a", "router/r"].map(Into::into));
+    processes
+        .extend(["ledger/root", "fan/root", "pingpong/a", "delayed/a", "router/r"].map(Into::into));
     processes.extend((1..=100).map(|n| format!("fan/leaf{n}")));
     for process in processes {
         let (status, state) =
@@ -253,7 +258,8 @@ fn supply(picture: &Value) -> i64 {
     };
     let subs: i64 = (0..3).map(|n| balances(&format!("ledger/sub{n}"))).sum();
     let keys = picture["ledger/root"][0].as_array().unwrap();
-    let held = keys.iter().filter(|key| key["key"].as_str().unwrap().starts_with("balance:ledger/"));
+    let held =
+        keys.iter().filter(|key| key["key"].as_str().unwrap().starts_with("balance:ledger/"));
     let held: i64 = held.map(|key| key["value"].as_i64().unwrap()).sum();
     assert_eq!(held, subs, "what sub-ledgers have is what the root holds for them");
     balances("ledger/root")

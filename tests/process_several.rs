@@ -57,7 +57,8 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
         let message = json!({ "start": true, "limit": 60 });
         let body = json!({ "message": message, "await": "accepted", "maxHops": 0 });
         let path = format!("/api/v1/processes/pingpong/p{n}/push");
-        let (status, answer) = ask(if n % 2 == 0 { &at_one } else { &at_other }, "POST", &path, &body);
+        let (status, answer) =
+            ask(if n % 2 == 0 { &at_one } else { &at_other }, "POST", &path, &body);
         assert_eq!(status, 200, "{answer}");
         pushes.push(answer.get("push_id").unwrap().as_str().unwrap().to_owned());
     }

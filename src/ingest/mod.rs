@@ -241,8 +241,7 @@ impl Ingest {
         partition: PartitionName,
         batch: RecordBatch,
     ) -> Result<Placed, PushError> {
-        let terms =
-            PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub: None };
+        let terms = PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub: None };
         self.seal_and_place(queue, Admitted { batch, partition, terms, signer: None })
     }
 

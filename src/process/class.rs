@@ -128,10 +128,7 @@ fn options() -> QueueOptions {
     QueueOptions { retry_limit: u32::MAX, retry_delay_ms: 0, ttl_s: 0, ..QueueOptions::default() }
 }
 
-fn shown(
-    catalog: &crate::state::catalog::Catalog,
-    queue: &QueueDefinition,
-) -> Option<ClassShown> {
+fn shown(catalog: &crate::state::catalog::Catalog, queue: &QueueDefinition) -> Option<ClassShown> {
     let class = catalog.class(queue.id)?;
     let newest = class.newest()?;
     Some(ClassShown {

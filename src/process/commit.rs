@@ -57,7 +57,11 @@ impl Inner {
     ///
     /// # Errors
     /// [`StepError`]: nothing of it stands, but for what [`StepError::Gone`] says.
-    pub(super) async fn commit(&self, settled: Option<Settled>, step: &Step) -> Result<Committed, StepError> {
+    pub(super) async fn commit(
+        &self,
+        settled: Option<Settled>,
+        step: &Step,
+    ) -> Result<Committed, StepError> {
         let mut appends = Vec::with_capacity(step.outgoing.len());
         for outgoing in &step.outgoing {
             appends.push(self.place(outgoing)?);
@@ -82,7 +86,9 @@ impl Inner {
             };
             match refusal {
                 Refusal::Tally { index, tally } => return Err(StepError::Tally(index, tally)),
-                Refusal::Append { error: DecideError::QueueGone, .. } => return Err(StepError::Again),
+                Refusal::Append { error: DecideError::QueueGone, .. } => {
+                    return Err(StepError::Again);
+                }
                 Refusal::Append { error: DecideError::QueueFull { .. }, .. } => {
                     // Whoever consumes that queue makes room; the instance waits for it.
                     self.keep(settled).await;

@@ -137,7 +137,16 @@ mod tests {
 
     #[test]
     fn what_is_no_expression_is_refused() {
-        for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "a * * * *", "*/0 * * * *", "5-1 * * * *"] {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "a * * * *",
+            "*/0 * * * *",
+            "5-1 * * * *",
+        ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
     }

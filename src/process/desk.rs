@@ -48,8 +48,12 @@ impl Inner {
             None => self.catalogs.configure(&queue, "", "", asked).await?,
         };
         let mut builder = BatchBuilder::new();
-        let record =
-            NewRecord { transaction_id: Some("open"), is_json: true, payload: b"{}", ..NewRecord::default() };
+        let record = NewRecord {
+            transaction_id: Some("open"),
+            is_json: true,
+            payload: b"{}",
+            ..NewRecord::default()
+        };
         builder.push(&record).map_err(PushError::from)?;
         let Some(batch) = builder.finish() else { return Ok(()) };
         self.store(&definition, key, batch, None).await.map(|_| ())

@@ -109,13 +109,8 @@ mod tests {
 
     #[test]
     fn an_envelope_comes_back() {
-        let origin = Origin {
-            root: (1, 2, 3),
-            parent: (4, 5, 6),
-            index: 7,
-            from: "a/b".into(),
-            depth: 8,
-        };
+        let origin =
+            Origin { root: (1, 2, 3), parent: (4, 5, 6), index: 7, from: "a/b".into(), depth: 8 };
         let terms = Terms { hops: Some(0), messages_max: 9, max_depth: None };
         let envelope = Envelope { terms, origin: Some(origin), until_ms: 5, ..Envelope::default() };
         let back = Envelope::read(&envelope.write()).unwrap();

@@ -20,7 +20,7 @@ use crate::process::keys::Address;
 use crate::process::modules::{Code, Modules};
 use crate::process::record::{Fault, SlotRecord, SlotStatus};
 use crate::process::runtime::{
-    Call, CallKind, GuestError, Message, Outcome, OutboxEntry, Reply, StateFault, StateView,
+    Call, CallKind, GuestError, Message, OutboxEntry, Outcome, Reply, StateFault, StateView,
 };
 use crate::state::classes::Class;
 
@@ -143,7 +143,9 @@ impl Job {
         record.version = code.version;
         let until_ms = message.envelope.until_ms;
         let passed_over = match () {
-            () if is_cancelled => Some((SlotStatus::Cancelled, "cancelled", "the cascade was called off")),
+            () if is_cancelled => {
+                Some((SlotStatus::Cancelled, "cancelled", "the cascade was called off"))
+            }
             () if until_ms > 0 && until_ms < now_ms => {
                 Some((SlotStatus::Expired, "expired", "its time was over"))
             }

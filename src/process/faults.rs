@@ -3,7 +3,7 @@
 //! Nothing is armed but by [`arm`], which only tests call; then the server ends at once, as by a kill,
 //! when it comes to the place for the n-th time. Costs one relaxed load where nothing is armed.
 
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// A place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

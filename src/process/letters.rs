@@ -16,8 +16,8 @@ use crate::process::evaluate::raw;
 use crate::process::faults::{Place, cross};
 use crate::process::instance::page;
 use crate::process::keys::{Address, CASCADES, DEAD, dead_prefix, read_child_key};
-use crate::process::record::Letter;
 use crate::process::outgoing::{Outgoing, Parts, count};
+use crate::process::record::Letter;
 use crate::process::step::Step;
 use crate::process::target::{self, Target};
 use crate::process::{Inner, ProcessError, Processes};
@@ -90,7 +90,8 @@ impl Inner {
             .put(&mut builder)
             .map_err(crate::ingest::PushError::from)?;
         let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
-        let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
+        let outgoing =
+            builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
         step.outgoing.extend(outgoing);
         if let Some(root) = Address::parse(&letter.cascade) {
             // A plain queue's message is done when it is there.
@@ -127,7 +128,11 @@ impl Inner {
     pub(super) fn resolve(
         &self,
         text: &str,
-    ) -> Option<(Arc<crate::state::catalog::QueueDefinition>, onrush_protocol::name::PartitionName, bool)> {
+    ) -> Option<(
+        Arc<crate::state::catalog::QueueDefinition>,
+        onrush_protocol::name::PartitionName,
+        bool,
+    )> {
         let (Target::Named(queue, partition) | Target::Queue(queue, partition)) =
             target::parse(text)?
         else {
@@ -148,8 +153,7 @@ impl Inner {
         rows_max: usize,
     ) -> Result<StatePage, ProcessError> {
         let partition = self.ensure_desk().await?;
-        let ask =
-            StateAsk { owner, partition, prefix, after, rows_max, bytes_max: PAGE_BYTES };
+        let ask = StateAsk { owner, partition, prefix, after, rows_max, bytes_max: PAGE_BYTES };
         Ok(self.engine.look(move |look| page(look, &ask)).await??)
     }
 }
@@ -179,8 +183,7 @@ impl Processes {
         let prefix = match push {
             None => Bytes::new(),
             Some(push) => {
-                let root =
-                    Address::parse(push).ok_or_else(|| ProcessError::NoPush(push.into()))?;
+                let root = Address::parse(push).ok_or_else(|| ProcessError::NoPush(push.into()))?;
                 dead_prefix(root)
             }
         };
@@ -219,8 +222,13 @@ impl Processes {
         envelope.until_ms = 0;
         letter.envelope = raw(&envelope.write()).unwrap_or_default();
         let truncated = -i64::from(matches!(&*letter.code, "hop_limit" | "cascade_limit"));
-        let change =
-            TallyChange { pending: 1, messages: 1, refused: -1, truncated, ..TallyChange::default() };
+        let change = TallyChange {
+            pending: 1,
+            messages: 1,
+            refused: -1,
+            truncated,
+            ..TallyChange::default()
+        };
         let child = key.slice(4.min(key.len())..);
         match self.inner.send_letter((DEAD, &key), &child, &letter, change).await? {
             Fate::Sent => Ok(()),

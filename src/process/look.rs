@@ -14,7 +14,9 @@ use crate::process::board::Deadline;
 use crate::process::commit::GROUP;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{page, values};
-use crate::process::keys::{Address, META, RESULTS, STATE, STOPPED, VERSION, read_slot_key, slot_key};
+use crate::process::keys::{
+    Address, META, RESULTS, STATE, STOPPED, VERSION, read_slot_key, slot_key,
+};
 use crate::process::record::SlotRecord;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::sealing::Place;
@@ -105,7 +107,8 @@ pub(super) fn find(look: &View<'_>, queue: &str, key: &str) -> Option<PartitionN
 fn shown(look: &View<'_>, partition: PartitionNumber) -> Result<Option<InstanceShown>, KvError> {
     let at = usize::from(look.replica.count().of_partition(partition));
     let shard = look.replica.shards.get(at);
-    let Some((shard, it)) = shard.and_then(|shard| Some((shard, shard.partition(partition)?))) else {
+    let Some((shard, it)) = shard.and_then(|shard| Some((shard, shard.partition(partition)?)))
+    else {
         return Ok(None);
     };
     let group = shard.group(it.queue, GROUP);
@@ -238,8 +241,8 @@ impl Processes {
                         true => engine.seals().open(place, &batch),
                         false => Ok(batch),
                     };
-                    let batch = opened
-                        .map_err(|(_, error)| ProcessError::Malformed(error.to_string()))?;
+                    let batch =
+                        opened.map_err(|(_, error)| ProcessError::Malformed(error.to_string()))?;
                     let (first_seq, time_ms, sub) = (chunk.first_seq, chunk.time_ms, chunk.sub);
                     let delivered = Delivered { first_seq, time_ms, sub, batch };
                     all.extend(Incoming::of_batch(partition, &delivered).map(Scheduled::from));
@@ -270,9 +273,9 @@ impl Processes {
             bytes_max: PAGE_BYTES,
         };
         let rows = self.page(ask).await?.rows;
-        let slots = rows.iter().filter_map(|row| {
-            Some((read_slot_key(&row.key)?, read_record(&row.value)?))
-        });
+        let slots = rows
+            .iter()
+            .filter_map(|row| Some((read_slot_key(&row.key)?, read_record(&row.value)?)));
         Ok(slots.collect())
     }
 

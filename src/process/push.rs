@@ -332,7 +332,9 @@ impl Inner {
         let shown = self.instance(class, key).await?;
         let name = || format!("{class}/{}", key.as_str());
         match shown {
-            None if definition.create == crate::process::definition::Create::Explicit && !defines => {
+            None if definition.create == crate::process::definition::Create::Explicit
+                && !defines =>
+            {
                 Err(ProcessError::NoProcess(name()))
             }
             Some(shown) if shown.next - shown.done >= definition.limits.backlog_soft => {

@@ -176,7 +176,8 @@ impl Inner {
     /// the instance stops, comes again.
     pub(super) async fn work_off(self: &Arc<Self>, queue: QueueId, package: Package, mut lot: Lot) {
         let Package { partition, name, batches, .. } = package;
-        let (Ok(_), Some(job)) = (self.ensure_desk().await, self.job(queue, partition, name)) else {
+        let (Ok(_), Some(job)) = (self.ensure_desk().await, self.job(queue, partition, name))
+        else {
             return;
         };
         let job = Arc::new(job);
@@ -224,7 +225,8 @@ impl Inner {
             let mut done = match evaluated.take() {
                 Some(done) => done,
                 None => {
-                    let evaluation = self.evaluate(job, instance, incoming, &cancelled, lot).await?;
+                    let evaluation =
+                        self.evaluate(job, instance, incoming, &cancelled, lot).await?;
                     (instance, incoming) = (evaluation.0, evaluation.1);
                     evaluation.2
                 }
@@ -252,7 +254,8 @@ impl Inner {
                     instance.version = done.version;
                     instance.stopped = done.stopped;
                     instance.keep(done.dirty, last + 1);
-                    self.slots.fetch_add(done.done.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                    self.slots
+                        .fetch_add(done.done.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     step.roots.iter().for_each(|root| self.board.tell(*root));
                     if step.has_waiting {
                         self.waiting.notify_waiters();

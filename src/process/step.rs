@@ -255,13 +255,17 @@ impl<'a> Builder<'a> {
                 let why = "as many messages followed one after the other as may";
                 Route::No("hop_limit", why.into())
             }
-            Route::Queue(..) | Route::Unknown(_) if self.is_full(message.root, definition, message) => {
+            Route::Queue(..) | Route::Unknown(_)
+                if self.is_full(message.root, definition, message) =>
+            {
                 Route::No("cascade_limit", "the cascade has as many messages as it may".into())
             }
             route => route,
         };
         let name = match &route {
-            Route::Queue(queue, partition, true) => format!("{}/{}", queue.name, partition.as_str()),
+            Route::Queue(queue, partition, true) => {
+                format!("{}/{}", queue.name, partition.as_str())
+            }
             Route::Queue(queue, partition, false) => {
                 format!("queue:{}/{}", queue.name, partition.as_str())
             }
@@ -427,7 +431,8 @@ impl<'a> Builder<'a> {
     /// Whether a message for a class in manual mode is to be evaluated with its cascade.
     fn runs(&self, queue: &QueueDefinition, message: &Incoming) -> bool {
         let newest = self.catalog.class(queue.id).and_then(|class| class.newest());
-        let code = newest.and_then(|newest| self.job.modules.get(queue.id, &queue.name, newest).ok());
+        let code =
+            newest.and_then(|newest| self.job.modules.get(queue.id, &queue.name, newest).ok());
         let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
         let most = message.envelope.terms.max_depth;
         is_manual && most.is_none_or(|most| message.depth() < most)
@@ -504,9 +509,8 @@ impl<'a> Builder<'a> {
 
     fn letter(&self, sending: &Sending<'_>, fault: Option<&Fault>, until_ms: u64) -> Letter {
         let Entry { message, entry, .. } = sending.entry;
-        let (code, reason) = fault.map_or_else(Default::default, |fault| {
-            (fault.code.clone(), fault.message.clone())
-        });
+        let (code, reason) = fault
+            .map_or_else(Default::default, |fault| (fault.code.clone(), fault.message.clone()));
         Letter {
             target: sending.name.into(),
             code,

@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use crate::process::keys::{Address, DEAD, PARKED, TIMERS, dead_key};
 use crate::process::letters::{Fate, take};
-use crate::process::record::Letter;
 use crate::process::outgoing::count;
+use crate::process::record::Letter;
 use crate::process::step::Step;
 use crate::process::timers::TIMER_MARK;
 use crate::process::{Inner, ProcessError};

@@ -155,7 +155,11 @@ impl Processes {
     ///
     /// # Errors
     /// [`ProcessError::Command`].
-    pub async fn timers(&self, after: Option<&str>, limit: usize) -> Result<Vec<Timer>, ProcessError> {
+    pub async fn timers(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Timer>, ProcessError> {
         let after = after.map(|id| Bytes::copy_from_slice(id.as_bytes()));
         let page = self.inner.at_desk(TIMER_IDS, Bytes::new(), after, limit).await?;
         Ok(page.rows.iter().filter_map(|row| serde_json::from_slice(&row.value).ok()).collect())
@@ -208,7 +212,8 @@ impl Inner {
             let payload = timer.message.get().as_bytes();
             let parts = Parts { id: &id, envelope, payload };
             parts.put(&mut builder).map_err(crate::ingest::PushError::from)?;
-            let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
+            let outgoing =
+                builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
             step.outgoing.extend(outgoing);
         } else {
             tracing::warn!(timer = &*timer.id, target = &*timer.target, "a timer has no target");

@@ -6,10 +6,8 @@
 
 use bytes::Bytes;
 
-use crate::process::keys::{
-    Address, CASCADES, child_key, replies_prefix, tally_key,
-};
 use crate::process::instance::{page, values};
+use crate::process::keys::{Address, CASCADES, child_key, replies_prefix, tally_key};
 use crate::process::look::{read_record, record_of};
 use crate::process::push::Await;
 use crate::process::record::{EntryRecord, EntryStatus, SlotRecord, SlotStatus};

@@ -17,8 +17,8 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::push::PushBatch;
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{LeaseToken, OwnerId, Sequence};
-use crate::state::tally::Tally;
 use crate::state::queries::QueryId;
+use crate::state::tally::Tally;
 
 /// See [`Command::Transact`](crate::shard::command::Command::Transact).
 #[derive(Debug)]

@@ -635,7 +635,8 @@ mod tests {
             let sealing = (0..4).map(|id| catalog.seals(id));
             assert_eq!(sealing.collect::<Vec<_>>(), [false, false, false, true]);
             assert_eq!(catalog.groups(0).count(), 0);
-            let newest = |queue| catalog.class(queue).and_then(|it| it.newest()).map(|it| it.version);
+            let newest =
+                |queue| catalog.class(queue).and_then(|it| it.newest()).map(|it| it.version);
             assert_eq!([0, 1, 2].map(newest), [None, Some(2), None]);
         }
     }

@@ -93,7 +93,9 @@ pub fn check_ops(ops: &[StateOp]) -> Result<(), StreamError> {
     for op in ops {
         let (key, value) = match op {
             StateOp::Put { key, value } => (key, value.len()),
-            StateOp::Remove { key } | StateOp::Take { key } | StateOp::Tally { key, .. } => (key, 0),
+            StateOp::Remove { key } | StateOp::Take { key } | StateOp::Tally { key, .. } => {
+                (key, 0)
+            }
         };
         length("key", key.len(), 1, STATE_KEY_BYTES_MAX)?;
         length("value", value, 0, STATE_VALUE_BYTES_MAX)?;

@@ -45,7 +45,8 @@ async fn xg_03_a_poisoned_message_leaves_only_its_record() {
     assert_eq!(push(&world, "faulty/a", json!({})).await["output"], 2);
     assert_eq!(process(&world, "faulty/a").await["slots"], 3, "and what it sent");
     assert_eq!(slot(&world, "faulty/a", 1).await["status"], "failed");
-    let strict = push_with(&world, "faulty/a", json!({ "poison": 1 }), json!({ "strict": true })).await;
+    let strict =
+        push_with(&world, "faulty/a", json!({ "poison": 1 }), json!({ "strict": true })).await;
     assert_eq!(strict.status, 424, "{}", strict.text());
 }
 
@@ -91,7 +92,11 @@ async fn xg_08_a_slow_child_keeps_nobody() {
     }
     let id = push["push_id"].as_str().unwrap();
     let open = world.get(&format!("/api/v1/pushes/{id}")).await.json();
-    assert_eq!((&open["complete"], &open["stats"]["pending"]), (&json!(false), &json!(1)), "{open}");
+    assert_eq!(
+        (&open["complete"], &open["stats"]["pending"]),
+        (&json!(false), &json!(1)),
+        "{open}"
+    );
     crate::desk::complete(&world, &push).await;
 }
 
@@ -117,8 +122,7 @@ async fn xg_12_a_new_version_holds_for_messages_that_came_after_it() {
     push(&world, "class/a", json!({ "n": 5 })).await;
     for n in 0..6_u64 {
         let record = slot(&world, "class/a", n).await;
-        let (version, output) =
-            if n < 3 { (1, json!(n + 1)) } else { (2, json!({ "n": n })) };
+        let (version, output) = if n < 3 { (1, json!(n + 1)) } else { (2, json!({ "n": n })) };
         assert_eq!((&record["version"], &record["output"]), (&json!(version), &output), "{record}");
     }
     let path = "/api/v1/processes/class";
@@ -175,7 +179,8 @@ async fn a_push_is_shown_as_a_graph_and_told_as_it_goes() {
 async fn xg_07_a_process_with_too_much_waiting_tells_clients_to_come_later() {
     let world = World::new().await;
     let limits = json!({ "backlog_soft": 2 });
-    let manual = json!({ "runtime": "native", "module": "counter", "mode": "manual", "limits": limits });
+    let manual =
+        json!({ "runtime": "native", "module": "counter", "mode": "manual", "limits": limits });
     define(&world, "slow", manual).await;
     let schedule = || async {
         world.post("/api/v1/processes/slow/a/schedule", &json!({ "message": {} })).await
@@ -238,7 +243,10 @@ async fn what_was_refused_is_kept_and_can_be_sent_after_all() {
     let letters = || async { world.get(&format!("/api/v1/letters?cascade={id}")).await.json() };
     let found = letters().await;
     let letter = &found["letters"][0];
-    assert_eq!((&letter["code"], &letter["target"]), (&json!("target_not_found"), &json!("late/a")));
+    assert_eq!(
+        (&letter["code"], &letter["target"]),
+        (&json!("target_not_found"), &json!("late/a"))
+    );
     assert_eq!((&letter["from"], &letter["parent"]), (&json!("router/r"), &pushed["push_id"]));
     assert_eq!((&letter["message"], &letter["depth"]), (&json!({ "add": 3 }), &json!(1)));
     let redrive = format!("/api/v1/letters/{}/redrive", letter["id"].as_str().unwrap());
@@ -247,7 +255,11 @@ async fn what_was_refused_is_kept_and_can_be_sent_after_all() {
     native(&world, "late", "counter").await;
     assert_eq!(world.post(&redrive, &json!({})).await.status, 200);
     let done = crate::desk::complete(&world, &pushed).await;
-    assert_eq!((&done["status"], &done["children"][0]["output"]), (&json!("ok"), &json!(3)), "{done}");
+    assert_eq!(
+        (&done["status"], &done["children"][0]["output"]),
+        (&json!("ok"), &json!(3)),
+        "{done}"
+    );
     assert_eq!(letters().await["letters"], json!([]));
     let twice = world.post(&redrive, &json!({})).await;
     assert_eq!((twice.status, twice.error().2), (404, "path_not_found".into()));
@@ -267,7 +279,8 @@ async fn a_process_that_halts_goes_on_when_it_is_resumed() {
     assert_eq!((resumed.status, &resumed.json()["stopped"]), (200, &Value::Null));
     let done = crate::desk::complete(&world, &waits.json()).await;
     assert_eq!(done["output"], 1, "{done}");
-    let paused = world.post("/api/v1/processes/faulty/a/pause", &json!({ "reason": "a break" })).await;
+    let paused =
+        world.post("/api/v1/processes/faulty/a/pause", &json!({ "reason": "a break" })).await;
     assert_eq!(paused.json()["stopped"], "a break");
     let waits = push_with(&world, "faulty/a", json!({}), json!({ "timeoutMs": 300 })).await;
     assert_eq!(waits.status, 202, "{}", waits.text());
@@ -305,10 +318,28 @@ async fn errors_of_the_table_have_their_status_and_code() {
         ("GET", "/api/v1/pushes/nothing", "", 404, "push_not_found"),
         ("GET", "/api/v1/processes/counter/a/state/none", "", 404, "path_not_found"),
         ("POST", "/api/v1/processes/counter/a/push", "{}", 400, "malformed_request"),
-        ("POST", "/api/v1/processes/counter/a/push", r#"{"message": 1, "x": 1}"#, 400, "malformed_request"),
-        ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native", "module": "none"}"#, 422, "module_invalid"),
+        (
+            "POST",
+            "/api/v1/processes/counter/a/push",
+            r#"{"message": 1, "x": 1}"#,
+            400,
+            "malformed_request",
+        ),
+        (
+            "PUT",
+            "/api/v1/processes/bad",
+            r#"{"runtime": "native", "module": "none"}"#,
+            422,
+            "module_invalid",
+        ),
         ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native"}"#, 400, "malformed_request"),
-        ("PUT", "/api/v1/processes/bad", r#"{"runtime": "native", "module": "kv", "limits": {"hops": 99999}}"#, 400, "bad_value"),
+        (
+            "PUT",
+            "/api/v1/processes/bad",
+            r#"{"runtime": "native", "module": "kv", "limits": {"hops": 99999}}"#,
+            400,
+            "bad_value",
+        ),
         ("DELETE", "/api/v1/processes/none", "", 404, "class_not_found"),
     ] {
         let answer = world.ask(method, path, body).await;

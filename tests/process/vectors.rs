@@ -8,7 +8,8 @@ use crate::desk::{complete, define, native, process, push, push_with, slot, stat
 /// The chain of only children below an answer.
 fn chain(answer: &Value) -> Vec<&Value> {
     let mut found = vec![answer];
-    while let Some([child]) = found.last().and_then(|it| it["children"].as_array()).map(Vec::as_slice)
+    while let Some([child]) =
+        found.last().and_then(|it| it["children"].as_array()).map(Vec::as_slice)
     {
         found.push(child);
     }
@@ -243,7 +244,8 @@ async fn pv_14_the_schedule_is_read_in_pages() {
         assert_eq!(slot["result"]["output"], n + 1);
     }
     let page = world.get("/api/v1/processes/counter/a/slots?from=3&limit=4").await.json();
-    let numbers: Vec<&Value> = page["slots"].as_array().unwrap().iter().map(|it| &it["slot"]).collect();
+    let numbers: Vec<&Value> =
+        page["slots"].as_array().unwrap().iter().map(|it| &it["slot"]).collect();
     assert_eq!(numbers, [3, 4, 5, 6].map(|it| json!(it)).iter().collect::<Vec<_>>());
     assert_eq!((&page["has_more"], &page["next"]), (&json!(true), &json!(7)));
 }
@@ -306,19 +308,31 @@ async fn pv_20_balances_are_exact_at_every_step() {
     act("ledger/root", mint).await;
     let transfer = |quantity: Value| json!({ "action": "transfer", "account": "alice", "to": "bob", "quantity": quantity });
     act("ledger/root", transfer(json!(1))).await;
-    assert_eq!((balance("ledger/root", "alice").await, balance("ledger/root", "bob").await), (99, 1));
+    assert_eq!(
+        (balance("ledger/root", "alice").await, balance("ledger/root", "bob").await),
+        (99, 1)
+    );
     for refused in [json!(100), json!("101"), json!(-1), json!(0), json!(1.5)] {
         let done = act("ledger/root", transfer(refused.clone())).await;
         assert_eq!(done["error"]["code"], "guest_error", "{refused}: {done}");
-        assert_eq!((balance("ledger/root", "alice").await, balance("ledger/root", "bob").await), (99, 1));
+        assert_eq!(
+            (balance("ledger/root", "alice").await, balance("ledger/root", "bob").await),
+            (99, 1)
+        );
     }
     let deposit = json!({ "action": "deposit", "account": "alice", "to": "ledger/sub1", "toAccount": "alice", "quantity": 89 });
     act("ledger/root", deposit).await;
-    assert_eq!((balance("ledger/root", "alice").await, balance("ledger/sub1", "alice").await), (10, 89));
+    assert_eq!(
+        (balance("ledger/root", "alice").await, balance("ledger/sub1", "alice").await),
+        (10, 89)
+    );
     assert_eq!(balance("ledger/root", "ledger/sub1").await, 89);
     let across = json!({ "action": "withdraw", "account": "alice", "to": "ledger/root", "toAccount": "bob", "via": "ledger/sub2", "quantity": 5 });
     act("ledger/sub1", across).await;
-    assert_eq!((balance("ledger/sub1", "alice").await, balance("ledger/sub2", "bob").await), (84, 5));
+    assert_eq!(
+        (balance("ledger/sub1", "alice").await, balance("ledger/sub2", "bob").await),
+        (84, 5)
+    );
     let back = json!({ "action": "withdraw", "account": "bob", "to": "ledger/root", "toAccount": "bob", "quantity": 4 });
     act("ledger/sub2", back).await;
     assert_eq!((balance("ledger/sub2", "bob").await, balance("ledger/root", "bob").await), (1, 5));
@@ -348,7 +362,11 @@ async fn pv_24_a_control_value_that_says_nothing_schedules_nothing() {
         json!({ "transactionId": 7 }),
     ] {
         let refused = push_with(&world, "counter/a", json!({}), more.clone()).await;
-        assert_eq!((refused.status, refused.error().2), (400, "bad_control_value".into()), "{more}");
+        assert_eq!(
+            (refused.status, refused.error().2),
+            (400, "bad_control_value".into()),
+            "{more}"
+        );
     }
     let missing = world.get("/api/v1/processes/counter/a").await;
     assert_eq!((missing.status, missing.error().2), (404, "process_not_found".into()));
@@ -413,13 +431,20 @@ async fn pv_19_a_message_waits_for_its_class() {
     let parked = push_with(&world, "parks/a", json!({ "to": "late/a" }), more).await;
     assert_eq!(parked.status, 202, "{}", parked.text());
     let parked = parked.json();
-    assert_eq!((&parked["children"][0]["status"], &parked["status"]), (&json!("parked"), &json!("pending")));
+    assert_eq!(
+        (&parked["children"][0]["status"], &parked["status"]),
+        (&json!("parked"), &json!("pending"))
+    );
     let failed = push(&world, "fails/a", json!({ "to": "late/a" })).await;
     assert_eq!(failed["children"][0]["error"]["code"], "target_not_found");
     assert_eq!((&failed["status"], &failed["stats"]["dlq"]), (&json!("partial"), &json!(0)));
     native(&world, "late", "counter").await;
     let done = complete(&world, &parked).await;
-    assert_eq!((&done["status"], &done["children"][0]["output"]), (&json!("ok"), &json!(1)), "{done}");
+    assert_eq!(
+        (&done["status"], &done["children"][0]["output"]),
+        (&json!("ok"), &json!(1)),
+        "{done}"
+    );
     assert_eq!(process(&world, "late/a").await["slots"], 1);
     // One that waits in vain is kept in the end.
     define(&world, "hurries", router(json!({ "park": 1 }))).await;
@@ -438,10 +463,22 @@ async fn pv_23_timers_outlive_the_server() {
     };
     assert_eq!(put(&world, "once", timer("once", json!({ "delayMs": 1_500 }))).await.status, 200);
     assert_eq!(put(&world, "every", timer("every", json!({ "everyMs": 300 }))).await.status, 200);
-    assert_eq!(put(&world, "cron", timer("cron", json!({ "cron": "0 0 1 1 *" }))).await.status, 200);
-    for wrong in [json!({}), json!({ "everyMs": 1 }), json!({ "cron": "x" }), json!({ "cron": "* * * * *", "everyMs": 50 })] {
+    assert_eq!(
+        put(&world, "cron", timer("cron", json!({ "cron": "0 0 1 1 *" }))).await.status,
+        200
+    );
+    for wrong in [
+        json!({}),
+        json!({ "everyMs": 1 }),
+        json!({ "cron": "x" }),
+        json!({ "cron": "* * * * *", "everyMs": 50 }),
+    ] {
         let refused = put(&world, "wrong", timer("a", wrong.clone())).await;
-        assert_eq!((refused.status, refused.error().2), (400, "bad_control_value".into()), "{wrong}");
+        assert_eq!(
+            (refused.status, refused.error().2),
+            (400, "bad_control_value".into()),
+            "{wrong}"
+        );
     }
     let world = world.restart().await;
     let first = slot_of_timer(&world, "counter/once", 0).await;
@@ -453,7 +490,8 @@ async fn pv_23_timers_outlive_the_server() {
     assert_eq!((again.status, again.error().2), (404, "path_not_found".into()));
     let turns = process(&world, "counter/every").await["slots"].as_u64().unwrap();
     let timers = world.get("/api/v1/timers").await.json();
-    let ids: Vec<&Value> = timers["timers"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    let ids: Vec<&Value> =
+        timers["timers"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
     assert_eq!(ids, [&json!("cron")], "once is over: {timers}");
     let world = world.restart().await;
     assert_eq!(process(&world, "counter/every").await["slots"], turns, "it has stopped");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::process::runtime::{
-    Call, CallKind, GuestError, Limits, Message, Module, Outcome, OutboxEntry, Reply, StateFault,
+    Call, CallKind, GuestError, Limits, Message, Module, OutboxEntry, Outcome, Reply, StateFault,
     StateView,
 };
 
@@ -116,7 +116,8 @@ pub(super) struct Native(pub(super) Work);
 impl Module for Native {
     fn evaluate(&self, call: Call<'_>, state: &mut dyn StateView, limits: &Limits) -> Outcome {
         let nothing = Reply::default();
-        let outcome = |result, printed| Outcome { result, printed, printed_truncated: false, fuel: 1 };
+        let outcome =
+            |result, printed| Outcome { result, printed, printed_truncated: false, fuel: 1 };
         let Some(message) = call.message.filter(|_| call.kind == CallKind::Handle) else {
             return outcome(Ok(nothing), String::new());
         };

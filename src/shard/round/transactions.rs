@@ -193,9 +193,7 @@ impl<'a> Round<'a> {
     fn note_place(&mut self, note: &PlaceNote, appends: &[Stored], began: &mut Began) {
         let Some(Stored { partition: to, pushed }) = appends.get(note.append) else { return };
         let (seq, time_ms) = match pushed {
-            Pushed::Stored { first_seq, time_ms, .. } => {
-                (first_seq + note.record as u64, *time_ms)
-            }
+            Pushed::Stored { first_seq, time_ms, .. } => (first_seq + note.record as u64, *time_ms),
             Pushed::Mixed(outcomes) => match outcomes.get(note.record) {
                 Some(outcome) => (outcome.message.seq, outcome.message.time_ms),
                 None => return,

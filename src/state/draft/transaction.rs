@@ -10,9 +10,10 @@ use bytes::Bytes;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::draft::{DecideError, Draft};
+use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId, Sequence};
-use crate::state::tally::{Tally, TallyChange};
 use crate::state::model::Lease;
+use crate::state::tally::{Tally, TallyChange};
 
 /// A change of a state key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -221,7 +222,8 @@ impl Draft<'_> {
     /// Ends all leases of groups of this name: whoever held them is gone. No attempt is counted.
     /// Returns how many ended.
     pub fn let_all_go(&mut self, group: &str) -> usize {
-        let is_its = |index: &GroupIndex| self.state.group_at(*index).is_some_and(|it| *it.name == *group);
+        let is_its =
+            |index: &GroupIndex| self.state.group_at(*index).is_some_and(|it| *it.name == *group);
         let held = self.state.timers.iter().filter(|(_, _, index)| is_its(index));
         let held: Vec<(u32, GroupIndex)> = held.map(|(_, local, index)| (*local, *index)).collect();
         for (local, index) in &held {

@@ -123,7 +123,12 @@ impl Told<'_> {
 }
 
 /// A node of the tree, without what the first one has anyway.
-fn node(node_of: Node, depth: u64, result_depth: u64, max_depth: Option<u64>) -> Map<String, Value> {
+fn node(
+    node_of: Node,
+    depth: u64,
+    result_depth: u64,
+    max_depth: Option<u64>,
+) -> Map<String, Value> {
     let Node { address, entry, record, children, rest_from, .. } = node_of;
     let mut body = Map::new();
     if let Some(entry) = &entry {

@@ -109,8 +109,8 @@ async fn timers(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 async fn set_timer(State(api): Door, path: Raw<String>, body: Bytes) -> Answer {
     let set = async {
         let id = of_path(path)?;
-        let timer: Timer = serde_json::from_slice(&body)
-            .map_err(|error| Failure::malformed(error.to_string()))?;
+        let timer: Timer =
+            serde_json::from_slice(&body).map_err(|error| Failure::malformed(error.to_string()))?;
         let set = api.rooms.processes.set_timer(&id, timer).await;
         Ok(json(StatusCode::OK, &set.map_err(|error| failed(&error))?))
     };
@@ -160,12 +160,7 @@ async fn resume(State(api): Door, path: Raw<(String, String)>) -> Answer {
     settle(resume.await)
 }
 
-async fn stop(
-    api: &Api,
-    class: &str,
-    key: &str,
-    reason: Option<&str>,
-) -> Result<Answer, Failure> {
+async fn stop(api: &Api, class: &str, key: &str, reason: Option<&str>) -> Result<Answer, Failure> {
     let (name, instance) = process_of(class, key)?;
     let stopped = api.rooms.processes.set_stopped(&name, &instance, reason).await;
     stopped.map_err(|error| failed(&error))?;

@@ -34,9 +34,7 @@ use crate::state::effect::ProducerSub;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::process_answer::{Told, graph, read_cursor};
-use crate::wire::http::processes::{
-    Raw, Sender, WAIT_MS, WAIT_MS_MAX, failed, found, process_of,
-};
+use crate::wire::http::processes::{Raw, Sender, WAIT_MS, WAIT_MS_MAX, failed, found, process_of};
 use crate::wire::http::shape;
 use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get};
@@ -101,12 +99,7 @@ fn control(message: impl Into<String>) -> Failure {
 }
 
 /// A whole number, or a text that is one.
-fn number(
-    raw: Option<&RawValue>,
-    name: &str,
-    min: u64,
-    max: u64,
-) -> Result<Option<u64>, Failure> {
+fn number(raw: Option<&RawValue>, name: &str, min: u64, max: u64) -> Result<Option<u64>, Failure> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
     let text = shape::text(raw).unwrap_or(Cow::Borrowed(raw.get()));
     let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
@@ -309,11 +302,7 @@ async fn told(
     Ok(Value::Object(told.body()))
 }
 
-async fn show(
-    State(api): Door,
-    path: Raw<String>,
-    RawQuery(query): RawQuery,
-) -> Answer {
+async fn show(State(api): Door, path: Raw<String>, RawQuery(query): RawQuery) -> Answer {
     let show = async {
         let id = of_path(path)?;
         let raw = query.unwrap_or_default();
@@ -328,9 +317,9 @@ async fn show(
             let waited = processes.wait(standing.root, Await::Cascade, None, patience).await;
             standing = waited.map_err(|error| failed(&error))?.0;
         }
-        let from = query.get("cursor").map(|text| {
-            read_cursor(text).ok_or_else(|| control("cursor is not one of this push"))
-        });
+        let from = query
+            .get("cursor")
+            .map(|text| read_cursor(text).ok_or_else(|| control("cursor is not one of this push")));
         let (from, from_index) = from.transpose()?.unwrap_or((standing.root, 1));
         let reach = Reach { nodes: nodes as usize, from_index, ..Reach::default() };
         let wish = Wish {

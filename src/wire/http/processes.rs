@@ -177,11 +177,7 @@ async fn instance(State(api): Door, path: Raw<(String, String)>) -> Answer {
     settle(instance.await)
 }
 
-async fn slots(
-    State(api): Door,
-    path: Raw<(String, String)>,
-    RawQuery(query): RawQuery,
-) -> Answer {
+async fn slots(State(api): Door, path: Raw<(String, String)>, RawQuery(query): RawQuery) -> Answer {
     let slots = async {
         let (class, key) = of_path(path)?;
         let raw = query.unwrap_or_default();
@@ -280,11 +276,7 @@ async fn newest(
     one_slot(api, (class, key, &last), Some(format!("wait={wait_ms}")), path).await
 }
 
-async fn now(
-    State(api): Door,
-    path: Raw<(String, String)>,
-    RawQuery(query): RawQuery,
-) -> Answer {
+async fn now(State(api): Door, path: Raw<(String, String)>, RawQuery(query): RawQuery) -> Answer {
     let now = async {
         let (class, key) = of_path(path)?;
         newest(&api, &class, &key, query, "").await
@@ -304,11 +296,7 @@ async fn now_part(
     settle(now.await)
 }
 
-async fn state(
-    State(api): Door,
-    path: Raw<(String, String)>,
-    RawQuery(query): RawQuery,
-) -> Answer {
+async fn state(State(api): Door, path: Raw<(String, String)>, RawQuery(query): RawQuery) -> Answer {
     let state = async {
         let (class, key) = of_path(path)?;
         let raw = query.unwrap_or_default();

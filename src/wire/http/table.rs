@@ -17,8 +17,8 @@ use hyper::Method;
 
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::{
-    Api, admin, analytics, dead, groups, jobs, messages, processes, resources, route, status_page, system,
-    traces, whole,
+    Api, admin, analytics, dead, groups, jobs, messages, processes, resources, route, status_page,
+    system, traces, whole,
 };
 
 /// Levels, as rows write them.
