@@ -10,7 +10,6 @@ use bytes::Bytes;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::draft::{DecideError, Draft};
-use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{Effect, GroupIndex, LeaseToken, OwnerId, Sequence};
 use crate::state::model::Lease;
 use crate::state::tally::{Tally, TallyChange};

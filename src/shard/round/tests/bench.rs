@@ -108,8 +108,9 @@ impl Bench {
         let transaction = Transaction {
             leases: Vec::new(),
             acks: Vec::new(),
-            states: None,
+            states: Vec::new(),
             appends: vec![append],
+            notes: Vec::new(),
             on_duplicate: OnDuplicate::Report,
             reply,
         };
