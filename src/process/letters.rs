@@ -268,7 +268,7 @@ fn id_of(key: &[u8]) -> String {
 }
 
 fn key_of(id: &str) -> Option<Bytes> {
-    if id.len() % 2 != 0 || !id.is_ascii() || id.len() > 256 {
+    if !id.len().is_multiple_of(2) || !id.is_ascii() || id.len() > 256 {
         return None;
     }
     let pair = |at: usize| u8::from_str_radix(id.get(at..at + 2)?, 16).ok();
