@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, EXPECT, ORIGIN};
+use hyper::header::{AUTHORIZATION, EXPECT, HeaderName, IF_MATCH, IF_NONE_MATCH, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use onrush_protocol::code::Code;
@@ -263,9 +263,11 @@ async fn forward(doors: &Doors, head: &Parts, body: Bytes, caller: Option<Caller
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
-    // What else the routes behind it look at.
-    if let Some(context) = head.headers.get(TRACEPARENT) {
-        request.headers_mut().insert(TRACEPARENT, context.clone());
+    // Those that a route beside the message path asks for, and no others.
+    for name in [HeaderName::from_static(TRACEPARENT), IF_MATCH, IF_NONE_MATCH] {
+        if let Some(value) = head.headers.get(&name) {
+            request.headers_mut().insert(name, value.clone());
+        }
     }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
