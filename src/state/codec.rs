@@ -69,7 +69,7 @@ const TAG_PUT_STATE: u8 = 30;
 const TAG_REMOVE_STATE: u8 = 31;
 const TAG_DROP_STATES: u8 = 32;
 const TAG_DEFINE_QUERY: u8 = 33;
-const TAG_DEFINE_CLASS: u8 = 40;
+const TAG_DEFINE_CLASS: u8 = 34;
 
 const FLAG_FINGERPRINTS: u8 = 1;
 /// Who pushed it is known; of Append, Relocate and Bury.
