@@ -48,8 +48,55 @@ pub(super) fn of(id: &str) -> Option<Body> {
         }
         "seekConsumerGroup" => must(anywhere(seek())),
         "seekConsumerGroupPartition" => may(seek()),
+        "defineClass" => must(object(class_fields(), &["runtime", "module"])),
+        "pushToProcess" | "scheduleForProcess" => must(object(process_push_fields(), &["message"])),
+        "pushSlot" => may(object(process_push_fields(), &[])),
+        "pauseProcess" => may(object(json!({ "reason": text() }), &[])),
+        "setTimer" => must(object(timer_fields(), &["target", "message"])),
         _ => None,
     }
+}
+
+fn class_fields() -> Value {
+    json!({
+        "runtime": { "type": "string", "enum": ["native", "luau", "wasm"] },
+        "module": text(),
+        "prelude": { "type": "string", "enum": ["none", "ao"], "default": "none" },
+        "init": { "type": "object" },
+        "mode": { "type": "string", "enum": ["auto", "manual"], "default": "auto" },
+        "create": { "type": "string", "enum": ["on_first_push", "explicit"] },
+        "onError": { "type": "string", "enum": ["record", "dlq", "halt"] },
+        "unknownTarget": {},
+        "acceptFrom": { "type": "array", "items": text() },
+        "aliases": { "type": "object" },
+        "limits": { "type": "object" },
+    })
+}
+
+fn process_push_fields() -> Value {
+    json!({
+        "message": {},
+        "transactionId": text(),
+        "await": { "type": "string", "enum": ["accepted", "slot", "reply", "cascade"] },
+        "pushMode": { "type": "string", "enum": ["sync", "async"] },
+        "timeoutMs": { "type": "integer", "minimum": 0 },
+        "resultDepth": { "type": "integer", "minimum": 0 },
+        "maxDepth": { "type": "integer", "minimum": 0 },
+        "maxMessages": { "type": "integer", "minimum": 1 },
+        "maxHops": { "type": "integer", "minimum": 0 },
+        "strict": { "type": "boolean" },
+    })
+}
+
+fn timer_fields() -> Value {
+    json!({
+        "target": text(),
+        "message": {},
+        "atMs": { "type": "integer", "minimum": 0 },
+        "delayMs": { "type": "integer", "minimum": 0 },
+        "everyMs": { "type": "integer", "minimum": 0 },
+        "cron": text(),
+    })
 }
 
 fn text() -> Value {
@@ -277,7 +324,9 @@ mod tests {
     use crate::wire::http::table::{self, Verb};
 
     /// Routes that are posted to without saying anything.
-    const SILENT: [&str; 6] = [
+    const SILENT: [&str; 8] = [
+        "redriveLetter",
+        "resumeProcess",
         "refreshStats",
         "notify",
         "testMigration",

@@ -220,9 +220,7 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::QueryChanged
         | Code::VersionConflict
         | Code::ProcessStopped => StatusCode::CONFLICT,
-        Code::QuotaExceeded | Code::QueueFull | Code::BacklogFull => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        Code::QuotaExceeded | Code::QueueFull | Code::BacklogFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull
         | Code::Busy
