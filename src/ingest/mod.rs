@@ -260,7 +260,11 @@ impl Ingest {
         let admitted = Admitted { batch, partition, terms, signer: Some(signer) };
         match self.enqueue(self.seal_and_place(queue, admitted)?)? {
             Ok(count) => Ok(count),
-            Err(later) => self.push_later(&QueueName::default(), later).await,
+            Err(later) => {
+                let patience_us = self.config.room_timeout.as_micros() as u64;
+                let until_us = self.engine.clock().monotonic_us() + patience_us;
+                self.push_later(&QueueName::default(), later, until_us).await
+            }
         }
     }
 
