@@ -10,7 +10,7 @@ mod process;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onrush_pgharness::{Cluster, installations};
 use process::ServerProcess;
@@ -51,6 +51,12 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
         let body = json!({ "runtime": "native", "module": class });
         let (status, answer) = ask(&at_one, "PUT", &format!("/api/v1/processes/{class}"), &body);
         assert_eq!(status, 200, "{answer}");
+        // The other one hears of it by following.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while ask(&at_other, "GET", &format!("/api/v1/processes/{class}"), &Value::Null).0 != 200 {
+            assert!(Instant::now() < deadline, "{class} is never heard of");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     let mut pushes = Vec::new();
     for n in 0..8 {
