@@ -82,9 +82,12 @@ async fn an_idle_server_is_small() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = ServerProcess::spawn_with(folder.path(), &[]);
     server.listening().await;
-    let resident = server.resident_bytes() / MIB;
-    println!("idle: {resident} MiB resident");
-    assert!(resident < 30, "{resident} MiB");
+    let (own, resident) = (server.memory_bytes() / MIB, server.resident_bytes() / MIB);
+    println!("idle: {own} MiB of its own, {resident} MiB resident with the pages of its program");
+    // A program with everything that helps to find faults is 30 MiB of pages by itself, which the system
+    // takes back when it needs them.
+    let limit = if std::env::var_os("SERVER_BIN").is_some() { 30 } else { 60 };
+    assert!(own < 20 && resident < limit, "{own} and {resident} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]

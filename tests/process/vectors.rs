@@ -486,12 +486,12 @@ async fn pv_23_timers_outlive_the_server() {
     let first = slot_of_timer(&world, "counter/once", 0).await;
     assert_eq!((&first["output"], &first["from"]), (&json!(1), &json!("timer:once")), "{first}");
     slot_of_timer(&world, "counter/every", 2).await;
-    let stop = world.ask("DELETE", "/api/v1/timers/every", "").await;
+    let stop = world.ask("DELETE", "/api/v1/process-timers/every", "").await;
     assert_eq!(stop.status, 204, "{}", stop.text());
-    let again = world.ask("DELETE", "/api/v1/timers/every", "").await;
+    let again = world.ask("DELETE", "/api/v1/process-timers/every", "").await;
     assert_eq!((again.status, again.error().2), (404, "path_not_found".into()));
     let turns = process(&world, "counter/every").await["slots"].as_u64().unwrap();
-    let timers = world.get("/api/v1/timers").await.json();
+    let timers = world.get("/api/v1/process-timers").await.json();
     let ids: Vec<&Value> =
         timers["timers"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
     assert_eq!(ids, [&json!("cron")], "once is over: {timers}");
@@ -501,7 +501,7 @@ async fn pv_23_timers_outlive_the_server() {
 }
 
 async fn put(world: &World, id: &str, body: Value) -> Answer {
-    world.ask("PUT", &format!("/api/v1/timers/{id}"), &body.to_string()).await
+    world.ask("PUT", &format!("/api/v1/process-timers/{id}"), &body.to_string()).await
 }
 
 /// What became of a slot of a process that a timer may yet have to make.

@@ -29,14 +29,14 @@ const PAGE_MAX: u64 = 1_000;
 #[rustfmt::skip]
 pub(super) fn rows() -> Vec<Row> {
     const LETTER: &str = "/api/v1/letters/{id}";
-    const TIMER: &str = "/api/v1/timers/{id}";
+    const TIMER: &str = "/api/v1/process-timers/{id}";
     vec![
         get("/api/v1/letters", READ_ONLY, "listLetters",
             "Messages of processes that were refused", letters),
         post("/api/v1/letters/{id}/redrive", READ_WRITE, "redriveLetter",
             "Send a refused message after all", redrive),
         delete(LETTER, READ_WRITE, "deleteLetter", "Throw a refused message away", discard),
-        get("/api/v1/timers", READ_ONLY, "listTimers", "All timers", timers),
+        get("/api/v1/process-timers", READ_ONLY, "listTimers", "All timers", timers),
         put(TIMER, READ_WRITE, "setTimer", "Set a timer, or set it anew", set_timer),
         get(TIMER, READ_ONLY, "getTimer", "A timer", timer),
         delete(TIMER, READ_WRITE, "stopTimer", "Stop a timer for good", stop_timer),
