@@ -176,7 +176,7 @@ impl Story<'_> {
             let mut life = self.life.lock().unwrap();
             let server = life.get_or_insert_with(|| self.next_life());
             match server.ask(method, path, body) {
-                Some((status, _)) if status == 503 => {}
+                Some((503, _)) => {}
                 Some(answer) => return answer,
                 None => drop(life.take()),
             }
