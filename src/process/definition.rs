@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::process::runtime::Limits;
+use crate::process::runtime::{Limits, Prelude};
 
 /// Largest definition in bytes, its module included.
 pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
@@ -29,17 +29,6 @@ pub enum Runtime {
     Luau,
     /// A WebAssembly module, in base64.
     Wasm,
-}
-
-/// What a script finds beside the guest API.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Prelude {
-    /// Nothing.
-    #[default]
-    None,
-    /// What scripts written for AO expect.
-    Ao,
 }
 
 /// When messages are evaluated.

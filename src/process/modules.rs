@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use crate::base::clock::Clock;
 use crate::base::place::QueueId;
-use crate::process::definition::{Definition, DefinitionError, Prelude, Runtime};
+use crate::process::definition::{Definition, DefinitionError, Runtime};
 use crate::process::native;
-use crate::process::runtime::{self, GuestError, Language, Limits, Module, Runtimes, Source};
+use crate::process::runtime::{GuestError, Language, Limits, Module, Runtimes, Source};
 use crate::state::classes::ClassVersion;
 
 /// Most versions that stay compiled.
@@ -54,11 +54,7 @@ impl Modules {
             Runtime::Luau => Language::Luau,
             Runtime::Wasm => Language::Wasm,
         };
-        let prelude = match prelude {
-            Prelude::None => runtime::Prelude::None,
-            Prelude::Ao => runtime::Prelude::Ao,
-        };
-        let source = Source { name, language, prelude, code: module.as_bytes() };
+        let source = Source { name, language, prelude: *prelude, code: module.as_bytes() };
         self.runtimes.compile(&source, &limits.limits())
     }
 

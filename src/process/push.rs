@@ -23,6 +23,7 @@ use crate::process::envelope::{Envelope, HEADER};
 use crate::process::keys::{Address, META, STOPPED};
 use crate::process::outgoing::count;
 use crate::process::runner::Errand;
+use crate::process::runtime::ENVELOPE;
 use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
@@ -34,22 +35,11 @@ use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{ProducerSub, Sequence};
 use crate::state::tally::TallyChange;
 
-/// Fields of a message that only the room writes.
-pub const RESERVED: [&str; 13] = [
-    "id",
-    "transaction_id",
-    "slot",
-    "timestamp",
-    "from",
-    "from_slot",
-    "from_index",
-    "cascade",
-    "parent",
-    "depth",
-    "hops_left",
-    "in_reply_to",
-    "reply_to",
-];
+/// Fields of a message that only the room writes: those that no guest may, and whom an answer goes to,
+/// which a guest does say.
+fn reserved() -> impl Iterator<Item = &'static str> {
+    ENVELOPE.into_iter().chain(["reply_to"])
+}
 
 /// What the sender of a message waits for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -368,7 +358,7 @@ fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
     let fields: Result<std::collections::BTreeMap<std::borrow::Cow<'_, str>, IgnoredAny>, _> =
         serde_json::from_slice(message);
     let fields = fields.map_err(|error| ProcessError::Malformed(error.to_string()))?;
-    if let Some(field) = RESERVED.into_iter().find(|field| fields.contains_key(*field)) {
+    if let Some(field) = reserved().find(|field| fields.contains_key(*field)) {
         return Err(ProcessError::Reserved(field));
     }
     Ok(serde_json::from_slice(message).unwrap_or(nothing))
@@ -380,7 +370,7 @@ mod tests {
 
     #[test]
     fn messages_are_json_without_fields_of_ours() {
-        for field in RESERVED {
+        for field in reserved() {
             let message = format!(r#"{{"a": 1, "{field}": 2}}"#);
             let refused = look_at(message.as_bytes()).err();
             assert_eq!(refused, Some(ProcessError::Reserved(field)));

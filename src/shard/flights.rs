@@ -18,7 +18,6 @@ use crate::buffer::ring::Ring;
 use crate::log::{Append, AppendError};
 use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, Offered};
 use crate::shard::round::{Plan, Work};
-use crate::state::ShardState;
 
 /// How often to look whether enough pushes have come for a further append, while others are under way.
 /// Nobody rings for pushes while the lane is awake.
@@ -224,12 +223,6 @@ impl Lane {
             .map(|(line, _)| line)
     }
 
-    /// Whether a partition that slept is to wake now.
-    fn wakes_somebody(&self) -> bool {
-        let waking = self.replica.shards.iter().filter_map(ShardState::next_waking_ms).min();
-        waking.is_some_and(|due| due <= self.now_ms())
-    }
-
     /// Whether nothing else than pushes waits for the lane: no command, no upkeep, no timer, nothing
     /// that other engines did, and nothing that a failure left behind.
     fn has_nothing_but_pushes(&self) -> bool {
@@ -244,7 +237,7 @@ impl Lane {
             && !has_failed
             && !self.is_follow_due()
             && !self.timer_due()
-            && !self.wakes_somebody()
+            && self.next_waking_ms().is_none_or(|due| due > self.now_ms())
             && self.takes_all_pushes()
             && is_later(self.parked.next_deadline_us())
             && is_later(self.schedule.next_us(self.has_changes()))

@@ -241,6 +241,11 @@ impl Lane {
         self.replica.shards.iter().filter_map(ShardState::next_timer_ms).min()
     }
 
+    /// When the next partition that sleeps is to wake, unix milliseconds.
+    pub(super) fn next_waking_ms(&self) -> Option<u64> {
+        self.replica.shards.iter().filter_map(ShardState::next_waking_ms).min()
+    }
+
     fn commit(&mut self, mut work: Work) {
         self.take_own_commands(&mut work);
         self.seen_own.clear();
@@ -495,8 +500,7 @@ impl Lane {
         const LONGEST_US: u64 = 60_000_000;
         let (now_us, now_ms) = (self.clock.monotonic_us(), self.now_ms());
         let lease = self.next_timer_ms().filter(|_| !self.is_down());
-        let shards = self.replica.shards.iter();
-        let waking = shards.filter_map(ShardState::next_waking_ms).min();
+        let waking = self.next_waking_ms();
         let in_us = |due_ms: u64| now_us + due_ms.saturating_sub(now_ms) * 1000;
         let times = [
             self.next_failover_us(),

@@ -11,6 +11,7 @@ mod replays;
 mod tend;
 mod transactions;
 mod upkeep;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

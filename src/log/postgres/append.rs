@@ -37,27 +37,26 @@ impl Shared {
             Err(torn) => return self.torn(&session, proposals, torn).await,
         };
         let (mut pause, mut waited) = (PAUSE_MIN, Duration::ZERO);
+        // What it carries is not sent again before there is a reason to.
+        let mut is_free = true;
         while waited < self.config.append_timeout {
-            if self.offer(&session, &batch, proposals).await? {
+            if is_free && self.offer(&session, &batch, proposals).await? {
                 return Ok(self.appended(&session, &batch, proposals));
             }
-            // What it carries is not sent again before there is a reason to.
-            loop {
-                match self.standing(&session, &batch).await? {
-                    Standing::Moved(shards) => {
-                        self.note_conflict();
-                        return Ok(Append::Conflict(shards));
-                    }
-                    Standing::Waits if waited < self.config.append_timeout => {
-                        self.sleep(pause).await;
-                        waited += pause;
-                        pause = (pause * 2).min(PAUSE_MAX);
-                    }
-                    Standing::Waits => break,
-                    Standing::Free => {
-                        waited += PAUSE_MIN;
-                        break;
-                    }
+            match self.standing(&session, &batch).await? {
+                Standing::Moved(shards) => {
+                    self.note_conflict();
+                    return Ok(Append::Conflict(shards));
+                }
+                Standing::Waits => {
+                    is_free = false;
+                    self.sleep(pause).await;
+                    waited += pause;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Standing::Free => {
+                    is_free = true;
+                    waited += PAUSE_MIN;
                 }
             }
         }
@@ -196,7 +195,8 @@ async fn send(
 ) -> Result<u64, tokio_postgres::Error> {
     let (client, statements) = (&session.client, &session.statements);
     if let Some(names) = Names::of(proposals, session.is_unicode) {
-        return send_named(session, batch, &names, engine).await;
+        let all = [&batch.parameters(&engine)[..], &names.parameters()].concat();
+        return client.execute(&statements.append_named, &all).await;
     }
     if let ([proposal], [shard], [expected], [tail]) =
         (proposals, &batch.shards[..], &batch.expected[..], &batch.tails[..])
@@ -206,71 +206,5 @@ async fn send(
         let all: [&(dyn ToSql + Sync); 6] = [shard, expected, tail, &body, &engine, &brief];
         return client.execute(&statements.append_one, &all).await;
     }
-    let Batch {
-        shards,
-        expected,
-        entries,
-        bytes,
-        tails,
-        entry_shards,
-        entry_heads,
-        bodies,
-        briefs,
-    } = batch;
-    let all: [&(dyn ToSql + Sync); 10] = [
-        shards,
-        expected,
-        entries,
-        bytes,
-        tails,
-        entry_shards,
-        entry_heads,
-        bodies,
-        &engine,
-        briefs,
-    ];
-    client.execute(&statements.append_many, &all).await
-}
-
-/// The same where entries bring names that people know.
-async fn send_named(
-    session: &Session,
-    batch: &Batch<'_>,
-    names: &Names,
-    engine: i64,
-) -> Result<u64, tokio_postgres::Error> {
-    let Batch {
-        shards,
-        expected,
-        entries,
-        bytes,
-        tails,
-        entry_shards,
-        entry_heads,
-        bodies,
-        briefs,
-    } = batch;
-    let Names { queues, queue_names, gone, rows, shards: of_shards, numbers, of_queues, names } =
-        names;
-    let all: [&(dyn ToSql + Sync); 18] = [
-        shards,
-        expected,
-        entries,
-        bytes,
-        tails,
-        entry_shards,
-        entry_heads,
-        bodies,
-        &engine,
-        briefs,
-        queues,
-        queue_names,
-        gone,
-        rows,
-        of_shards,
-        numbers,
-        of_queues,
-        names,
-    ];
-    session.client.execute(&session.statements.append_named, &all).await
+    client.execute(&statements.append_many, &batch.parameters(&engine)).await
 }

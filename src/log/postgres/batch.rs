@@ -87,6 +87,22 @@ impl<'a> Batch<'a> {
         torn.dedup();
         if torn.is_empty() { Ok(batch) } else { Err(torn) }
     }
+
+    /// In the order of the statement that adds several entries.
+    pub(super) fn parameters<'b>(&'b self, engine: &'b i64) -> [&'b (dyn ToSql + Sync); 10] {
+        [
+            &self.shards,
+            &self.expected,
+            &self.entries,
+            &self.bytes,
+            &self.tails,
+            &self.entry_shards,
+            &self.entry_heads,
+            &self.bodies,
+            engine,
+            &self.briefs,
+        ]
+    }
 }
 
 /// Ropes as an array of `bytea`.

@@ -79,6 +79,20 @@ struct OfQueue {
 }
 
 impl Names {
+    /// In the order of the statement that adds entries with names, behind those of the entries.
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 8] {
+        [
+            &self.queues,
+            &self.queue_names,
+            &self.gone,
+            &self.rows,
+            &self.shards,
+            &self.numbers,
+            &self.of_queues,
+            &self.names,
+        ]
+    }
+
     /// The names that an append gives, as a database with this encoding can hold them; `None` where it
     /// gives none. What one append says of a queue again and again becomes one row.
     pub(super) fn of(proposals: &[Proposal], is_unicode: bool) -> Option<Self> {

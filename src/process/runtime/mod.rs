@@ -77,7 +77,7 @@ pub enum StateFault {
 }
 
 /// Fields of a message that the engine sets and that no guest may.
-const ENVELOPE: [&str; 12] = [
+pub(super) const ENVELOPE: [&str; 12] = [
     "id",
     "transaction_id",
     "slot",

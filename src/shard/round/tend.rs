@@ -1,8 +1,6 @@
 //! What operators ask, in a round: every move and the job that it belongs to are one append, whatever
 //! shards they touch, and nothing of them is where any part cannot be decided. Called by `round`.
 
-use std::collections::BTreeSet;
-
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::shard::round::{Outcome, Round};
 use crate::shard::tend::{Ask, JobStep, LetterBatch, Tended};
@@ -16,25 +14,11 @@ type Decided<T> = Result<T, DecideError>;
 
 impl Round<'_> {
     pub(super) fn tend(&mut self, ask: &Ask) -> Outcome {
-        let (catalog, durability) = (self.catalog.len(), self.durability);
         // Drafts cannot take back that messages are deleted, and nothing of that is refused half way.
         let may_be_undone = !matches!(ask, Ask::Erase { .. } | Ask::Clear(_));
-        self.marked = may_be_undone.then(BTreeSet::new);
-        let decided = self.tend_one(ask);
-        for shard in self.marked.take().into_iter().flatten() {
-            let Some(Some(draft)) = self.drafts.get_mut(usize::from(shard)) else { continue };
-            match &decided {
-                Ok(_) => draft.keep(),
-                Err(_) => draft.undo(),
-            }
-        }
-        match decided {
+        match self.whole(may_be_undone, |round| round.tend_one(ask)) {
             Ok(tended) => Outcome::Tended(tended),
-            Err(error) => {
-                self.catalog.truncate(catalog);
-                self.durability = durability;
-                Outcome::Failed(error)
-            }
+            Err(error) => Outcome::Failed(error),
         }
     }
 

@@ -10,7 +10,6 @@ use bytes::{BufMut, BytesMut};
 
 use crate::base::place::{PartitionNumber, ShardId};
 use crate::buffer::receipt::Stored;
-use crate::log::Durability;
 use crate::shard::command::{Command, Register, Registered};
 use crate::shard::round::{Outcome, Round, tally_pushed};
 use crate::shard::transaction::{
@@ -18,57 +17,25 @@ use crate::shard::transaction::{
     TransactionAck, TransactionAppend, place_value,
 };
 use crate::state::ShardState;
+use crate::state::draft::DecideError;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::push::Pushed;
 use crate::state::draft::transaction::{StateOp, StateRefusal};
-use crate::state::draft::{DecideError, Draft};
 use crate::state::effect::{Effect, OwnerId};
 use crate::state::queries::{QueryDefinition, QueryId};
 use crate::state::tally::Tally;
 
-/// Where a transaction began.
-struct Began {
-    catalog: usize,
-    durability: Durability,
-    touched: BTreeSet<ShardId>,
-}
-
-impl<'a> Round<'a> {
+impl Round<'_> {
     pub(super) fn transactions(&mut self, commands: &[Command], outcomes: &mut [Outcome]) {
         for (command, outcome) in commands.iter().zip(outcomes) {
             if let Command::Transact(transaction) = command {
-                *outcome = Outcome::Transacted(self.transact(transaction));
+                *outcome =
+                    Outcome::Transacted(self.whole(true, |round| round.decide_whole(transaction)));
             }
         }
     }
 
-    fn transact(&mut self, transaction: &Transaction) -> Result<Committed, Refusal> {
-        let (catalog, durability) = (self.catalog.len(), self.durability);
-        let rooms = self.rooms.clone();
-        let mut began = Began { catalog, durability, touched: BTreeSet::new() };
-        let decided = self.decide_whole(transaction, &mut began);
-        let Began { catalog, durability, touched } = began;
-        for shard in touched {
-            let Some(draft) = self.drafts.get_mut(usize::from(shard)) else { continue };
-            match (draft, &decided) {
-                (Some(draft), Ok(_)) => draft.keep(),
-                (Some(draft), Err(_)) => draft.undo(),
-                (None, _) => {}
-            }
-        }
-        if decided.is_err() {
-            self.catalog.truncate(catalog);
-            self.durability = durability;
-            self.rooms = rooms;
-        }
-        decided
-    }
-
-    fn decide_whole(
-        &mut self,
-        transaction: &Transaction,
-        began: &mut Began,
-    ) -> Result<Committed, Refusal> {
+    fn decide_whole(&mut self, transaction: &Transaction) -> Result<Committed, Refusal> {
         let Transaction { leases, acks, states, appends, notes, on_duplicate, .. } = transaction;
         let replica = self.replica;
         for (index, token) in leases.iter().enumerate() {
@@ -79,16 +46,16 @@ impl<'a> Round<'a> {
                 return Err(Refusal::Lease(index));
             }
         }
-        let acks = self.ack_all(acks, began)?;
+        let acks = self.ack_all(acks)?;
         let mut tallies = Vec::new();
         for (index, states) in states.iter().enumerate() {
-            let changed = self.change_states(index, states, began)?;
+            let changed = self.change_states(index, states)?;
             tallies.extend(changed.into_iter().map(|tally| (index, tally)));
         }
         let appends = appends.iter().enumerate();
         let appends = appends.map(|(index, append)| {
             let error = |error| Refusal::Append { index, error };
-            let stored = self.append_one(append, began).map_err(error)?;
+            let stored = self.append_one(append).map_err(error)?;
             match first_duplicate(&stored.pushed) {
                 Some(record) if *on_duplicate == OnDuplicate::Fail => {
                     Err(Refusal::Duplicate { index, record })
@@ -98,27 +65,13 @@ impl<'a> Round<'a> {
         });
         let appends = appends.collect::<Result<Vec<_>, _>>()?;
         for note in notes {
-            self.note_place(note, &appends, began);
+            self.note_place(note, &appends);
         }
         self.sync();
         Ok(Committed { acks, appends, tallies })
     }
 
-    /// A draft whose changes can be undone.
-    fn marked(&mut self, shard: ShardId, began: &mut Began) -> Option<&mut Draft<'a>> {
-        let is_new = began.touched.insert(shard);
-        let draft = self.draft(shard)?;
-        if is_new {
-            draft.mark();
-        }
-        Some(draft)
-    }
-
-    fn ack_all(
-        &mut self,
-        acks: &[TransactionAck],
-        began: &mut Began,
-    ) -> Result<Vec<Acked>, Refusal> {
+    fn ack_all(&mut self, acks: &[TransactionAck]) -> Result<Vec<Acked>, Refusal> {
         let mut results: Vec<Acked> = vec![Acked::default(); acks.len()];
         let mut done: BTreeSet<usize> = BTreeSet::new();
         for (index, ack) in acks.iter().enumerate() {
@@ -133,7 +86,7 @@ impl<'a> Round<'a> {
             };
             let items = places.iter().filter_map(|at| acks.get(*at));
             let items: Vec<AckItem> = items.map(|ack| ack.item.clone()).collect();
-            let decided = self.ack_some(ack, &items, began);
+            let decided = self.ack_some(ack, &items);
             let decided = decided.map_err(|(at, refusal)| Refusal::Ack {
                 index: places.get(at).copied().unwrap_or(index),
                 refusal,
@@ -150,11 +103,10 @@ impl<'a> Round<'a> {
         &mut self,
         ack: &TransactionAck,
         items: &[AckItem],
-        began: &mut Began,
     ) -> Result<Vec<Acked>, (usize, AckRefusal)> {
         let missing = (0, AckRefusal::NoPartition(ack.partition));
         let shard = self.shard_of(ack.partition);
-        let draft = self.marked(shard, began).ok_or(missing)?;
+        let draft = self.draft(shard).ok_or(missing)?;
         let (partition, group, token) = (ack.partition, ack.group.as_str(), ack.token);
         match ack.reach {
             Reach::Named => draft.ack_whole(partition, group, token, items),
@@ -173,12 +125,11 @@ impl<'a> Round<'a> {
         &mut self,
         index: usize,
         states: &StateChanges,
-        began: &mut Began,
     ) -> Result<Vec<Tally>, Refusal> {
         let owner = self.owner(states.owner).ok_or(Refusal::NoQuery)?;
         let missing = Refusal::NoPartition(states.partition);
         let shard = self.shard_of(states.partition);
-        let draft = self.marked(shard, began).ok_or(missing.clone())?;
+        let draft = self.draft(shard).ok_or(missing.clone())?;
         match draft.change_states(owner, states.partition, &states.ops) {
             Ok(tallies) => Ok(tallies),
             Err(StateRefusal::NoPartition) if states.may_miss => Ok(Vec::new()),
@@ -190,7 +141,7 @@ impl<'a> Round<'a> {
     }
 
     /// Notes where a record stands, if the partition of the note is there.
-    fn note_place(&mut self, note: &PlaceNote, appends: &[Stored], began: &mut Began) {
+    fn note_place(&mut self, note: &PlaceNote, appends: &[Stored]) {
         let Some(Stored { partition: to, pushed }) = appends.get(note.append) else { return };
         let (seq, time_ms) = match pushed {
             Pushed::Stored { first_seq, time_ms, .. } => (first_seq + note.record as u64, *time_ms),
@@ -209,20 +160,15 @@ impl<'a> Round<'a> {
         };
         let partition = note.partition.unwrap_or(*to);
         let op = StateOp::Put { key, value: place_value(*to, seq, time_ms) };
-        if let Some(draft) = self.marked(self.shard_of(partition), began) {
+        if let Some(draft) = self.draft(self.shard_of(partition)) {
             // A partition that is gone has nobody left who would ask.
             let _ = draft.change_states(note.owner, partition, &[op]);
         }
     }
 
-    fn append_one(
-        &mut self,
-        append: &TransactionAppend,
-        began: &mut Began,
-    ) -> Result<Stored, DecideError> {
+    fn append_one(&mut self, append: &TransactionAppend) -> Result<Stored, DecideError> {
         let shard = self.replica.count().of_hash(append.hash);
-        // Marked before anything of it: groups that the shard learns now are part of it.
-        self.marked(shard, began).ok_or(DecideError::QueueGone)?;
+        self.draft(shard).ok_or(DecideError::QueueGone)?;
         self.register_new_groups(shard, append.queue)?;
         let room = self.room(append.queue);
         let draft = self.draft(shard).ok_or(DecideError::QueueGone)?;
