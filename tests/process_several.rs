@@ -79,7 +79,13 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
     for url in [&at_one, &at_other] {
         for n in 0..8 {
             let path = format!("/api/v1/processes/pingpong/p{n}");
-            let (_, shown) = ask(url, "GET", &path, &Value::Null);
+            // The one that was frozen tells what it has followed, and that comes a moment later.
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut shown = ask(url, "GET", &path, &Value::Null).1;
+            while shown.get("slots") != Some(&json!(62)) && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                shown = ask(url, "GET", &path, &Value::Null).1;
+            }
             assert_eq!(shown.get("slots"), Some(&json!(62)), "{shown}");
         }
     }
