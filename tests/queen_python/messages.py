@@ -425,6 +425,26 @@ async def a_buffer_sends_what_it_has_when_it_is_full_or_its_time_has_come(queen)
 
 
 @flow
+async def a_full_queue_is_told_as_too_many_requests_and_takes_more_when_it_has_room(queen):
+    queue = name()
+    await queen.queue(queue).config({"max_size": 1}).create()
+    await queen.queue(queue).push([{"data": 1}])
+    async with Queen(BASE, retry_429={"max_attempts": 2, "base_ms": 1, "cap_ms": 1}) as hasty:
+        error = await refused(hasty.queue(queue).push([{"data": 2}]), "maxSize")
+        same((error.response.status_code, error.code), (429, "queue_full"))
+        same(error.retry_after_seconds > 0, True, error)
+    # One that has more patience comes through as soon as there is room.
+
+    async def push():
+        return await queen.queue(queue).push([{"data": 2}])
+
+    waiting = asyncio.create_task(push())
+    messages = await queen.queue(queue).pop()
+    same((await queen.ack(messages, True))["success"], True)
+    same((await asyncio.wait_for(waiting, 60))[0]["status"], "queued")
+
+
+@flow
 async def a_server_that_is_away_is_passed_by(queen):
     nobody = "http://127.0.0.1:9/queen"
     async with Queen([nobody, BASE]) as several:
