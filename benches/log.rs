@@ -50,6 +50,7 @@ impl Bench {
             expected_head: self.heads.get(usize::from(shard)).copied().unwrap_or_default(),
             parts: vec![part.clone()],
             brief: None,
+            relies_on: None,
             labels: Vec::new(),
         };
         let proposals: Vec<Proposal> = (0..shards).map(of_shard).collect();

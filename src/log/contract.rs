@@ -37,12 +37,13 @@ pub(super) trait Subject {
 
 /// Runs every story, each on a new and empty log made from the seed.
 pub(super) fn check_all(seed: u64, make: &dyn Fn(u64) -> Box<dyn Subject>) {
-    let stories: [fn(&mut dyn Subject, u64); 16] = [
+    let stories: [fn(&mut dyn Subject, u64); 17] = [
         entries_are_read_back_in_order_with_dense_numbers,
         a_conflict_changes_nothing_and_names_the_shards_that_moved,
         several_entries_of_one_shard_fit_into_one_append,
         an_append_or_an_entry_may_be_empty,
         positions_lead_to_the_bytes_of_bodies,
+        an_entry_of_many_pages_is_read_whole_and_in_part,
         a_read_gives_about_as_many_bytes_as_asked_and_at_least_one_entry,
         an_append_over_the_limit_is_refused_and_changes_nothing,
         what_is_synced_survives_a_crash,
@@ -75,7 +76,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 /// A proposal of one entry, its bytes cut into a rope of small slices.
 pub(super) fn propose(shard: ShardId, expected_head: u64, bytes: &[u8]) -> Proposal {
     let parts = bytes.chunks(7).map(Bytes::copy_from_slice).collect();
-    Proposal { shard, expected_head, parts, brief: None, labels: Vec::new() }
+    Proposal { shard, expected_head, parts, brief: None, relies_on: None, labels: Vec::new() }
 }
 
 fn append(log: &dyn Log, proposals: &[Proposal], durability: Durability) -> Append {
@@ -186,6 +187,7 @@ fn an_append_or_an_entry_may_be_empty(subject: &mut dyn Subject, _: u64) {
         expected_head: 1,
         parts: vec![Bytes::new(), Bytes::new()],
         brief: None,
+        relies_on: None,
         labels: Vec::new(),
     };
     append_all(&*log, &[hollow], Durability::Synced);
@@ -220,6 +222,30 @@ fn positions_lead_to_the_bytes_of_bodies(subject: &mut dyn Subject, _: u64) {
     assert!(matches!(past, Err(ReadError::PastEnd(_))), "{past:?}");
 }
 
+fn an_entry_of_many_pages_is_read_whole_and_in_part(subject: &mut dyn Subject, _: u64) {
+    const BYTES: usize = (1 << 20) + 50_000;
+    let log = subject.log();
+    let long: Vec<u8> = (0..BYTES as u32).map(|n| (n / 7) as u8).collect();
+    let mut proposal = propose(3, 0, &long);
+    proposal.parts = long.chunks(9_973).map(Bytes::copy_from_slice).collect();
+    let positions = append_all(&*log, &[propose(1, 0, b"other"), proposal], Durability::Synced);
+    append_all(&*log, &[propose(3, 1, b"next")], Durability::Synced);
+    // What is read comes from where it is kept, not from memory.
+    subject.restart();
+    let log = subject.log();
+    let edges = [0, 1, 7_999, 8_000, 8_001, 16_000, 1 << 20, BYTES - 8_001, BYTES - 1, BYTES];
+    for from in edges {
+        for len in [0, 1, 2, 8_000, 8_001, 100_000, BYTES] {
+            if from + len > BYTES {
+                continue;
+            }
+            let extent = Extent { position: positions[1] + from as u64, len: len as u32 };
+            assert_eq!(log.body(3, extent).unwrap(), &long[from..from + len], "{from} {len}");
+        }
+    }
+    assert_eq!(texts(&*log, 3), vec![long, b"next".to_vec()]);
+}
+
 fn a_read_gives_about_as_many_bytes_as_asked_and_at_least_one_entry(
     subject: &mut dyn Subject,
     _: u64,
@@ -243,6 +269,7 @@ fn an_append_over_the_limit_is_refused_and_changes_nothing(subject: &mut dyn Sub
         expected_head: 0,
         parts: vec![part; 65],
         brief: None,
+        relies_on: None,
         labels: Vec::new(),
     };
     let refused = block_on(log.append(&[propose(1, 0, b"small"), big], Durability::Synced));

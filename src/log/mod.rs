@@ -43,6 +43,11 @@ pub struct Proposal {
     pub parts: Vec<Bytes>,
     /// What whoever follows reads instead, where there is something shorter and [`Log::wants_briefs`].
     pub brief: Option<Bytes>,
+    /// Another shard and the head that it had when this was decided, where the decision rests on it. If
+    /// that head has moved, the append is refused as a conflict of that shard. It is compared and not
+    /// held: an append that moves it at the same moment may go by unseen. A log with one writer has
+    /// nothing to compare.
+    pub relies_on: Option<(ShardId, u64)>,
     /// What of it has a name that people know. A log that only engines read has no use for it.
     pub labels: Vec<Label>,
 }

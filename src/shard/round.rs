@@ -216,8 +216,8 @@ impl Plan {
         }
     }
 
-    /// Whether it says no to somebody, or makes a partition, on the strength of a state that others
-    /// may have changed: the log tells a stale decider only where it appends.
+    /// Whether it says no to somebody on the strength of a state that others may have changed: the log
+    /// tells a stale decider only where it appends, or of what a proposal relies on.
     #[must_use]
     pub fn is_doubtful(&self) -> bool {
         let is_no = |outcome: &Outcome| match outcome {
@@ -236,10 +236,7 @@ impl Plan {
             Outcome::Transacted(decided) => decided.is_err(),
             Outcome::None | Outcome::Again | Outcome::Maintained(_) | Outcome::LetGo(_) => false,
         };
-        let makes_partition = |effect: &Effect| matches!(effect, Effect::CreatePartition { .. });
-        self.outcomes.iter().any(is_no)
-            || self.receipts.iter().any(Result::is_err)
-            || self.entries.iter().any(|(_, entry)| entry.effects.iter().any(makes_partition))
+        self.outcomes.iter().any(is_no) || self.receipts.iter().any(Result::is_err)
     }
 }
 
@@ -277,16 +274,19 @@ pub fn decide<'a>(
         }
         entries.extend(entry.map(|entry| (shard, entry)));
     }
+    let catalog_shard = replica.count().catalog();
     if !catalog.is_empty() {
         let time_ms = context.now_ms.max(replica.catalog.last_ms());
-        let shard = replica.count().catalog();
-        entries.push((shard, Entry { time_ms, origin, effects: catalog }));
+        entries.push((catalog_shard, Entry { time_ms, origin, effects: catalog }));
     }
+    let catalog_head = replica.head(catalog_shard);
     let proposals = entries.iter().map(|(shard, entry)| Proposal {
         shard: *shard,
         expected_head: replica.head(*shard),
         parts: codec::encode(entry),
         brief: None,
+        // In a queue that others deleted meanwhile, a partition would be of nobody's.
+        relies_on: makes_partition(entry).then(|| (catalog_shard, catalog_head)),
         labels: labels::of_entry(entry),
     });
     let proposals = proposals.collect();
@@ -305,6 +305,10 @@ pub fn decide<'a>(
         asleep,
         let_go,
     }
+}
+
+fn makes_partition(entry: &Entry) -> bool {
+    entry.effects.iter().any(|effect| matches!(effect, Effect::CreatePartition { .. }))
 }
 
 struct Round<'a> {

@@ -133,7 +133,7 @@ async fn a_partition_is_read_from_its_shard_alone() {
         queue.push([Message::json(&n)]).await.unwrap();
     }
     // Whoever looked into another shard would stumble over what is no entry there.
-    let broken = "UPDATE onrush.log SET body = '\\x00' WHERE shard <> \
+    let broken = "UPDATE onrush.log SET bytes = '\\x00' WHERE shard <> \
                   (SELECT shard FROM onrush.partitions WHERE name = 'p7')";
     cluster.sql("postgres", broken).unwrap();
     let found = rows(&cluster, "onrush.messages('q', 'p7')");
@@ -198,7 +198,7 @@ async fn what_was_written_again_to_give_space_back_shows_once() {
     kept.config(QueueOptions::default()).sql_rows(true).create().await.unwrap();
     let noise = client.queue("noise");
     noise.config(fleeting()).create().await.unwrap();
-    let copies = "SELECT count(*) AS n FROM onrush.log, onrush.entry_batches(body, NULL, 0) b \
+    let copies = "SELECT count(*) AS n FROM onrush.entries, onrush.entry_batches(body, NULL, 0) b \
                   JOIN onrush.partitions USING (number) JOIN onrush.queues q USING (queue) \
                   WHERE q.name = 'kept'";
     let expected = while_nothing_becomes_rows(&cluster, async {
@@ -257,7 +257,9 @@ async fn a_store_from_before_there_were_names_has_them_after_the_next_start() {
                     LOOP EXECUTE format('ALTER TABLE onrush.%I SET SCHEMA old', t); END LOOP; END $$; \
                     DROP SCHEMA onrush CASCADE; ALTER SCHEMA old RENAME TO onrush; \
                     ALTER TABLE onrush.store DROP COLUMN is_named; \
-                    ALTER TABLE onrush.log DROP COLUMN brief; \
+                    ALTER TABLE onrush.log DROP CONSTRAINT log_pkey, DROP COLUMN brief, \
+                      DROP COLUMN part, DROP COLUMN len, ADD PRIMARY KEY (shard, head, piece); \
+                    ALTER TABLE onrush.log RENAME COLUMN bytes TO body; \
                     DELETE FROM onrush.steps WHERE step > 1";
         cluster.sql("postgres", back).unwrap();
         let server = TestServer::start_again(settings, folder).await;

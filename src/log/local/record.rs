@@ -183,7 +183,14 @@ mod tests {
         let rope = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5);
         let one = (any::<u16>(), any::<u64>(), rope).prop_map(|(shard, expected_head, rope)| {
             let parts = rope.into_iter().map(Bytes::from).collect();
-            Proposal { shard, expected_head, parts, brief: None, labels: Vec::new() }
+            Proposal {
+                shard,
+                expected_head,
+                parts,
+                brief: None,
+                relies_on: None,
+                labels: Vec::new(),
+            }
         });
         prop::collection::vec(one, 1..8)
     }
@@ -228,9 +235,15 @@ mod tests {
     fn the_parts_of_a_rope_are_shared_and_not_copied() {
         let part = Bytes::from(vec![7; 1_000]);
         let parts = vec![part.clone(), Bytes::new(), part.slice(10..20)];
-        let encoded =
-            encode(&[Proposal { shard: 1, expected_head: 2, parts, brief: None, labels: vec![] }])
-                .unwrap();
+        let encoded = encode(&[Proposal {
+            shard: 1,
+            expected_head: 2,
+            parts,
+            brief: None,
+            relies_on: None,
+            labels: vec![],
+        }])
+        .unwrap();
         assert_eq!(encoded.parts.len(), 3);
         assert_eq!(encoded.parts[1].as_ptr(), part.as_ptr());
         assert_eq!(encoded.parts[2].as_ptr(), part[10..].as_ptr());
@@ -246,6 +259,7 @@ mod tests {
                 expected_head: 2,
                 parts: vec![],
                 brief: None,
+                relies_on: None,
                 labels: vec![],
             }])
             .unwrap()

@@ -73,7 +73,7 @@ impl Shared {
         // From here on the statement may be on its way, whatever is heard of it.
         let sending = send(session, batch, proposals, self.turns.engine);
         match self.within(self.config.append_timeout, sending).await {
-            Ok(Ok(entries)) => Ok(entries > 0),
+            Ok(Ok(rows)) => Ok(rows > 0),
             Ok(Err(error)) => Err(of_append(&error)),
             Err(_late) => {
                 // Everything behind it on this connection would wait for as long.
@@ -89,15 +89,20 @@ impl Shared {
         session: &Arc<Session>,
         batch: &Batch<'_>,
     ) -> Result<Standing, AppendError> {
-        let looked = self.look_at(session, batch.shards.clone()).await;
+        let looked = self.look_at(session, [&batch.shards[..], &batch.relied].concat()).await;
         let refused = looked.map_err(AppendError::Unavailable)?;
-        let is_taken = refused.iter().any(|it| it.is_taken);
-        let mut moved = Vec::new();
-        for Refused { shard, head, .. } in refused {
-            self.note_head(shard as ShardId, head);
-            let at = batch.shards.iter().position(|asked| *asked == shard);
-            if at.and_then(|at| batch.expected.get(at)).is_some_and(|it| *it != head as i64) {
-                moved.push(shard as ShardId);
+        let expected = || batch.shards.iter().zip(&batch.expected);
+        let relied = || batch.relied.iter().zip(&batch.relied_heads);
+        let (mut is_taken, mut moved) = (false, Vec::new());
+        for it in refused {
+            self.note_head(it.shard as ShardId, it.head);
+            // Whose turn it is for a shard that is only relied on does not matter.
+            is_taken |= it.is_taken && batch.shards.contains(&it.shard);
+            let is_elsewhere = |(shard, head): (&i32, &i64)| {
+                *shard == it.shard && u64::try_from(*head) != Ok(it.head)
+            };
+            if expected().chain(relied()).any(is_elsewhere) {
+                moved.push(it.shard as ShardId);
             }
         }
         Ok(match moved.is_empty() {
@@ -186,7 +191,7 @@ enum Standing {
     Free,
 }
 
-/// How many entries were added: all or none.
+/// How many rows were added: those of all entries or none.
 async fn send(
     session: &Session,
     batch: &Batch<'_>,
@@ -198,9 +203,15 @@ async fn send(
         let all = [&batch.parameters(&engine)[..], &names.parameters()].concat();
         return client.execute(&statements.append_named, &all).await;
     }
-    if let ([proposal], [shard], [expected], [tail]) =
-        (proposals, &batch.shards[..], &batch.expected[..], &batch.tails[..])
-    {
+    // All of it in one part, and resting on nothing else.
+    if let ([proposal], [shard], [expected], [tail], [_], []) = (
+        proposals,
+        &batch.shards[..],
+        &batch.expected[..],
+        &batch.tails[..],
+        &batch.places[..],
+        &batch.relied[..],
+    ) {
         let body = Body(&proposal.parts);
         let brief = proposal.brief.as_deref();
         let all: [&(dyn ToSql + Sync); 6] = [shard, expected, tail, &body, &engine, &brief];

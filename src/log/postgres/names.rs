@@ -192,6 +192,7 @@ async fn add(
         expected_head: 0,
         parts: Vec::new(),
         brief: None,
+        relies_on: None,
         labels: labels.to_vec(),
     };
     let Some(names) = Names::of(&[proposal], is_unicode) else { return Ok(()) };
@@ -206,7 +207,14 @@ mod tests {
     use super::*;
 
     fn proposal(shard: u16, labels: Vec<Label>) -> Proposal {
-        Proposal { shard, expected_head: 0, parts: Vec::new(), brief: None, labels }
+        Proposal {
+            shard,
+            expected_head: 0,
+            parts: Vec::new(),
+            brief: None,
+            relies_on: None,
+            labels,
+        }
     }
 
     #[test]

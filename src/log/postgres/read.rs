@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 
-use super::batch::{place, position};
+use super::batch::{PART_BYTES, place, position};
 use super::error::of_read;
 use super::link::Link;
 use super::session::Session;
@@ -232,8 +232,9 @@ impl Shared {
         let length = i32::try_from(extent.len).unwrap_or(i32::MAX);
         let row = self
             .ask(&self.bodies, async |session: &Session| {
-                let asked: [&(dyn ToSql + Sync); 7] =
-                    [&number, &head, &from, &length, &SMALL_ENTRY_BYTES, &piece, &last];
+                let (small, part) = (SMALL_ENTRY_BYTES, PART_BYTES as i32);
+                let asked: [&(dyn ToSql + Sync); 8] =
+                    [&number, &head, &from, &length, &small, &piece, &last, &part];
                 session.client.query_opt(&session.statements.body, &asked).await
             })
             .await?;

@@ -10,8 +10,10 @@
 //! store(format, id, key, shards, created_ms)     who the store is: one row
 //! heads(shard → head, bytes, tail, piece, …)     next entry; bytes ever appended; of the last entry;
 //!                                                the piece being filled; whose turn it is (`turns`)
-//! log(shard, head, piece, created, body, brief)  one row per entry, partitioned by piece; `brief` is
-//!                                                the entry without payloads, for other engines
+//! log(shard, head, piece, part → bytes, brief)   entries, a row for each 8000 bytes of one, partitioned
+//!                                                by piece; `brief` is the entry without payloads, for
+//!                                                other engines
+//! entries                                        a view of the log: entries whole
 //! pieces(piece, shard → first, bytes, tail)      what heads said when a piece was begun
 //! checkpoints(shard → head, save, …)             the newest whole checkpoint of a shard
 //! checkpoint_parts(shard, save, part → body)     its parts
@@ -92,6 +94,7 @@ ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
     include_str!("schema/4_rows.sql"),
     include_str!("schema/5_sealed.sql"),
     include_str!("schema/6_briefs.sql"),
+    include_str!("schema/7_parts.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.

@@ -16,8 +16,8 @@ pub(super) const SERVER: &str = "SELECT current_setting('server_version_num')::i
 pub(super) const IS_UNICODE: &str =
     "SELECT current_setting('server_encoding') IN ('UTF8', 'SQL_ASCII')";
 
-/// Appends one entry if its shard's head is where it should be and it is nobody else's turn; 1 or 0
-/// rows. Parameters: shard, expected head, bytes, body, engine, brief.
+/// Appends one entry of one part if its shard's head is where it should be and it is nobody else's
+/// turn; 1 or 0 rows. Parameters: shard, expected head, bytes, body, engine, brief.
 pub(super) const APPEND_ONE: &str = "
 WITH moved AS (
     UPDATE heads SET head = head + 1, bytes = bytes + $3::int4, tail = $3::int4,
@@ -26,14 +26,18 @@ WITH moved AS (
        AND (turn_of = $5::int8 OR turn_until < clock_timestamp())
     RETURNING piece
 )
-INSERT INTO log (shard, head, piece, body, brief)
-SELECT $1::int4, $2::int8, piece, $4::bytea, $6::bytea FROM moved";
+INSERT INTO log (shard, head, piece, len, bytes, brief)
+SELECT $1::int4, $2::int8, piece, $3::int4, $4::bytea, $6::bytea FROM moved";
 
 /// Appends entries of several shards if all heads are where they should be and none is
 /// somebody else's turn; all rows or none. Heads are locked in the order of their shards, so that two
 /// engines never wait for each other in a ring.
 /// Parameters: per shard its number, expected head, count of entries, bytes, bytes of the last; per
-/// entry its shard, number, body; the engine; per entry its brief.
+/// part of an entry the entry's shard and number, the part's bytes; the engine; per part the brief of
+/// the entry, its place in the entry and the bytes of the entry; other shards and the heads that they
+/// must still have.
+///
+/// Parts are taken from their arrays one by one: as a table in `FROM` they would all be copied first.
 macro_rules! append_many {
     ($names:literal) => {
         concat!(
@@ -47,7 +51,11 @@ WITH asked AS (
        AND (heads.turn_of = $9::int8 OR heads.turn_until < clock_timestamp())
      ORDER BY heads.shard FOR UPDATE OF heads
 ), checked AS (
-    SELECT count(*) = cardinality($1::int4[]) AS all_stand FROM locked
+    SELECT count(*) = cardinality($1::int4[]) AND NOT EXISTS (
+               SELECT FROM unnest($13::int4[], $14::int8[]) AS relied (shard, head)
+                 JOIN heads ON heads.shard = relied.shard WHERE heads.head <> relied.head
+           ) AS all_stand
+      FROM locked
 ), moved AS (
     UPDATE heads SET head = heads.head + asked.entries, bytes = heads.bytes + asked.bytes,
            tail = asked.tail, turn_until = '-infinity'
@@ -57,11 +65,13 @@ WITH asked AS (
 )",
             $names,
             "
-INSERT INTO log (shard, head, piece, body, brief)
-SELECT entry.shard, entry.head, moved.piece, entry.body, entry.brief
-  FROM unnest($6::int4[], $7::int8[], $8::bytea[], $10::bytea[])
-       AS entry (shard, head, body, brief)
-  JOIN moved ON moved.shard = entry.shard"
+INSERT INTO log (shard, head, piece, bytes, brief, part, len)
+SELECT entry.shard, entry.head, (SELECT piece FROM moved WHERE moved.shard = entry.shard),
+       entry.bytes, entry.brief, entry.part, entry.len
+  FROM (SELECT unnest($6::int4[]) AS shard, unnest($7::int8[]) AS head, unnest($8::bytea[]) AS bytes,
+               unnest($10::bytea[]) AS brief, unnest($11::int4[]) AS part, unnest($12::int4[]) AS len)
+       AS entry
+ WHERE (SELECT all_stand FROM checked)"
         )
     };
 }
@@ -78,7 +88,7 @@ pub(super) const APPEND_NAMED: &str = append_many!(
            CASE WHEN named.rows THEN (SELECT array_agg(head ORDER BY shard) FROM heads)
                 WHEN NOT named.rows THEN '{}' END,
            coalesce(named.rows, false)
-      FROM unnest($11::int8[], $12::text[], $13::bool[], $14::bool[])
+      FROM unnest($15::int8[], $16::text[], $17::bool[], $18::bool[])
            AS named (queue, name, is_gone, rows), checked
      WHERE checked.all_stand
     ON CONFLICT (queue) DO UPDATE
@@ -88,7 +98,7 @@ pub(super) const APPEND_NAMED: &str = append_many!(
 ), parted AS (
     INSERT INTO partitions (shard, number, queue, name)
     SELECT parted.*
-      FROM unnest($15::int4[], $16::int8[], $17::int8[], $18::text[])
+      FROM unnest($19::int4[], $20::int8[], $21::int8[], $22::text[])
            AS parted (shard, number, queue, name), checked
      WHERE checked.all_stand
     ON CONFLICT (shard, number) DO UPDATE SET queue = excluded.queue, name = excluded.name
@@ -127,44 +137,64 @@ UPDATE heads SET turn_until = '-infinity'
 /// All heads, with the bytes ever appended, in the order of the shards.
 pub(super) const HEADS: &str = "SELECT head, bytes FROM heads ORDER BY shard";
 
-/// Entries of a shard up to a number of bytes, the first one whatever its size.
-/// Parameters: shard, first entry, bytes, first piece, last piece, entries.
+/// Entries of a shard up to a number of bytes, the first one whatever its size. How many those are is
+/// found by first parts alone. Parameters: shard, first entry, bytes, first piece, last piece, entries.
 pub(super) const READ: &str = "
-SELECT head, body FROM (
-    SELECT head, body, sum(octet_length(body)) OVER (ORDER BY head) AS total
-      FROM log
-     WHERE shard = $1::int4 AND head >= $2::int8 AND piece BETWEEN $4::int4 AND $5::int4
-     ORDER BY head LIMIT $6::int8
-) AS entry
-WHERE head = $2::int8 OR total <= $3::int8
-ORDER BY head";
+SELECT head, string_agg(bytes, '' ORDER BY part)
+  FROM log
+ WHERE shard = $1::int4 AND piece BETWEEN $4::int4 AND $5::int4
+   AND head BETWEEN $2::int8 AND (
+       SELECT max(head) FROM (
+           SELECT head, sum(len) OVER (ORDER BY head) AS total FROM (
+               SELECT head, coalesce(len, octet_length(bytes)) AS len
+                 FROM log
+                WHERE shard = $1::int4 AND piece BETWEEN $4::int4 AND $5::int4
+                  AND head >= $2::int8 AND head < $2::int8 + $6::int8 AND part = 0
+               OFFSET 0) AS entry
+       ) AS summed
+       WHERE head = $2::int8 OR total <= $3::int8)
+ GROUP BY head ORDER BY head";
 
 /// The same of several shards at once, briefs in the place of entries that have one, with how long the
 /// entry is and whether this is its brief. Parameters: per shard its number, first entry, first piece,
 /// last piece; bytes of each shard; entries of each; the lowest piece and the highest of all.
 pub(super) const FOLLOW: &str = "
-SELECT asked.shard, entry.head, entry.len, entry.is_brief, entry.bytes
+SELECT asked.shard, summed.head, summed.len, summed.brief IS NOT NULL,
+       coalesce(summed.brief, (
+           SELECT string_agg(log.bytes, '' ORDER BY log.part) FROM log
+            WHERE log.shard = asked.shard AND log.head = summed.head AND log.piece = summed.piece
+              AND log.piece BETWEEN $7::int4 AND $8::int4))
   FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int4[])
        AS asked (shard, first, from_piece, to_piece)
  CROSS JOIN LATERAL (
-    SELECT log.head, octet_length(log.body) AS len, log.brief IS NOT NULL AS is_brief,
-           coalesce(log.brief, log.body) AS bytes,
-           sum(coalesce(octet_length(log.brief), octet_length(log.body)))
-               OVER (ORDER BY log.head) AS total
-      FROM log
-     WHERE log.shard = asked.shard AND log.head >= asked.first
-       AND log.piece BETWEEN asked.from_piece AND asked.to_piece
-       AND log.piece BETWEEN $7::int4 AND $8::int4
-     ORDER BY log.head LIMIT $6::int8
- ) AS entry
- WHERE entry.head = asked.first OR entry.total <= $5::int8
- ORDER BY asked.shard, entry.head";
+    SELECT *, sum(coalesce(octet_length(brief), len)) OVER (ORDER BY head) AS total FROM (
+        SELECT head, piece, brief, coalesce(len, octet_length(bytes)) AS len
+          FROM log
+         WHERE log.shard = asked.shard
+           AND log.piece BETWEEN asked.from_piece AND asked.to_piece
+           AND log.piece BETWEEN $7::int4 AND $8::int4
+           AND log.head >= asked.first AND log.head < asked.first + $6::int8 AND log.part = 0
+        OFFSET 0) AS entry
+ ) AS summed
+ WHERE summed.head = asked.first OR summed.total <= $5::int8
+ ORDER BY asked.shard, summed.head";
 
-/// Bytes of an entry, and the entry if it is small, or else a part.
-/// Parameters: shard, entry, offset from 1, length, small, first piece, last piece.
+/// Bytes of an entry, and the entry if it is small, or else some of its bytes: from the parts they
+/// stand in, or from the only one where it was not cut. Parameters: shard, entry, offset from 1,
+/// length, small, first piece, last piece, bytes of a part.
 pub(super) const BODY: &str = "
-SELECT octet_length(body),
-       CASE WHEN octet_length(body) <= $5::int4 THEN body
-            ELSE substring(body FROM $3::int4 FOR $4::int4) END
-  FROM log
- WHERE shard = $1::int4 AND head = $2::int8 AND piece BETWEEN $6::int4 AND $7::int4";
+SELECT entry.len, coalesce((
+       SELECT CASE WHEN entry.len <= $5::int4 THEN string_agg(bytes, '' ORDER BY part)
+              ELSE substring(string_agg(bytes, '' ORDER BY part)
+                             FROM $3::int4 - $8::int4 * min(part) FOR $4::int4) END
+         FROM log
+        WHERE shard = $1::int4 AND head = $2::int8 AND piece BETWEEN $6::int4 AND $7::int4
+          AND part BETWEEN CASE WHEN entry.is_whole THEN 0 ELSE ($3::int4 - 1) / $8::int4 END
+              AND CASE WHEN entry.is_whole THEN 2147483647
+                  ELSE ($3::int8 + $4::int8 - 2) / $8::int4 END
+       ), '')
+  FROM (SELECT coalesce(len, octet_length(bytes)) AS len,
+               coalesce(len, octet_length(bytes)) <= greatest($5::int4, octet_length(bytes)) AS is_whole
+          FROM log
+         WHERE shard = $1::int4 AND head = $2::int8 AND piece BETWEEN $6::int4 AND $7::int4
+           AND part = 0) AS entry";

@@ -21,8 +21,8 @@ SELECT asked.shard, heads.head, entry.len, entry.start
   FROM unnest($1::int4[], $2::int8[]) AS asked (shard, head)
   JOIN heads ON heads.shard = asked.shard
   LEFT JOIN LATERAL (
-       SELECT octet_length(log.body) AS len, substring(log.body FROM 1 FOR 64) AS start
-         FROM log WHERE log.shard = asked.shard AND log.head = asked.head
+       SELECT coalesce(len, octet_length(bytes)) AS len, substring(bytes FROM 1 FOR 64) AS start
+         FROM log WHERE log.shard = asked.shard AND log.head = asked.head AND part = 0
   ) AS entry ON true";
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -29,6 +29,34 @@ fn engines_that_start_at_once_share_one_store() {
 }
 
 #[test]
+fn what_relies_on_a_shard_that_others_changed_is_refused_for_it() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        let config = config(&cluster, "s");
+        let (a, b) = (open_log(&config), open_log(&config));
+        let append = |log: &PostgresLog, all: &[Proposal]| {
+            block_on(log.append(all, Durability::Synced)).unwrap()
+        };
+        let relying = |shard, head, on| {
+            let mut proposal = propose(shard, head, b"relies");
+            proposal.relies_on = Some(on);
+            proposal
+        };
+        append(&a, &[propose(4, 0, b"of a")]);
+        let stale = [relying(1, 0, (4, 0)), propose(2, 0, b"goes with it")];
+        assert_eq!(append(&b, &stale), Append::Conflict(vec![4]));
+        assert_eq!(append(&b, &stale[..1]), Append::Conflict(vec![4]));
+        assert_eq!(block_on(b.heads(5)).unwrap(), [0, 0, 0, 0, 1]);
+        let fresh = [relying(1, 0, (4, 1)), relying(2, 0, (4, 1))];
+        assert!(matches!(append(&b, &fresh), Append::Appended(_)));
+        // What it relies on may be changed by the same append.
+        let both = [relying(1, 1, (4, 1)), propose(4, 1, b"of b")];
+        assert!(matches!(append(&b, &both), Append::Appended(_)));
+        assert_eq!(append(&a, &[relying(1, 0, (4, 0))]), Append::Conflict(vec![1, 4]));
+    });
+}
+
+#[test]
 fn appends_of_several_engines_to_many_shards_never_wait_in_a_ring_and_all_stand_once() {
     on_every_major(|installation| {
         let cluster = Cluster::start(installation).unwrap();
