@@ -16,6 +16,8 @@ use crate::shard::command::{
     Asked, Command, CommandError, Define, Delete, Describe, Description, Maintain,
 };
 use crate::state::catalog::QueueDefinition;
+use crate::state::classes::OWN_NAME;
+use crate::state::draft::DecideError;
 use crate::state::effect::Maintenance;
 
 /// What happens to a push to a queue that does not exist.
@@ -120,6 +122,7 @@ impl Catalogs {
         if let Some(found) = self.find(name) {
             return Ok(found);
         }
+        not_own(name.as_str())?;
         if self.auto_create == AutoCreate::No {
             return Err(CatalogError::NotFound(name.detach()));
         }
@@ -142,6 +145,7 @@ impl Catalogs {
         task: &str,
         asked: Asked,
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
+        not_own(name.as_str())?;
         check(&asked.options)?;
         if asked.options.encryption_enabled && !self.engine.seals().can_seal() {
             return Err(CatalogError::NoEncryptionKey);
@@ -155,12 +159,21 @@ impl Catalogs {
         self.define(name, namespace, task, Some(asked)).await
     }
 
+    /// Makes the queue that processes need themselves. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`CatalogError::Command`] when it was not carried out.
+    pub async fn make_own(&self, name: &QueueName) -> Result<Arc<QueueDefinition>, CatalogError> {
+        self.define(name, "", "", Some(Asked::default())).await
+    }
+
     /// Deletes a queue with all it holds; tells whether there was one. Answers when that is
     /// durable; its space comes back later.
     ///
     /// # Errors
     /// [`CatalogError::Command`] when it was not carried out.
     pub async fn delete(&self, name: &QueueName) -> Result<bool, CatalogError> {
+        not_own(name.as_str())?;
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Delete(Delete { name: name.detach(), reply }));
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
@@ -234,6 +247,17 @@ impl Catalogs {
 
 /// Longest time that a setting in seconds may ask for: a hundred years, so that no sum overflows.
 const SECONDS_MAX: u64 = 100 * 366 * 24 * 60 * 60;
+
+/// Refuses the name of what processes use themselves, which nobody else may have to do with.
+///
+/// # Errors
+/// [`DecideError::OwnName`].
+pub fn not_own(name: &str) -> Result<(), CommandError> {
+    match name {
+        OWN_NAME => Err(DecideError::OwnName.into()),
+        _ => Ok(()),
+    }
+}
 
 fn check(options: &QueueOptions) -> Result<(), CatalogError> {
     let seconds = [

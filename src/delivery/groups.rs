@@ -10,6 +10,7 @@ use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use tokio::sync::oneshot;
 
 use crate::base::place::QueueId;
+use crate::catalog::not_own;
 use crate::delivery::Delivery;
 use crate::shard::command::{Command, CommandError};
 use crate::shard::groups::{
@@ -59,6 +60,7 @@ impl Delivery {
         partition: Option<&PartitionName>,
         to: SeekTo,
     ) -> Result<Moved, GroupError> {
+        not_own(group.as_str())?;
         let mut moved = Moved::default();
         let mut from_shard = 0;
         loop {
@@ -99,6 +101,7 @@ impl Delivery {
         group: &GroupName,
         keep_start: bool,
     ) -> Result<Forgotten, CommandError> {
+        not_own(group.as_str())?;
         let (reply, answer) = oneshot::channel();
         let (queue, group) = (queue.map(QueueName::detach), group.detach());
         self.engine.submit(Command::ForgetGroup(ForgetGroup { queue, group, keep_start, reply }));
@@ -116,6 +119,7 @@ impl Delivery {
         group: &GroupName,
         start: GroupStart,
     ) -> Result<u32, CommandError> {
+        not_own(group.as_str())?;
         let (reply, answer) = oneshot::channel();
         let (queue, group) = (queue.map(QueueName::detach), group.detach());
         self.engine.submit(Command::Subscribe(Subscribe { queue, group, start, reply }));

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::base::random::Random;
-use crate::catalog::Catalogs;
+use crate::catalog::{Catalogs, not_own};
 use crate::delivery::parcel::{Delivered, Package, Unpacked};
 use crate::log::ReadError;
 use crate::sealing::{OpenError, Place};
@@ -111,11 +111,17 @@ pub fn carry(engine: &Engine, shown: &ShownLetter, to: Place<'_>) -> Result<Byte
     let batch = RecordBatch::parse_trusted(kept.clone()).map_err(|error| error.to_string())?;
     let seals = engine.catalog_now().seals(to.queue);
     if !batch.is_sealed() && !seals {
-        return Ok(kept);
+        let disowned = (to.queue != shown.queue).then(|| care::disowned(&batch)).flatten();
+        return Ok(disowned.map_or(kept, |it| it.bytes().clone()));
     }
     let from = Place { queue: shown.queue, partition: &shown.partition_name };
     let opened = engine.seals().open(from, &batch).map_err(|(_, error)| error.to_string())?;
-    let carried = care::renamed(opened.bytes()).ok_or("it is no message")?;
+    let mut carried = care::renamed(opened.bytes()).ok_or("it is no message")?;
+    if to.queue != shown.queue
+        && let Some(disowned) = care::disowned(&carried)
+    {
+        carried = disowned;
+    }
     if !seals {
         return Ok(carried.bytes().clone());
     }
@@ -148,8 +154,17 @@ impl Delivery {
     /// # Errors
     /// [`PopError`].
     pub async fn pop(&self, order: PopOrder) -> Result<Handout, PopError> {
+        not_own(order.group.as_str())?;
+        self.pop_own(order).await
+    }
+
+    /// As [`Self::pop`], by any group: for processes, whose own group is nobody else's.
+    ///
+    /// # Errors
+    /// [`PopError`].
+    pub async fn pop_own(&self, order: PopOrder) -> Result<Handout, PopError> {
         let (reply, answer) = oneshot::channel();
-        self.begin_pop(order, ReplyTo::Task(reply));
+        self.submit_pop(order, ReplyTo::Task(reply));
         let popped = answer.await.unwrap_or(Err(CommandError::ShuttingDown))?;
         self.unpack(popped).await
     }
@@ -157,6 +172,14 @@ impl Delivery {
     /// As [`Self::pop`], for a caller that has one task for many consumers: returns at once, and
     /// the answer comes to `reply`. It is to be unpacked next.
     pub fn begin_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
+        match not_own(order.group.as_str()) {
+            Ok(()) => self.submit_pop(order, reply),
+            // A receiver that is gone hung up.
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn submit_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
         let mut token = LeaseToken::default();
         self.random.fill(&mut token);
         let wait_until_us = (order.wait_ms > 0)
@@ -303,6 +326,10 @@ impl Delivery {
         items: Vec<(PartitionNumber, AckItem)>,
         reply: ReplyTo<Verdicts>,
     ) {
+        if let Err(error) = not_own(group.as_str()) {
+            // A receiver that is gone hung up.
+            return drop(reply.send(Err(error)));
+        }
         self.engine.submit(Command::Ack(Box::new(Ack { group, token, items, reply })));
     }
 
@@ -331,6 +358,7 @@ impl Delivery {
         group: GroupName,
         wanted: Vec<Wanted>,
     ) -> Result<Vec<Option<Found>>, CommandError> {
+        not_own(group.as_str())?;
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Find(Box::new(Find { group, wanted, reply })));
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))

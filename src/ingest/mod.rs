@@ -18,17 +18,14 @@ use crate::buffer::allowance::NoPlace;
 use crate::buffer::flush::FlushWish;
 use crate::buffer::receipt::Signer;
 use crate::buffer::ring::{Pending, Placed};
-use crate::catalog::{CatalogError, Catalogs};
+use crate::catalog::{CatalogError, Catalogs, not_own};
 use crate::sealing::{Place, SealError};
 use crate::shard::Engine;
 use crate::state::catalog::QueueDefinition;
+use crate::state::classes::OWN_HEADER;
 use crate::state::draft::push::PushBatch;
 use crate::state::effect::ProducerSub;
 use crate::telemetry::Telemetry;
-
-/// The key of the header that says where a message comes from that processes sent. Only this server
-/// writes it: from anybody else it is refused where it would be believed.
-pub const OWN_HEADER: &str = "$onrush";
 
 /// What is admitted, and how it waits by default.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +65,7 @@ pub enum PushError {
     /// Its queue asks for encryption and it could not be sealed: it is never stored in clear.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// A record for a process has a header that only this server writes.
+    /// A record has a header that only this server writes.
     #[error("record {record} has the header '{OWN_HEADER}', which only the server writes")]
     OwnHeader {
         /// Its index.
@@ -296,7 +293,9 @@ impl Ingest {
 
     /// Where a batch of somebody else goes.
     fn place(&self, found: &QueueDefinition, admitted: Admitted) -> Result<Placed, PushError> {
-        if self.engine.catalog_now().class(found.id).is_some() {
+        not_own(&found.name).map_err(CatalogError::from)?;
+        // In every queue: it may become a class before they are read.
+        if admitted.batch.has_headers() {
             let mut records = admitted.batch.records();
             if let Some(record) = records.position(|it| it.headers.get(OWN_HEADER).is_some()) {
                 return Err(PushError::OwnHeader { record });

@@ -26,7 +26,7 @@ use crate::state::effect::{LeaseToken, Sequence};
 use crate::state::tally::Tally;
 
 /// The group in whose name instances are evaluated.
-pub(super) const GROUP: &str = "$process";
+pub(super) const GROUP: &str = crate::state::classes::OWN_NAME;
 /// Pause before a step is offered again, at first and at most, milliseconds.
 const PAUSE_MS: u64 = 5;
 const PAUSE_MS_MAX: u64 = 500;

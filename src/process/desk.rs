@@ -42,10 +42,9 @@ impl Inner {
 
     async fn open_desk(&self, key: PartitionName) -> Result<(), ProcessError> {
         let queue: QueueName = QUEUE.parse().unwrap_or_default();
-        let asked = crate::shard::command::Asked::default();
         let definition = match self.catalogs.find(&queue) {
             Some(found) => found,
-            None => self.catalogs.configure(&queue, "", "", asked).await?,
+            None => self.catalogs.make_own(&queue).await?,
         };
         let mut builder = BatchBuilder::new();
         let record = NewRecord {

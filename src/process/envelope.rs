@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::process::keys::Address;
 
 /// The header's key.
-pub(super) const HEADER: &str = crate::ingest::OWN_HEADER;
+pub(super) const HEADER: &str = crate::state::classes::OWN_HEADER;
 
 /// See the module.
 #[derive(Debug, Default, Deserialize, Serialize)]

@@ -142,7 +142,7 @@ impl Inner {
             lease_ms: self.config.lease_ms,
             auto_ack: false,
         };
-        self.delivery.pop(order).await
+        self.delivery.pop_own(order).await
     }
 
     /// Begins to evaluate instances, each on its own.

@@ -11,6 +11,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::state::codec::EntryError;
 
+/// The consumer group by which processes take their messages, and the queue beside which lies what
+/// waits for them. Nobody else may use either.
+pub const OWN_NAME: &str = "$process";
+/// The header in which processes say where a message comes from. Nobody else may write it.
+pub const OWN_HEADER: &str = "$onrush";
 /// Versions of one class that are remembered: a message that waits for longer is evaluated by the
 /// oldest of them.
 pub const VERSIONS_MAX: usize = 16;

@@ -15,6 +15,7 @@ use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use tokio::sync::oneshot;
 
 use crate::base::place::PartitionNumber;
+use crate::catalog::not_own;
 use crate::delivery::Delivery;
 use crate::ingest::{Ingest, PushError};
 use crate::shard::Engine;
@@ -168,6 +169,7 @@ impl Transactions {
 
     /// Turns ids into places: one question for each group.
     async fn find(&self, orders: Vec<AckOrder>) -> Result<Vec<TransactionAck>, TransactionError> {
+        orders.iter().try_for_each(|order| not_own(order.group.as_str()))?;
         let mut seqs: Vec<Option<(Sequence, Sequence)>> = orders.iter().map(range).collect();
         let mut open: Vec<usize> = (0..orders.len()).collect();
         open.retain(|at| seqs.get(*at).is_some_and(Option::is_none));

@@ -234,6 +234,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::BodyMissing { .. } => Code::Internal,
         DecideError::QueueGone => Code::QueueDeleted,
         DecideError::NotSealed => Code::EncryptionKeyMissing,
+        DecideError::OwnName => Code::ReservedField,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
         DecideError::QueueFull { .. } => Code::QueueFull,
         DecideError::OverLimit { .. } => Code::TooManyRecords,

@@ -12,4 +12,5 @@
 mod client;
 mod desk;
 mod gaps;
+mod own;
 mod vectors;

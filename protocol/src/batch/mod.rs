@@ -137,6 +137,13 @@ impl RecordBatch {
         self.head.has_transaction_ids
     }
 
+    /// Whether at least one record has headers. Looks at the lengths and flags of records, and at
+    /// nothing else.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        record::any_has_headers(&self.bytes, BATCH_HEADER_BYTES)
+    }
+
     /// Whether a server has sealed the payloads. [`Self::parse`] takes no such batch, so nobody can
     /// push one.
     #[must_use]

@@ -131,6 +131,17 @@ pub(super) fn read(
     Ok(Record { transaction_id, trace_id, headers, is_json, payload, clear, range: at..end })
 }
 
+/// Whether any record from `at` on has headers, by lengths and flags alone.
+pub(super) fn any_has_headers(bytes: &[u8], mut at: usize) -> bool {
+    while let Some([a, b, c, d, flags]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        if flags & FLAG_HEADERS != 0 {
+            return true;
+        }
+        at += LENGTH_BYTES + u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+    }
+    false
+}
+
 /// A place in a batch's bytes.
 struct Cursor<'a> {
     bytes: &'a [u8],

@@ -8,11 +8,12 @@
 //! its name later is another one: such letters stay, to be looked at, moved elsewhere or deleted.
 
 use bytes::Bytes;
-use onrush_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
+use onrush_protocol::batch::{BatchBuilder, NewRecord, Record, RecordBatch};
 
 use crate::base::place::PartitionNumber;
 use crate::state::care::Care;
 use crate::state::care::graves::DeadKey;
+use crate::state::classes::OWN_HEADER;
 use crate::state::draft::ack::Failure;
 use crate::state::draft::gates::Rules;
 use crate::state::draft::push::{PushBatch, Pushed};
@@ -341,15 +342,28 @@ pub fn renamed(body: &Bytes) -> Option<RecordBatch> {
     if record.transaction_id.is_none() {
         return Some(batch.clone());
     }
-    let headers: Vec<(&str, &[u8])> = record.headers.collect();
+    written_again(Record { transaction_id: None, ..record }, |_| true)
+}
+
+/// The message of a batch of one without what processes wrote on it: in another queue it would not be
+/// true. `None` where there is nothing of the kind, or no message.
+#[must_use]
+pub fn disowned(batch: &RecordBatch) -> Option<RecordBatch> {
+    let record = batch.records().next()?;
+    record.headers.get(OWN_HEADER)?;
+    written_again(record, |key| key != OWN_HEADER)
+}
+
+fn written_again(record: Record<'_>, keeps: impl Fn(&str) -> bool) -> Option<RecordBatch> {
+    let headers: Vec<(&str, &[u8])> = record.headers.filter(|(key, _)| keeps(key)).collect();
     let mut builder = BatchBuilder::new();
-    let renamed = NewRecord {
-        transaction_id: None,
+    let record = NewRecord {
+        transaction_id: record.transaction_id,
         trace_id: record.trace_id,
         headers: &headers,
         is_json: record.is_json,
         payload: record.payload,
     };
-    builder.push(&renamed).ok()?;
+    builder.push(&record).ok()?;
     builder.finish()
 }

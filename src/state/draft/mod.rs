@@ -27,6 +27,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::state::care::graves::DeadKey;
 use crate::state::catalog::Catalog;
+use crate::state::classes::OWN_NAME;
 use crate::state::draft::gates::LetGo;
 use crate::state::draft::reversible::Reversible;
 use crate::state::effect::{Effect, Entry, GroupIndex, Origin, OwnerId, Progress, Sequence};
@@ -90,6 +91,9 @@ pub enum DecideError {
         /// How much there may be.
         limit: u64,
     },
+    /// A name that processes use themselves.
+    #[error("`{OWN_NAME}` is the name of what processes use themselves")]
+    OwnName,
     /// The shard has as many partitions as numbers allow.
     #[error("the shard has no number left for a new partition")]
     NumbersExhausted,

@@ -1,11 +1,12 @@
 //! Deciding what time brings: leases that lapse, messages that retention lets go, queues that go.
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::state::classes::OWN_NAME;
 use crate::state::codec::{self, Chunk};
 use crate::state::draft::ack::Failure;
 use crate::state::draft::gates::{LetGo, Rules};
 use crate::state::draft::{DecideError, Draft};
-use crate::state::effect::{DeadLetter, DeadReason, Effect, LeaseToken, Sequence};
+use crate::state::effect::{DeadLetter, DeadReason, Effect, GroupIndex, LeaseToken, Sequence};
 use crate::state::model::{Lease, Partition, Run};
 
 /// Sequences looked at in one step, at most.
@@ -47,11 +48,11 @@ impl Draft<'_> {
             let Some(mut cursor) = self.cursor(number, group) else { continue };
             let Some(lease) = cursor.lease else { continue };
             let queue = self.state.partition(number).map(|it| it.queue);
-            let limit = queue.and_then(|queue| self.context.catalog.get(queue));
+            let limit = queue.map_or(0, |queue| self.lapses_max(queue, group));
             let failure = Failure {
                 reason: DeadReason::LeaseExpired,
                 error: "lease expired",
-                limit: Some(limit.map_or(0, |it| it.options.retry_limit)),
+                limit: Some(limit),
             };
             let open = cursor.progress.open_ranges(lease.from, lease.to);
             let mut progress = cursor.progress.clone();
@@ -69,6 +70,17 @@ impl Draft<'_> {
             counted = self.effects.len();
         }
         ended
+    }
+
+    /// How often leases of a group may lapse over a message. An engine that died is no fault of a
+    /// message to a process: that one is evaluated however often it takes.
+    fn lapses_max(&self, queue: QueueId, group: GroupIndex) -> u32 {
+        let catalog = self.context.catalog;
+        let is_own = self.state.group_at(group).is_some_and(|it| &*it.name == OWN_NAME);
+        match catalog.get(queue) {
+            _ if is_own && catalog.class(queue).is_some() => u32::MAX,
+            found => found.map_or(0, |it| it.options.retry_limit),
+        }
     }
 
     /// Makes the leases with this token last until at least `until_ms`. Returns the earliest end
