@@ -110,18 +110,15 @@ pub fn carry(engine: &Engine, shown: &ShownLetter, to: Place<'_>) -> Result<Byte
     let kept = shown.letter.batch.clone();
     let batch = RecordBatch::parse_trusted(kept.clone()).map_err(|error| error.to_string())?;
     let seals = engine.catalog_now().seals(to.queue);
+    let moves = to.queue != shown.queue;
+    let disowned = |batch: &RecordBatch| moves.then(|| care::disowned(batch)).flatten();
     if !batch.is_sealed() && !seals {
-        let disowned = (to.queue != shown.queue).then(|| care::disowned(&batch)).flatten();
-        return Ok(disowned.map_or(kept, |it| it.bytes().clone()));
+        return Ok(disowned(&batch).map_or(kept, |it| it.bytes().clone()));
     }
     let from = Place { queue: shown.queue, partition: &shown.partition_name };
     let opened = engine.seals().open(from, &batch).map_err(|(_, error)| error.to_string())?;
-    let mut carried = care::renamed(opened.bytes()).ok_or("it is no message")?;
-    if to.queue != shown.queue
-        && let Some(disowned) = care::disowned(&carried)
-    {
-        carried = disowned;
-    }
+    let renamed = care::renamed(opened.bytes()).ok_or("it is no message")?;
+    let carried = disowned(&renamed).unwrap_or(renamed);
     if !seals {
         return Ok(carried.bytes().clone());
     }

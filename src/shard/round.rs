@@ -21,6 +21,7 @@ use hashbrown::HashMap;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::buffer::receipt::{Accepted, Receipt, Stored};
 use crate::buffer::ring::Ring;
+use crate::log::label::Label;
 use crate::log::{AppendError, Durability, Proposal};
 use crate::shard::command::{Ack, Classed, Command, Define, GiveBack, Maintain, Registered};
 use crate::shard::groups::{Forgotten, Sought};
@@ -280,14 +281,19 @@ pub fn decide<'a>(
         entries.push((catalog_shard, Entry { time_ms, origin, effects: catalog }));
     }
     let catalog_head = replica.head(catalog_shard);
-    let proposals = entries.iter().map(|(shard, entry)| Proposal {
-        shard: *shard,
-        expected_head: replica.head(*shard),
-        parts: codec::encode(entry),
-        brief: None,
-        // In a queue that others deleted meanwhile, a partition would be of nobody's.
-        relies_on: makes_partition(entry).then_some((catalog_shard, catalog_head)),
-        labels: labels::of_entry(entry),
+    let proposals = entries.iter().map(|(shard, entry)| {
+        let labels = labels::of_entry(entry);
+        // Each partition that is made has a label. In a queue that others deleted meanwhile, it would be
+        // nobody's.
+        let makes_partition = labels.iter().any(|it| matches!(it, Label::Partition { .. }));
+        Proposal {
+            shard: *shard,
+            expected_head: replica.head(*shard),
+            parts: codec::encode(entry),
+            brief: None,
+            relies_on: makes_partition.then_some((catalog_shard, catalog_head)),
+            labels,
+        }
     });
     let proposals = proposals.collect();
     Plan {
@@ -305,10 +311,6 @@ pub fn decide<'a>(
         asleep,
         let_go,
     }
-}
-
-fn makes_partition(entry: &Entry) -> bool {
-    entry.effects.iter().any(|effect| matches!(effect, Effect::CreatePartition { .. }))
 }
 
 struct Round<'a> {

@@ -63,6 +63,10 @@ fn open_log(config: &PostgresConfig) -> PostgresLog {
     PostgresLog::open(config.clone(), &newcomer()).unwrap().0
 }
 
+fn append(log: &PostgresLog, proposals: &[Proposal]) -> Append {
+    contract::block_on(log.append(proposals, Durability::Synced)).unwrap()
+}
+
 /// Waits until something is so.
 #[track_caller]
 fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {

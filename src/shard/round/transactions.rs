@@ -168,7 +168,6 @@ impl Round<'_> {
 
     fn append_one(&mut self, append: &TransactionAppend) -> Result<Stored, DecideError> {
         let shard = self.replica.count().of_hash(append.hash);
-        self.draft(shard).ok_or(DecideError::QueueGone)?;
         self.register_new_groups(shard, append.queue)?;
         let room = self.room(append.queue);
         let draft = self.draft(shard).ok_or(DecideError::QueueGone)?;

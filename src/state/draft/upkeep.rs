@@ -77,10 +77,10 @@ impl Draft<'_> {
     fn lapses_max(&self, queue: QueueId, group: GroupIndex) -> u32 {
         let catalog = self.context.catalog;
         let is_own = self.state.group_at(group).is_some_and(|it| &*it.name == OWN_NAME);
-        match catalog.get(queue) {
-            _ if is_own && catalog.class(queue).is_some() => u32::MAX,
-            found => found.map_or(0, |it| it.options.retry_limit),
+        if is_own && catalog.class(queue).is_some() {
+            return u32::MAX;
         }
+        catalog.get(queue).map_or(0, |it| it.options.retry_limit)
     }
 
     /// Makes the leases with this token last until at least `until_ms`. Returns the earliest end

@@ -10,10 +10,6 @@ fn with_brief(shard: ShardId, head: u64) -> Proposal {
     Proposal { brief: Some(Bytes::copy_from_slice(&bytes[..70])), ..propose(shard, head, &bytes) }
 }
 
-fn append(log: &PostgresLog, proposals: &[Proposal]) -> Append {
-    block_on(log.append(proposals, Durability::Synced)).unwrap()
-}
-
 fn followed(log: &PostgresLog, asked: &[(ShardId, u64)]) -> Vec<Vec<Followed>> {
     block_on(log.follow(asked, 1 << 20)).into_iter().map(Result::unwrap).collect()
 }

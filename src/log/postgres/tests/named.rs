@@ -19,7 +19,7 @@ fn an_append_that_is_not_taken_leaves_no_names() {
         let log = open_log(&config(&cluster, "s"));
         let named =
             |shard, head, labels: Vec<Label>| Proposal { labels, ..propose(shard, head, b"entry") };
-        let append = |all: &[Proposal]| block_on(log.append(all, Durability::Synced)).unwrap();
+        let append = |all: &[Proposal]| append(&log, all);
         let names = |sql: &str| cluster.sql("postgres", sql).unwrap();
         let both = "SELECT (SELECT count(*) FROM s.queues), (SELECT count(*) FROM s.partitions)";
         // One of the two is stale.

@@ -34,9 +34,6 @@ fn what_relies_on_a_shard_that_others_changed_is_refused_for_it() {
         let cluster = Cluster::start(installation).unwrap();
         let config = config(&cluster, "s");
         let (a, b) = (open_log(&config), open_log(&config));
-        let append = |log: &PostgresLog, all: &[Proposal]| {
-            block_on(log.append(all, Durability::Synced)).unwrap()
-        };
         let relying = |shard, head, on| {
             let mut proposal = propose(shard, head, b"relies");
             proposal.relies_on = Some(on);
