@@ -175,8 +175,8 @@ impl Store {
         Ok(Append::Appended(positions))
     }
 
-    /// Shards whose heads are not where the proposals expect them, each once. Several proposals of
-    /// one shard follow each other.
+    /// Shards whose heads are not where the proposals expect them, or rely on them to be, each once.
+    /// Several proposals of one shard follow each other.
     fn conflicts(&self, proposals: &[Proposal]) -> Vec<ShardId> {
         let mut expected: BTreeMap<ShardId, u64> = BTreeMap::new();
         let mut conflicts = Vec::new();
@@ -186,6 +186,11 @@ impl Store {
                 conflicts.push(proposal.shard);
             }
             *next += 1;
+        }
+        for (shard, head) in proposals.iter().filter_map(|proposal| proposal.relies_on) {
+            if self.head(shard) != head && !conflicts.contains(&shard) {
+                conflicts.push(shard);
+            }
         }
         conflicts
     }

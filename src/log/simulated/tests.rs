@@ -47,6 +47,18 @@ fn keeps_the_contract_when_appends_are_slow() {
 }
 
 #[test]
+fn what_relies_on_a_shard_that_others_changed_is_refused_for_it() {
+    let log = new(1);
+    let relying = |head| [Proposal { relies_on: Some((4, head)), ..propose(1, 0, b"relies") }];
+    block_on(log.append(&[propose(4, 0, b"other")], Durability::Synced)).unwrap();
+    let stale = block_on(log.append(&relying(0), Durability::Synced));
+    assert_eq!(stale, Ok(Append::Conflict(vec![4])));
+    assert_eq!(block_on(log.head(1)), Ok(0));
+    let fresh = block_on(log.append(&relying(1), Durability::Synced));
+    assert!(matches!(fresh, Ok(Append::Appended(_))), "{fresh:?}");
+}
+
+#[test]
 fn each_fault_does_what_it_says() {
     let log = new(1);
     for fault in [Fault::Unavailable, Fault::DiskFull, Fault::RequestLost, Fault::AnswerLost] {
