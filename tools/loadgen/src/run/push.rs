@@ -135,7 +135,9 @@ impl PushPlan {
         let names = pushed.ledgers.iter().flat_map(|ledger| (0..).zip(&ledger.names));
         for (partition, number) in names.filter_map(|(at, number)| Some((at, (*number)?))) {
             let shard = number % u32::from(shards);
-            let server = shard as usize * routes.len() / usize::from(shards);
+            // Neighbours go to different servers: shards that share a line of a database, every eighth,
+            // then mostly belong to one of them.
+            let server = shard as usize % routes.len().max(1);
             if let Some(route) = routes.get_mut(server) {
                 route.push(partition);
             }
