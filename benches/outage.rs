@@ -68,7 +68,8 @@ struct Stream {
 impl Stream {
     fn start(queue: Queue) -> Self {
         let (began, rate) = (Instant::now(), number("RATE", 1_000.0_f64));
-        let (is_over, answered) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Answered>>>::default());
+        let (is_over, answered) =
+            (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Answered>>>::default());
         let (ends, kept) = (Arc::clone(&is_over), Arc::clone(&answered));
         let task = tokio::spawn(async move {
             let (mut under_way, mut failed) = (JoinSet::new(), 0);
@@ -206,7 +207,10 @@ async fn replay(cluster: &mut Cluster, server: &ServerProcess, client: &Client) 
     println!("  pushed to the database     {before:.0} messages/s before, {after:.0} after");
     println!("  to the failover log        {meanwhile:.0} messages/s");
     println!("  the database is found      {:.2} s after its start", (met - started).as_secs_f64());
-    println!("  {waiting} replayed in {took:.2} s: {rate:.0} messages/s, {:.2} of the healthy rate", rate / healthy);
+    println!(
+        "  {waiting} replayed in {took:.2} s: {rate:.0} messages/s, {:.2} of the healthy rate",
+        rate / healthy
+    );
 }
 
 async fn measure() {

@@ -116,13 +116,17 @@ async fn pushes_are_buffered_and_say_so_and_everything_else_is_refused() {
             assert_eq!(message["transaction_id"], format!("t-{number}"));
         }
         // One that has no name gets one that it can be asked for by.
-        let told = world.push(json!([{ "queue": "q", "partition": "p", "payload": 3 }])).await.json();
+        let told =
+            world.push(json!([{ "queue": "q", "partition": "p", "payload": 3 }])).await.json();
         let named = told["messages"][0]["transaction_id"].as_str().unwrap().to_owned();
         assert_eq!((&told["messages"][0]["status"], named.len()), (&json!("buffered"), 36));
         // And what is only promised to be flushed is flushed, to the failover log.
         let body = json!({ "items": [item(4)], "qos0": true });
         let told = world.post("/api/v1/push", &body).await.json();
-        assert_eq!((&told["qos0"], &told["messages"][0]["status"]), (&json!(true), &json!("buffered")));
+        assert_eq!(
+            (&told["qos0"], &told["messages"][0]["status"]),
+            (&json!(true), &json!("buffered"))
+        );
         until("the flush of QoS 0", async || waiting(&world) == 4).await;
         let metrics = world.get("/metrics").await.json();
         assert_eq!(metrics["database"]["healthy"], json!(false));
@@ -146,7 +150,10 @@ async fn pushes_are_buffered_and_say_so_and_everything_else_is_refused() {
         let path = "/api/v1/pop/queue/q?batch=100&autoAck=true";
         let rest = world.get(path).await.json();
         let rest = rest["messages"].as_array().unwrap().clone();
-        assert_eq!(rest.iter().map(|it| it["data"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(
+            rest.iter().map(|it| it["data"].as_u64().unwrap()).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5]
+        );
         let by_name = rest.iter().find(|it| it["data"] == 3).unwrap();
         assert_eq!(by_name["transactionId"], named);
         assert_eq!(world.get("/metrics").await.json()["database"]["healthy"], json!(true));
@@ -252,7 +259,11 @@ async fn nothing_is_kept_for_a_store_in_whose_place_there_is_another() {
         until("word of another store", async || telemetry.store_other.get() == 1).await;
         let told = ours.push(json!([item(2)])).await;
         assert_eq!((told.status, &told.json()["code"]), (500, &json!("poisoned")));
-        assert!(told.json()["error"].as_str().unwrap().contains("another store"), "{}", told.text());
+        assert!(
+            told.json()["error"].as_str().unwrap().contains("another store"),
+            "{}",
+            told.text()
+        );
         assert_eq!(ours.get("/readyz").await.status, 503);
         assert_eq!(waiting(&ours), kept, "what was answered for is kept");
         let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'onrush'";
@@ -282,7 +293,10 @@ async fn maintenance_is_seen_by_other_servers_and_lasts_over_restarts() {
     set(&one, &pop_path, true).await;
     until("word at the other server", async || both(&two).await == (true, true)).await;
     let told = two.push(json!([item(1)])).await.json();
-    assert_eq!((&told["messages"][0]["status"], &told["dbHealthy"]), (&json!("buffered"), &json!(true)));
+    assert_eq!(
+        (&told["messages"][0]["status"], &told["dbHealthy"]),
+        (&json!("buffered"), &json!(true))
+    );
     assert!(take(&two, "g").await.is_empty());
     // Of all servers, none of which is there in between.
     let (one, two) = (one.stop().await, two.stop().await);

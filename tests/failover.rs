@@ -223,8 +223,7 @@ async fn fails_again_and_again(installation: &Installation, salt: u64) {
     let mut random = StdRng::seed_from_u64(number("SEED", 20_261_121) + salt);
     let cycles = number("CYCLES", 10);
     let kinds = draw(cycles, &mut random);
-    let mut run =
-        Run { cluster, server, load, folder, random, url, checker: Arc::clone(&checker) };
+    let mut run = Run { cluster, server, load, folder, random, url, checker: Arc::clone(&checker) };
     for (cycle, kind) in kinds.into_iter().enumerate() {
         run.pause(100..500).await;
         println!("{cycle}: {kind:?}");

@@ -27,9 +27,7 @@ use std::time::{Duration, Instant};
 
 use checker::{Checker, QUEUE};
 use load::{Load, PRODUCERS};
-use onrush_client::{
-    AckOutcome, Client, Code, Error, GroupStanding, Message, SubscriptionStart,
-};
+use onrush_client::{AckOutcome, Client, Code, Error, GroupStanding, Message, SubscriptionStart};
 use onrush_pgharness::{Cluster, installations};
 use process::ServerProcess;
 use serde_json::Value;

@@ -122,7 +122,8 @@ fn open_on_database(
     telemetry: Arc<Telemetry>,
 ) -> Result<Opened, StartError> {
     let place = format!("PostgreSQL at {}, schema {}", config.database, config.schema.as_str());
-    let Found { log, identity, kv, replica, is_away } = database::find(settings, config, home, &place)?;
+    let Found { log, identity, kv, replica, is_away } =
+        database::find(settings, config, home, &place)?;
     let (ground, log) = (ground(kv), Arc::new(log));
     let folder = database::failover_folder(&identity);
     let mut standby = standby(settings, &ground, &folder, &replica)?;

@@ -63,7 +63,9 @@ impl Checker {
             && other != lease.0
             && u128::from(until) > now.as_millis()
         {
-            seen.problem(format!("{place:?} has two leases: {other:?} until {until}, and {lease:?}"));
+            seen.problem(format!(
+                "{place:?} has two leases: {other:?} until {until}, and {lease:?}"
+            ));
         }
     }
 

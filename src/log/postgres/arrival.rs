@@ -92,8 +92,7 @@ async fn prepare(
 ) -> Result<Loaded, OpenError> {
     // Longer than the server lets a statement take, which is mostly the one to say so.
     let limit = config.open_patience + SCHEMA_MAX;
-    let prepared =
-        tokio::time::timeout(limit, schema::prepare(&mut client, config, wanted)).await;
+    let prepared = tokio::time::timeout(limit, schema::prepare(&mut client, config, wanted)).await;
     driver.abort();
     let late = |_| OpenError::Unreachable("preparing the schema took too long".to_owned());
     prepared.map_err(late)?

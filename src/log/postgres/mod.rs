@@ -76,7 +76,8 @@ pub use self::error::OpenError;
 pub use self::figures::DatabaseFigures;
 pub use self::names::NamingError;
 pub use self::projection::{
-    Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore, Step,
+    GoneRow, Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore,
+    RowChanges, Step,
 };
 
 use self::shared::{LINES, Shared};

@@ -19,6 +19,7 @@
 //! checkpoint_parts(shard, save, part → body)     its parts
 //! queues(queue → name, gone)                     names that people know
 //! partitions(shard, number → queue, name)        the same
+//! erased(shard, number, seq)                     messages that were deleted one by one
 //! message_rows(queue, partition, seq → …)        messages of queues that ask for it
 //! projected(shard → next, skipped)               how far those rows are
 //! ```
@@ -95,6 +96,7 @@ ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
     include_str!("schema/5_sealed.sql"),
     include_str!("schema/6_briefs.sql"),
     include_str!("schema/7_parts.sql"),
+    include_str!("schema/8_erased.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.
@@ -137,7 +139,8 @@ pub(super) async fn prepare(
         }
     };
     let shards = i64::from(loaded.identity().shards.get()) + 1;
-    let heads = transaction.query_one("SELECT count(*) FROM heads", &[]).await.map_err(of_schema)?;
+    let heads =
+        transaction.query_one("SELECT count(*) FROM heads", &[]).await.map_err(of_schema)?;
     let heads: i64 = heads.get(0);
     if heads != shards {
         return Err(OpenError::Damaged(format!("{heads} heads instead of {shards}")));

@@ -15,9 +15,9 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::files::Files;
 use crate::base::random::SystemRandom;
 use crate::config::Settings;
-use crate::log::{Log, ReadError};
 use crate::log::identity::Identity;
 use crate::log::postgres::{OpenError, PostgresConfig, PostgresLog};
+use crate::log::{Log, ReadError};
 use crate::shard::contact::Settle;
 use crate::shard::labels;
 use crate::shard::replica::Replica;
@@ -68,7 +68,10 @@ pub(super) fn find(
         };
         match known.map(|identity| (identity, recall(settings, &identity))) {
             Some((identity, Ok((kv, replica)))) => {
-                tracing::warn!(reason, "the database is away: beginning with what this machine knows");
+                tracing::warn!(
+                    reason,
+                    "the database is away: beginning with what this machine knows"
+                );
                 let log = PostgresLog::open_away(config, &identity);
                 let log = log.doing(format!("opening {place}"))?;
                 return Ok(Found { log, identity, kv, replica, is_away: true });
@@ -140,10 +143,7 @@ pub(super) fn failover_folder(identity: &Identity) -> String {
 }
 
 /// What this machine's rows say of a store that it has met.
-fn recall(
-    settings: &Settings,
-    identity: &Identity,
-) -> Result<(Arc<dyn Kv>, Replica), String> {
+fn recall(settings: &Settings, identity: &Identity) -> Result<(Arc<dyn Kv>, Replica), String> {
     let folder = rows(settings, identity);
     if !folder.is_dir() {
         return Err(format!("{} is not there", folder.display()));
