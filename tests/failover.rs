@@ -240,5 +240,6 @@ async fn fails_again_and_again(installation: &Installation, salt: u64) {
     assert!(report.problems.is_empty(), "after {cycles} cycles: {report:#?}");
     assert!(report.acknowledged > cycles * 10, "hardly any load: {report:#?}");
     assert!(report.acks_confirmed > 0, "no consumer got anything: {report:#?}");
+    assert!(report.deliveries > 0, "no lease was looked at: {report:#?}");
     println!("{cycles} cycles: {report:#?}");
 }
