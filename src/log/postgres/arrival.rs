@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
@@ -67,12 +67,16 @@ async fn meet(shared: &Shared, identity: &Identity) -> Result<(), OpenError> {
 async fn first_session(
     config: &PostgresConfig,
 ) -> Result<(tokio_postgres::Client, JoinHandle<()>), OpenError> {
-    let mut last = "it did not answer".to_owned();
+    let (mut last, began) = ("it did not answer".to_owned(), Instant::now());
     let trying = async {
         loop {
             match connect(config, Role::Upkeep).await {
                 Err(NoSession { reason, is_final: false }) => last = reason,
                 ended => return ended,
+            }
+            if began.elapsed() >= config.refused_patience {
+                let reason = format!("{}: {last}", config.database);
+                return Err(NoSession { reason, is_final: false });
             }
             tokio::time::sleep(OPEN_PAUSE).await;
         }

@@ -24,8 +24,9 @@ use crate::shard::replica::Replica;
 use crate::shard::restore::{RestoreError, restore};
 use crate::state::kv::Kv;
 
-/// How long to look for a database before beginning without it.
-const PATIENCE_AWAY: Duration = Duration::from_secs(2);
+/// How long to look for a database that refuses connections before beginning without it. One that takes
+/// them and is slow is waited for longer: it may only have much to do.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two tries where nothing can be done without it.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -58,8 +59,10 @@ pub(super) fn find(
     let note = home.folder(&format!("met-{:08x}", crc32fast::hash(place.as_bytes())));
     let note = note.doing("opening the note of the store that was met last")?;
     let known = Identity::load(&*note).doing("reading the note of the store that was met last")?;
-    let patience = known.map_or(config.open_patience, |_| PATIENCE_AWAY.min(config.open_patience));
-    let config = PostgresConfig { open_patience: patience, ..config };
+    let config = match known {
+        Some(_) => PostgresConfig { refused_patience: REFUSED_PATIENCE, ..config },
+        None => config,
+    };
     loop {
         let reason = match meet(settings, &config, &*note, place) {
             Ok(found) => return Ok(found),
