@@ -115,7 +115,8 @@ async fn a14_a_record_that_is_none_raises_the_alarm_at_the_start_that_finds_it()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a14_a_full_failover_log_refuses_with_507_and_keeps_what_it_has() {
-    let world = World::with(|settings| settings.failover.disk_bytes_max = 1 << 20).await;
+    // More than one segment, which has 16 MiB, and less than two.
+    let world = World::with(|settings| settings.failover.disk_bytes_max = 17 << 20).await;
     world.post("/api/v1/configure", &json!({ "queue": "q" })).await;
     hold_back(&world, true).await;
     let large = "x".repeat(200_000);
