@@ -303,6 +303,12 @@ pub trait Log: Send + Sync + 'static {
         true
     }
 
+    /// Whether what was reached last in the store's place is another store: nothing that is kept for
+    /// this one would ever get there.
+    fn is_other(&self) -> bool {
+        false
+    }
+
     /// Makes everything appended so far durable.
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 

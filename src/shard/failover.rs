@@ -23,6 +23,7 @@ use crate::failover::{self, Spill, SpillError, Unkept};
 use crate::journal::RecoverError;
 use crate::log::{AppendError, ReadError};
 use crate::shard::command::CommandError;
+use crate::shard::contact::{Contact, Settle};
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::replica::Replica;
 use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
@@ -82,6 +83,10 @@ pub struct Standby {
     /// Messages that wait, and batches that were set aside.
     waiting: u64,
     quarantined: u64,
+    /// Where the store was not met since the start: how that will be.
+    pub(super) contact: Option<Contact>,
+    /// The store that is reached now is another one than what waits is for.
+    is_other: bool,
 }
 
 impl Standby {
@@ -134,6 +139,8 @@ impl Standby {
             settled,
             waiting,
             quarantined,
+            contact: None,
+            is_other: false,
         })
     }
 
@@ -163,6 +170,33 @@ impl Standby {
         telemetry.quarantined.set(self.quarantined);
         tracing::error!(position, reason, "a batch of the failover log is set aside");
         Ok(())
+    }
+
+    /// Tells what an earlier run left: whoever looks after this machine must know of it before anything
+    /// happens, and not only after.
+    pub(super) fn tell(&self, telemetry: &Telemetry) {
+        let (waiting, set_aside) = (self.waiting, self.quarantined);
+        telemetry.spill_waiting.set(waiting);
+        telemetry.quarantined.set(set_aside);
+        if waiting > 0 {
+            tracing::warn!(waiting, "messages of an earlier run wait in the failover log");
+        }
+        if set_aside > 0 {
+            tracing::error!(set_aside, "batches of the failover log are set aside");
+        }
+        if self.probe_at_us.is_some() {
+            telemetry.outages.add(1);
+            telemetry.store_away.set(1);
+            tracing::warn!("the store is away: pushes go to the failover log");
+        }
+    }
+
+    /// Begins as down, for an engine that is started while its store is away and whose state is what
+    /// its rows say. When the store is met, the state is built anew as at any start, `settle` is called
+    /// with it, and only then is the store back. `settle` is called again later where it fails.
+    #[must_use]
+    pub fn away(self, settle: Settle) -> Self {
+        Self { probe_at_us: Some(0), contact: Some(Contact::new(settle)), ..self }
     }
 
     /// The shards that it was opened for.
@@ -320,7 +354,10 @@ impl Lane {
             }
         }
         let Some(standby) = &mut self.standby else { return };
-        let written = standby.write(&batches);
+        let written = match standby.is_other {
+            true => Err(Unkept { kept: 0, doubtful: 0, error: other_store() }),
+            false => standby.write(&batches),
+        };
         let (kept, doubtful) = match &written {
             Ok(()) => (batches.len(), 0),
             Err(unkept) => (unkept.kept, unkept.doubtful),
@@ -418,9 +455,12 @@ impl Lane {
     }
 
     fn look_for_store(&mut self) {
-        let is_back = self.log.is_reachable() && self.follow_all().is_ok();
-        let now_us = self.clock.monotonic_us();
+        let is_reached = self.log.is_reachable();
+        let is_back = is_reached && self.has_met_store() && self.follow_all().is_ok();
+        let (now_us, is_other) = (self.clock.monotonic_us(), self.log.is_other());
         let Some(standby) = &mut self.standby else { return };
+        standby.is_other = is_other;
+        self.telemetry.store_other.set(u64::from(is_other));
         if is_back {
             standby.probe_at_us = None;
             standby.replay_at_us = 0;
@@ -525,6 +565,13 @@ impl Lane {
             tracing::warn!(%error, "the failover log keeps its space for now");
         }
     }
+}
+
+/// Why nothing is kept for a store that is not there any more.
+fn other_store() -> SpillError {
+    let reason = "the database holds another store than the one that this server works on; restart it \
+                  to work on that one";
+    SpillError::Failed(reason.into())
 }
 
 /// What a producer is told whose batch could not be kept.

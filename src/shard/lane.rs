@@ -490,7 +490,11 @@ impl Lane {
 
     fn shut_down(&mut self) {
         self.release_parked();
-        self.checkpoint_everything();
+        match self.standby.as_mut().and_then(|standby| standby.contact.take()) {
+            // The state is what the rows say, or older than what they are becoming.
+            Some(contact) => contact.finish(),
+            None => self.checkpoint_everything(),
+        }
         if let Err(error) = self.runtime.block_on(self.log.sync()) {
             tracing::error!(%error, "the log could not be synced while shutting down");
         }
@@ -507,7 +511,7 @@ impl Lane {
             lease.map(in_us),
             waking.map(in_us),
             self.parked.next_deadline_us(),
-            self.schedule.next_us(self.has_changes()),
+            self.next_upkeep_us(),
             (!self.config.sole_writer && !self.is_down()).then(|| self.next_follow_us()),
         ];
         let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);

@@ -9,11 +9,13 @@
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
 //! gives space back. [`transaction`] is what stands or falls as a whole, [`tend`] what operators ask,
 //! [`look`] what is only looked at, [`groups`] how consumer groups stand, [`watch`] who waits for work
-//! anywhere. [`restore`] builds the state at start where the log is shared with others.
+//! anywhere. [`restore`] builds the state at start where the log is shared with others, [`contact`] where it was
+//! away then.
 
 mod bodies;
 mod checkpointer;
 pub mod command;
+pub mod contact;
 pub mod failover;
 mod find;
 mod finish;
@@ -155,6 +157,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
         let Parts { log, kv, clock, random, buffers, telemetry, seals, standby } = parts;
+        standby.iter().for_each(|standby| standby.tell(&telemetry));
         replica.count_undone();
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));

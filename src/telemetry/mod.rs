@@ -64,6 +64,8 @@ pub struct Telemetry {
     pub outages: Counter,
     /// Whether the store is away: 1, or 0 (gauge).
     pub store_away: Counter,
+    /// Whether another store was found in its place, so that nothing is kept for it: 1, or 0 (gauge).
+    pub store_other: Counter,
     /// Handed to consumers.
     pub popped: Counter,
     /// Pops answered, whatever with.

@@ -9,7 +9,7 @@ use onrush_pgharness::Cluster;
 use serde_json::{Value, json};
 
 use crate::desk::{
-    PATIENCE, Row, ask, clusters, fleeting, is_space_back, objects, peek_rows, rows, start,
+    PATIENCE, Row, ask, clusters, erase, fleeting, is_space_back, objects, peek_rows, rows, start,
     start_tidy, while_nothing_becomes_rows,
 };
 use crate::process::ServerProcess;
@@ -132,6 +132,35 @@ async fn rows_go_with_their_queue_before_others_of_its_name_come() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_of_a_deleted_message_goes_and_of_one_deleted_before_none_comes() {
+    for cluster in clusters() {
+        let server = start(&cluster, |_| {}).await;
+        let client = server.client().await;
+        let queue = client.queue("rows");
+        let seqs = |rows: &[Row]| rows.iter().map(|row| row.seq).collect::<Vec<_>>();
+        // Before any server has begun to make rows.
+        while_nothing_becomes_rows(&cluster, async {
+            make(&client, "rows").await;
+            queue.push((0..5).map(|n| Message::json(&n))).await.unwrap();
+            let all = peek_rows(&queue, "a").await;
+            erase(&server, all.iter().find(|row| row.seq == 1).unwrap()).await;
+        })
+        .await;
+        caught_up(&cluster).await;
+        assert_eq!(seqs(&rows_of(&cluster, "rows")), [0, 2, 3, 4]);
+        queue.push((5..8).map(|n| Message::json(&n))).await.unwrap();
+        caught_up(&cluster).await;
+        let all = rows_of(&cluster, "rows");
+        erase(&server, all.iter().find(|row| row.seq == 6).unwrap()).await;
+        caught_up(&cluster).await;
+        let left = rows_of(&cluster, "rows");
+        assert_eq!(seqs(&left), [0, 2, 3, 4, 5, 7]);
+        assert_eq!(left, peek_rows(&queue, "b").await);
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

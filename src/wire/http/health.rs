@@ -33,7 +33,7 @@ pub(super) struct Look {
     pub(super) store: bool,
     /// The server takes new work.
     pub(super) open: bool,
-    /// The store is away, and pushes go to the failover log.
+    /// The store is away, and pushes go to the failover log; unless another store is in its place.
     pub(super) stands_in: bool,
 }
 
@@ -62,8 +62,10 @@ pub(super) async fn look(api: &Api) -> Look {
             seen
         }
     };
-    let stands_in = api.rooms.telemetry.store_away.get() > 0;
-    Look { engine, store: store && !stands_in, open: !*api.stop.borrow(), stands_in }
+    let telemetry = &api.rooms.telemetry;
+    let is_away = telemetry.store_away.get() > 0;
+    let stands_in = is_away && telemetry.store_other.get() == 0;
+    Look { engine, store: store && !is_away, open: !*api.stop.borrow(), stands_in }
 }
 
 async fn engine_answers(api: &Api) -> bool {
