@@ -17,15 +17,16 @@ use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal};
 use crate::buffer::ring::{Pending, Ring};
 use crate::failover::gate::Gate;
-use crate::failover::quarantine::Quarantine;
+use crate::failover::quarantine::{Quarantine, SetAside};
 use crate::failover::record::{Doubt, Spilled};
 use crate::failover::{self, Spill, SpillError, Unkept};
 use crate::journal::RecoverError;
 use crate::log::{AppendError, ReadError};
+use crate::shard::account;
 use crate::shard::command::CommandError;
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::replica::Replica;
-use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
+use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work};
 use crate::state::codec;
 use crate::state::effect::Origin;
 use crate::telemetry::Telemetry;
@@ -81,7 +82,7 @@ pub struct Standby {
     settled: HashMap<(u64, u64), bool>,
     /// Messages that wait, and batches that were set aside.
     waiting: u64,
-    quarantined: u64,
+    quarantined: SetAside,
 }
 
 impl Standby {
@@ -119,7 +120,7 @@ impl Standby {
             }
         };
         kept?;
-        let quarantined = quarantine.count()?;
+        let quarantined = quarantine.tally()?;
         let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
         Ok(Self {
             folder,
@@ -159,10 +160,19 @@ impl Standby {
         reason: &str,
     ) -> std::io::Result<()> {
         let is_new = self.quarantine.keep(position, std::slice::from_ref(bytes), reason)?;
-        self.quarantined += u64::from(is_new);
-        telemetry.quarantined.set(self.quarantined);
+        if is_new {
+            self.quarantined.add(bytes, bytes.len() as u64);
+        }
+        self.show_set_aside(telemetry);
         tracing::error!(position, reason, "a batch of the failover log is set aside");
         Ok(())
+    }
+
+    fn show_set_aside(&self, telemetry: &Telemetry) {
+        let SetAside { batches, buffered, bytes } = self.quarantined;
+        telemetry.quarantined.set(batches);
+        telemetry.quarantined_buffered.set(buffered);
+        telemetry.quarantined_bytes.set(bytes);
     }
 
     /// The shards that it was opened for.
@@ -334,13 +344,15 @@ impl Lane {
         }
         self.telemetry.spill_waiting.set(standby.waiting);
         let mut returned = 0;
-        let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
-        for (at, pending) in all.enumerate() {
+        let rings = rings.into_iter().flat_map(|(_, rings)| rings);
+        let all = rings.flat_map(|ring| ring.pending.into_iter().map(move |it| (ring.queue, it)));
+        for (at, (queue, pending)) in all.enumerate() {
             returned += pending.bytes();
             match &written {
                 Err(unkept) if at >= kept => {
                     let may_stand = unknown.is_some() || at < kept + doubtful;
-                    self.refuse(pending, &PushRefusal::Append(refusal(&unkept.error, may_stand)));
+                    let error = refusal(&unkept.error, may_stand);
+                    self.refuse(queue, pending, &PushRefusal::Append(error));
                 }
                 _ => self.sign_kept(pending, is_store_away),
             }
@@ -507,9 +519,12 @@ impl Lane {
             let count = u64::from(item.spilled.push.batch.count());
             standby.waiting = standby.waiting.saturating_sub(count);
             if let Replayed::Done(pushed) = outcome {
-                let (new, duplicates) = tally_pushed(pushed);
-                self.telemetry.pushed.add(new);
-                self.telemetry.duplicates.add(duplicates);
+                account::count_pushed(
+                    &self.telemetry,
+                    item.spilled.queue,
+                    item.spilled.qos,
+                    pushed,
+                );
             }
             if !matches!(outcome, Replayed::Refused(_)) {
                 self.telemetry.replayed.add(count);

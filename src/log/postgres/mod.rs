@@ -82,8 +82,8 @@ use self::session::{NoSession, Role, connect};
 use self::shared::{LINES, Shared};
 use super::vault::Vault;
 use super::{
-    Append, AppendError, Bounds, Claim, Durability, Extent, FollowedShard, Front, Log, LogFuture,
-    Proposal, ReadError, StoredEntry, Wake,
+    Append, AppendError, Bounds, Claim, Connections, Durability, Extent, FollowedShard, Front, Log,
+    LogFuture, Proposal, ReadError, StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
 use crate::log::identity::{Identity, Loaded};
@@ -308,6 +308,10 @@ impl Log for PostgresLog {
 
     fn hears_news(&self) -> bool {
         self.shared.news.is_heard()
+    }
+
+    fn connections(&self) -> Connections {
+        self.shared.connections()
     }
 
     fn vault(&self) -> Option<&dyn Vault> {
