@@ -118,7 +118,7 @@ const PROMISED: &[&str] = &[
 #[tokio::test]
 async fn the_numbers_are_what_was_done() {
     let world = World::new().await;
-    let options = json!({ "queue": "q", "options": { "retryLimit": 1 } });
+    let options = json!({ "queue": "q", "options": { "retryLimit": 1, "retryDelay": 0 } });
     assert!(world.post("/api/v1/configure", &options).await.status < 300);
     let item = json!({ "queue": "q", "transactionId": "once" });
     world.push(json!([item, item, { "queue": "q" }, { "queue": "q" }])).await;
@@ -160,12 +160,12 @@ async fn the_numbers_are_what_was_done() {
         ("mq_pop_duration_seconds_count", 3.0),
         ("mq_delivery_delay_seconds_count", 5.0),
         ("mq_end_to_end_duration_seconds_count", 2.0),
-        (r#"mq_connections{transport="http"}"#, 1.0),
         ("mq_failover_active", 0.0),
     ] {
         assert_eq!(value(series), expected, "{series}");
     }
     assert!(value(r#"mq_group_oldest_unacked_age_seconds{queue="q",group="g"}"#) >= 0.0);
+    assert!(value(r#"mq_connections{transport="http"}"#) >= 1.0, "the one that asks");
     assert!(value("process_resident_memory_bytes") > 1e6);
     assert!(value("mq_disk_free_bytes") > 0.0);
     assert!(value("mq_wal_append_bytes_total") > 0.0);

@@ -1,6 +1,6 @@
 //! Looking at messages: a page of them, newest first; one with all that is known of it.
 //!
-//! The lane finds where messages lie and how they stand with each group ([`pager`]), in as many looks as
+//! The lane finds where messages lie and how they stand with each group (`pager`), in as many looks as
 //! it takes; bodies are read beside it. The order is by time, then partition, then sequence, all from the
 //! newest, and does not change while messages stay, so pages neither repeat nor leave out what was there
 //! all the time.
