@@ -12,9 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::base::place::QueueId;
 use crate::shard::Engine;
-use crate::shard::command::{
-    Asked, Command, CommandError, Define, Delete, Describe, Description, Maintain,
-};
+use crate::shard::command::{Asked, Command, CommandError, Define, Delete, Maintain};
+use crate::shard::look::figures::QueueFigures;
 use crate::state::catalog::QueueDefinition;
 use crate::state::classes::OWN_NAME;
 use crate::state::draft::DecideError;
@@ -212,15 +211,13 @@ impl Catalogs {
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
     }
 
-    /// A queue in numbers.
+    /// A queue in numbers. Looks at all its partitions, some at a time.
     ///
     /// # Errors
     /// [`CatalogError::NotFound`].
-    pub async fn describe(&self, name: &QueueName) -> Result<Description, CatalogError> {
+    pub async fn describe(&self, name: &QueueName) -> Result<QueueFigures, CatalogError> {
         let found = self.find(name).ok_or_else(|| CatalogError::NotFound(name.detach()))?;
-        let (reply, answer) = oneshot::channel();
-        self.engine.submit(Command::Describe(Describe { queue: found.id, reply }));
-        answer.await.map_err(|_| CommandError::ShuttingDown.into())
+        Ok(self.engine.queue_figures(found.id).await?)
     }
 
     async fn define(

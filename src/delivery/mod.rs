@@ -182,8 +182,9 @@ impl Delivery {
     fn submit_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
         let mut token = LeaseToken::default();
         self.random.fill(&mut token);
-        let wait_until_us = (order.wait_ms > 0)
-            .then(|| self.engine.clock().monotonic_us() + order.wait_ms.saturating_mul(1000));
+        let asked_us = self.engine.clock().monotonic_us();
+        let wait_until_us =
+            (order.wait_ms > 0).then(|| asked_us + order.wait_ms.saturating_mul(1000));
         let pop = Pop {
             queue: order.queue,
             partition: order.partition,
@@ -193,6 +194,7 @@ impl Delivery {
             token,
             lease_ms: order.lease_ms,
             auto_ack: order.auto_ack,
+            asked_us,
             wait_until_us,
             ticket: None,
             reply,

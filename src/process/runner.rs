@@ -21,7 +21,7 @@ use crate::delivery::{Handout, PopError, PopOrder};
 use crate::process::Inner;
 use crate::process::commit::{Settled, StepError, group};
 use crate::process::definition::Mode;
-use crate::process::evaluate::{Evaluated, Job};
+use crate::process::evaluate::{Done, Evaluated, Job};
 use crate::process::faults::{Place, cross};
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Fetch, Instance};
@@ -123,6 +123,15 @@ async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
 }
 
 impl Inner {
+    /// Counts what was evaluated and stands.
+    fn count(&self, done: &[Done]) {
+        let telemetry = self.engine.telemetry();
+        for it in done {
+            telemetry.fuel_used.add(it.record.fuel);
+            telemetry.cascade_depth.raise(u64::from(it.record.depth));
+        }
+    }
+
     /// Takes instances of a class.
     pub(super) async fn pop(
         &self,
@@ -249,6 +258,7 @@ impl Inner {
             match self.commit(Some(settled), &step).await {
                 Ok(committed) => {
                     cross(Place::Committed);
+                    self.count(&done.done);
                     self.run_manual_targets(&step, &committed);
                     incoming.drain(..done.done.len());
                     instance.version = done.version;

@@ -17,16 +17,17 @@ use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal};
 use crate::buffer::ring::{Pending, Ring};
 use crate::failover::gate::Gate;
-use crate::failover::quarantine::Quarantine;
+use crate::failover::quarantine::{Quarantine, SetAside};
 use crate::failover::record::{Doubt, Spilled};
 use crate::failover::{self, Spill, SpillError, Unkept};
 use crate::journal::RecoverError;
 use crate::log::{AppendError, ReadError};
+use crate::shard::account;
 use crate::shard::command::CommandError;
 use crate::shard::contact::{Contact, Settle};
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::replica::Replica;
-use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
+use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work};
 use crate::state::codec;
 use crate::state::effect::Origin;
 use crate::telemetry::Telemetry;
@@ -82,7 +83,7 @@ pub struct Standby {
     settled: HashMap<(u64, u64), bool>,
     /// Messages that wait, and batches that were set aside.
     waiting: u64,
-    quarantined: u64,
+    quarantined: SetAside,
     /// Where the store was not met since the start: how that will be.
     pub(super) contact: Option<Contact>,
     /// The store that is reached now is another one than what waits is for.
@@ -124,7 +125,7 @@ impl Standby {
             }
         };
         kept?;
-        let quarantined = quarantine.count()?;
+        let quarantined = quarantine.tally()?;
         let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
         Ok(Self {
             folder,
@@ -166,8 +167,10 @@ impl Standby {
         reason: &str,
     ) -> std::io::Result<()> {
         let is_new = self.quarantine.keep(position, std::slice::from_ref(bytes), reason)?;
-        self.quarantined += u64::from(is_new);
-        telemetry.quarantined.set(self.quarantined);
+        if is_new {
+            self.quarantined.add(bytes, bytes.len() as u64);
+        }
+        self.show_set_aside(telemetry);
         tracing::error!(position, reason, "a batch of the failover log is set aside");
         Ok(())
     }
@@ -175,9 +178,9 @@ impl Standby {
     /// Tells what an earlier run left: whoever looks after this machine must know of it before anything
     /// happens, and not only after.
     pub(super) fn tell(&self, telemetry: &Telemetry) {
-        let (waiting, set_aside) = (self.waiting, self.quarantined);
+        let (waiting, set_aside) = (self.waiting, self.quarantined.batches);
         telemetry.spill_waiting.set(waiting);
-        telemetry.quarantined.set(set_aside);
+        self.show_set_aside(telemetry);
         if waiting > 0 {
             tracing::warn!(waiting, "messages of an earlier run wait in the failover log");
         }
@@ -197,6 +200,13 @@ impl Standby {
     #[must_use]
     pub fn away(self, settle: Settle) -> Self {
         Self { probe_at_us: Some(0), contact: Some(Contact::new(settle)), ..self }
+    }
+
+    fn show_set_aside(&self, telemetry: &Telemetry) {
+        let SetAside { batches, buffered, bytes } = self.quarantined;
+        telemetry.quarantined.set(batches);
+        telemetry.quarantined_buffered.set(buffered);
+        telemetry.quarantined_bytes.set(bytes);
     }
 
     /// The shards that it was opened for.
@@ -371,13 +381,15 @@ impl Lane {
         }
         self.telemetry.spill_waiting.set(standby.waiting);
         let mut returned = 0;
-        let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
-        for (at, pending) in all.enumerate() {
+        let rings = rings.into_iter().flat_map(|(_, rings)| rings);
+        let all = rings.flat_map(|ring| ring.pending.into_iter().map(move |it| (ring.queue, it)));
+        for (at, (queue, pending)) in all.enumerate() {
             returned += pending.bytes();
             match &written {
                 Err(unkept) if at >= kept => {
                     let may_stand = unknown.is_some() || at < kept + doubtful;
-                    self.refuse(pending, &PushRefusal::Append(refusal(&unkept.error, may_stand)));
+                    let error = refusal(&unkept.error, may_stand);
+                    self.refuse(queue, pending, &PushRefusal::Append(error));
                 }
                 _ => self.sign_kept(pending, is_store_away),
             }
@@ -547,9 +559,12 @@ impl Lane {
             let count = u64::from(item.spilled.push.batch.count());
             standby.waiting = standby.waiting.saturating_sub(count);
             if let Replayed::Done(pushed) = outcome {
-                let (new, duplicates) = tally_pushed(pushed);
-                self.telemetry.pushed.add(new);
-                self.telemetry.duplicates.add(duplicates);
+                account::count_pushed(
+                    &self.telemetry,
+                    item.spilled.queue,
+                    item.spilled.qos,
+                    pushed,
+                );
             }
             if !matches!(outcome, Replayed::Refused(_)) {
                 self.telemetry.replayed.add(count);

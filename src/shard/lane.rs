@@ -18,6 +18,7 @@ use crate::buffer::flush::LINGER_US;
 use crate::buffer::ring::Ring;
 use crate::log::{Append, AppendError, Durability, Log};
 use crate::sealing::Keyring;
+use crate::shard::account::Ages;
 use crate::shard::bodies::LogBodies;
 use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
 use crate::shard::failover::{Standby, Unknown};
@@ -57,6 +58,8 @@ pub(super) struct Lane {
     pub(super) replica: Replica,
     pub(super) hot: HotTail,
     pub(super) parked: Parked,
+    /// Since when consumers' messages are there.
+    pub(super) ages: Ages,
     /// Who waits to hear of work in any queue of a kind.
     pub(super) watches: Watches,
     pub(super) config: Config,
@@ -482,8 +485,7 @@ impl Lane {
 
     fn expire_parked(&mut self) {
         for pop in self.parked.expire(self.clock.monotonic_us()) {
-            self.telemetry.pop_requests.add(1);
-            self.telemetry.pop_empty.add(1);
+            self.count_empty(&pop);
             super::finish::answer_empty(*pop, crate::shard::command::Empty::NoWork);
         }
     }
@@ -542,8 +544,6 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Survey(survey) => drop(survey.reply.send(Err(error.clone()))),
         Command::Watch(watch) => drop(watch),
         Command::GiveBack(_)
-        | Command::Describe(_)
-        | Command::Standings(_)
         | Command::Look(_)
         | Command::CheckpointDone { .. }
         | Command::Release

@@ -465,8 +465,6 @@ impl<'a> Round<'a> {
             | Command::ReadStates(_)
             | Command::Find(_)
             | Command::Look(_)
-            | Command::Describe(_)
-            | Command::Standings(_)
             | Command::Watch(_)
             | Command::Survey(_)
             | Command::CheckpointDone { .. }

@@ -204,6 +204,11 @@ async fn a14_a_batch_that_nobody_takes_is_set_aside_and_holds_up_nobody() {
     assert_eq!(messages(&world, "stays", "p").await[0]["data"], "fine");
     let telemetry = world.server.rooms().telemetry.clone();
     assert_eq!(telemetry.quarantined.get(), 1, "somebody is told");
+    let told = world.get("/api/v1/system/maintenance").await.json();
+    let files = &told["bufferStats"]["failedFiles"];
+    let counts = ["count", "failoverCount", "qos0Count"].map(|it| files[it].as_u64());
+    assert_eq!(counts, [Some(1), Some(1), Some(0)], "{told}");
+    let told_bytes = files["totalBytes"].as_u64().unwrap();
     // And not tried again and again: it is there once, also after a start.
     let world = world.restart().await;
     assert_eq!(world.server.rooms().telemetry.quarantined.get(), 1, "and still after a start");
@@ -219,6 +224,7 @@ async fn a14_a_batch_that_nobody_takes_is_set_aside_and_holds_up_nobody() {
     assert!(reason.contains("the queue was deleted"), "{reason}");
     let bytes = std::fs::read(&batches[0]).unwrap();
     assert!(bytes.windows(6).any(|it| it == b"poison"), "it is kept whole");
+    assert_eq!(bytes.len() as u64, told_bytes);
 }
 
 #[test]

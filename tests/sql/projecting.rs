@@ -257,6 +257,52 @@ async fn push_all_the_time(
     }
 }
 
+/// How far rows are behind, as `/metrics` tells it: entries and seconds.
+async fn lag(server: &TestServer) -> (u64, f64) {
+    let (_, metrics) = ask(server, "GET", "/metrics", "").await;
+    let lag = &metrics["projection"];
+    (lag["lag_entries"].as_u64().unwrap(), lag["lag_seconds"].as_f64().unwrap())
+}
+
+/// Waits until the lag is so; returns it.
+async fn lag_until(server: &TestServer, is_so: impl Fn((u64, f64)) -> bool) -> (u64, f64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = lag(server).await;
+        if is_so(now) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the lag stays {now:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_rows_are_behind_is_told_as_it_is_and_nothing_once_they_are_there() {
+    for cluster in clusters() {
+        let server = start(&cluster, |_| {}).await;
+        let client = server.client().await;
+        while_nothing_becomes_rows(&cluster, async {
+            make(&client, "rows").await;
+            // A commit of its own for each, so an entry of its own.
+            for n in 0..20 {
+                client.queue("rows").partition("p").push([Message::json(&n)]).await.unwrap();
+            }
+            let (entries, seconds) = lag_until(&server, |(entries, _)| entries >= 20).await;
+            assert_eq!(objects(&cluster, BEHIND)[0]["n"], json!(entries));
+            // Nothing comes, and what waits grows older.
+            let (after, _) = lag_until(&server, |(_, now)| now >= seconds + 1.0).await;
+            assert_eq!(after, entries);
+            client.queue("rows").partition("p").push([Message::json(&20)]).await.unwrap();
+            lag_until(&server, |(now, _)| now == entries + 1).await;
+        })
+        .await;
+        assert_eq!(lag_until(&server, |(entries, _)| entries == 0).await, (0, 0.0));
+        assert_eq!(rows_of(&cluster, "rows").len(), 21);
+        server.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_keeps_what_has_still_to_become_rows() {
     let cluster = clusters().remove(0);

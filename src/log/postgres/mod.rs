@@ -83,8 +83,8 @@ pub use self::projection::{
 use self::shared::{LINES, Shared};
 use super::vault::Vault;
 use super::{
-    Append, AppendError, Bounds, Claim, Durability, Extent, FollowedShard, Front, Log, LogFuture,
-    Proposal, ReadError, StoredEntry, Wake,
+    Append, AppendError, Bounds, Claim, Connections, Durability, Extent, FollowedShard, Front, Log,
+    LogFuture, Proposal, ReadError, StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
 use crate::log::identity::{Identity, Loaded};
@@ -271,6 +271,10 @@ impl Log for PostgresLog {
 
     fn hears_news(&self) -> bool {
         self.shared.news.is_heard()
+    }
+
+    fn connections(&self) -> Connections {
+        self.shared.connections()
     }
 
     fn vault(&self) -> Option<&dyn Vault> {

@@ -23,8 +23,8 @@ use super::session::{Role, Session};
 use super::turns::Turns;
 use super::witness::Witness;
 use crate::base::place::ShardId;
-use crate::log::ReadError;
 use crate::log::identity::Identity;
+use crate::log::{Connections, ReadError};
 
 /// Lines: a shard's appends go by the same one always, and each can be under way beside the others. So
 /// many connections there are for appending, and tables of a piece.
@@ -128,6 +128,18 @@ impl Shared {
     /// Whether another append is under way beside the caller's.
     pub(super) fn is_accompanied(&self) -> bool {
         self.appending.iter().filter(|is_used| is_used.load(Ordering::Acquire)).count() > 1
+    }
+
+    /// Connections that are open; those work on which an append waits.
+    pub(super) fn connections(&self) -> Connections {
+        let is_open = |link: &&Link| link.session().is_ok();
+        let others = [&self.follower, &self.bodies, &self.upkeep];
+        let open = self.writers.iter().chain(others).filter(is_open).count();
+        let writers = self.writers.iter().zip(&self.appending);
+        let used =
+            writers.filter(|(link, is_used)| is_used.load(Ordering::Acquire) && is_open(link));
+        let active = used.count();
+        Connections { active: active as u64, idle: open.saturating_sub(active) as u64 }
     }
 
     /// A future with a deadline, by the log's own timers: whoever polls it may have none.

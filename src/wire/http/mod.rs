@@ -17,8 +17,9 @@
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
-//! | `resources`, `status_page`, `analytics`, `sampler` | figures, now and over time |
+//! | `resources`, `status_page`, `errors`, `analytics`, `sampler` | figures, now and over time |
 //! | `health`, `metrics`, `system` | how the server is |
+//! | `exposition`, `prometheus`, `queen_families` | the same as Prometheus reads it |
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
@@ -34,6 +35,8 @@ mod cors;
 mod dead;
 mod dialect;
 mod discover;
+mod errors;
+mod exposition;
 mod groups;
 mod health;
 mod ids;
@@ -54,10 +57,12 @@ mod process_answer;
 mod process_desk;
 mod process_push;
 mod processes;
+mod prometheus;
 mod push;
 mod push_answer;
 mod push_pack;
 mod push_parse;
+mod queen_families;
 mod queues;
 mod resources;
 mod route;
@@ -77,6 +82,7 @@ mod turns;
 mod url;
 mod whole;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +136,8 @@ pub struct Config {
     /// Whether durable messages without a transaction id are given one before anything is tried:
     /// where the store may be away, an attempt may be followed by another.
     pub names_messages: bool,
+    /// Where the server keeps its data.
+    pub data_dir: PathBuf,
     /// What the database itself counts, where the store is in one.
     pub database: Option<Arc<DatabaseFigures>>,
 }
@@ -154,6 +162,7 @@ impl Default for Config {
             messages_max: 10_000,
             start_new: false,
             names_messages: false,
+            data_dir: PathBuf::from("."),
             database: None,
         }
     }
@@ -167,6 +176,7 @@ struct Api {
     meter: Arc<metrics::Meter>,
     history: Arc<History>,
     last_look: Arc<health::LastLook>,
+    errors: Arc<errors::Errors>,
     turns: Arc<turns::Turns>,
     stop: watch::Receiver<bool>,
     started_us: u64,
@@ -187,6 +197,7 @@ impl Api {
         let meter = Arc::default();
         let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
+        let errors = Arc::default();
         let turns = Arc::default();
         let labels = table::labels();
         let with = |dialect, base| {
@@ -197,6 +208,7 @@ impl Api {
                 meter: Arc::clone(&meter),
                 history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
+                errors: Arc::clone(&errors),
                 turns: Arc::clone(&turns),
                 stop: stop.clone(),
                 started_us,

@@ -222,8 +222,7 @@ pub(super) fn queue_of(api: &Api, name: &str) -> Result<Arc<QueueDefinition>, Fa
 
 /// The figures of one queue.
 pub(super) async fn figures_of(api: &Api, id: QueueId) -> Result<QueueFigures, Failure> {
-    let mut figures = api.rooms.engine.figures().await.map_err(|error| failed(&error))?;
-    Ok(figures.remove(&id).unwrap_or_default())
+    api.rooms.engine.queue_figures(id).await.map_err(|error| failed(&error))
 }
 
 /// A page of a queue's partitions, and how many there are.
@@ -542,14 +541,9 @@ async fn clear_queue(api: &Api, name: &str, query: &str) -> Result<Answer, Failu
     let query = Query::parse(query)?;
     let partition = query.get("partition").map(str::parse::<PartitionName>).transpose()?;
     let queue = queue_of(api, name)?;
-    let (id, wanted) = (queue.id, partition.clone());
-    let numbers = api.rooms.engine.look(move |view| {
-        let all = view.replica.shards.iter().flat_map(|shard| shard.partitions_of(id));
-        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|it| it.as_str() == name);
-        let all = all.filter(|(_, it)| it.base_seq < it.next_seq && is_wanted(&it.name));
-        all.map(|(number, _)| number).collect::<Vec<_>>()
-    });
-    let numbers = numbers.await.map_err(|error| failed(&error))?;
+    let name = partition.as_ref().map(PartitionName::as_str);
+    let numbers = api.rooms.engine.filled_partitions(queue.id, name).await;
+    let numbers = numbers.map_err(|error| failed(&error))?;
     let mut messages = 0;
     for some in numbers.chunks(CLEARED_PER_COMMIT) {
         let cleared = api.rooms.engine.tend(Ask::Clear(some.to_vec())).await;
@@ -557,7 +551,6 @@ async fn clear_queue(api: &Api, name: &str, query: &str) -> Result<Answer, Failu
             messages += gone;
         }
     }
-    let partition = partition.as_ref().map(PartitionName::as_str);
-    let body = Cleared { cleared: true, queue: &queue.name, partition, messages };
+    let body = Cleared { cleared: true, queue: &queue.name, partition: name, messages };
     Ok(json(StatusCode::OK, &body))
 }

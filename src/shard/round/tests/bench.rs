@@ -131,6 +131,7 @@ impl Bench {
                 token: [9; 16],
                 lease_ms: 0,
                 auto_ack: false,
+                asked_us: 0,
                 wait_until_us: None,
                 ticket: None,
                 reply: ReplyTo::Task(reply),
