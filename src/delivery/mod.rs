@@ -1,9 +1,11 @@
-//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf.
+//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf, and the
+//! [`desk`] of whoever runs queues.
 //!
 //! In: what a consumer asks. Out: batches as they were pushed, cut to what was claimed. Leases,
 //! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
 //! are no longer in memory. Knows no producer and no ring.
 
+pub mod desk;
 pub mod groups;
 pub mod jobs;
 pub mod parcel;

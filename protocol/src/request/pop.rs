@@ -85,10 +85,7 @@ impl Pop {
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(&body);
         let queue = reader.short("queue", QueueName::parse)?;
-        let partition = reader.short("partition", |raw| match raw.is_empty() {
-            true => Ok(None),
-            false => PartitionName::parse(raw).map(Some),
-        })?;
+        let partition = reader.optional("partition", PartitionName::parse)?;
         let group = reader.short("group", GroupName::parse)?;
         let offset = reader.at();
         let messages_max = reader.u32("messages_max")?;

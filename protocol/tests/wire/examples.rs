@@ -20,6 +20,8 @@ use onrush_protocol::{
     QueueOptions, RecordBatch, Request, Response, ShortText,
 };
 
+use crate::desk_examples;
+
 /// The time of every example.
 pub(crate) const TIME_MS: u64 = 1_700_000_000_000;
 
@@ -98,11 +100,11 @@ fn lease() -> LeaseToken {
     std::array::from_fn(|index| 0x10 + index as u8)
 }
 
-fn queue() -> QueueName {
+pub(crate) fn queue() -> QueueName {
     "orders".parse().unwrap()
 }
 
-fn group() -> GroupName {
+pub(crate) fn group() -> GroupName {
     "billing".parse().unwrap()
 }
 
@@ -110,7 +112,7 @@ fn short(text: &str) -> ShortText {
     text.parse().unwrap()
 }
 
-fn long(text: &str) -> LongText {
+pub(crate) fn long(text: &str) -> LongText {
     text.parse().unwrap()
 }
 
@@ -220,6 +222,7 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
     ]
     .into_iter()
     .chain(group_requests())
+    .chain(desk_examples::requests())
     .collect()
 }
 
@@ -318,6 +321,7 @@ fn responses() -> Vec<(&'static str, u64, Response)> {
     ]
     .into_iter()
     .chain(group_responses())
+    .chain(desk_examples::responses())
     .collect()
 }
 

@@ -8,6 +8,8 @@
 )]
 
 mod batches;
+mod desk_examples;
+mod desk_strategies;
 mod examples;
 mod frames;
 mod hostile;

@@ -21,6 +21,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use crate::desk_strategies;
+
 /// Any text of up to `bytes_max` bytes that names may have.
 fn plain(bytes_min: usize, bytes_max: usize) -> impl Strategy<Value = String> {
     vec(any::<char>().prop_filter("no control", |c| !c.is_ascii_control()), bytes_min..=bytes_max)
@@ -35,15 +37,15 @@ fn plain(bytes_min: usize, bytes_max: usize) -> impl Strategy<Value = String> {
         })
 }
 
-fn queue() -> impl Strategy<Value = QueueName> {
+pub(crate) fn queue() -> impl Strategy<Value = QueueName> {
     plain(0, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn partition() -> impl Strategy<Value = PartitionName> {
+pub(crate) fn partition() -> impl Strategy<Value = PartitionName> {
     plain(4, 40).prop_map(|text| text.parse().unwrap())
 }
 
-fn group() -> impl Strategy<Value = GroupName> {
+pub(crate) fn group() -> impl Strategy<Value = GroupName> {
     plain(4, 255).prop_map(|text| text.parse().unwrap())
 }
 
@@ -51,11 +53,11 @@ fn short() -> impl Strategy<Value = ShortText> {
     plain(0, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn long() -> impl Strategy<Value = LongText> {
+pub(crate) fn long() -> impl Strategy<Value = LongText> {
     any::<String>().prop_map(|text| LongText::lossy(&text))
 }
 
-fn blob() -> impl Strategy<Value = Bytes> {
+pub(crate) fn blob() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..100).prop_map(Bytes::from)
 }
 
@@ -260,6 +262,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Request::Stats(AskStats {})),
         of_groups(),
         transaction(),
+        desk_strategies::request(),
     ]
 }
 
@@ -357,6 +360,7 @@ fn any_response() -> impl Strategy<Value = Response> {
         vec(entry, 0..9).prop_map(|entries| Response::Stats(Stats { entries })),
         failure().prop_map(Response::Failure),
         about_groups(),
+        desk_strategies::response(),
     ]
 }
 

@@ -29,7 +29,7 @@ use crate::wire::Rooms;
 use crate::wire::auth::{Caller, Denied};
 use crate::wire::tcp::blocks::Input;
 use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
-use crate::wire::tcp::dispatch::dispatch;
+use crate::wire::tcp::dispatch::{Around, dispatch};
 use crate::wire::tcp::greeting::{self, Greeting};
 use crate::wire::tcp::outbox::Outbox;
 use crate::wire::tcp::pushes::{Answered, Pushes, Room};
@@ -372,11 +372,12 @@ impl Connection {
                 Step::Continue
             }
             request => {
-                let (rooms, outbox) = (Arc::clone(&self.rooms), Arc::clone(&self.outbox));
+                let outbox = Arc::clone(&self.outbox);
+                let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
                 let sub = self.caller.as_ref().and_then(|caller| caller.sub.clone());
-                let room = Room::of(&self.config);
+                let around = Around { rooms, config, sub };
                 self.tasks.spawn(async move {
-                    outbox.put([dispatch(rooms, request_id, request, sub, room).await]);
+                    outbox.put([dispatch(around, request_id, request).await]);
                 });
                 Step::Continue
             }

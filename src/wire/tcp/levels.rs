@@ -27,9 +27,14 @@ pub(super) fn check(auth: &Auth, caller: &mut Caller, opcode: u8) -> Result<(), 
 
 fn level(opcode: Opcode) -> Level {
     match opcode {
-        Opcode::Ping | Opcode::Stats | Opcode::ListGroups | Opcode::GroupLag => {
-            Level::AtLeast(Role::ReadOnly)
-        }
+        Opcode::Ping
+        | Opcode::Stats
+        | Opcode::ListGroups
+        | Opcode::GroupLag
+        | Opcode::ListMessages
+        | Opcode::GetMessage
+        | Opcode::ListLetters
+        | Opcode::ListJobs => Level::AtLeast(Role::ReadOnly),
         Opcode::Push
         | Opcode::Pop
         | Opcode::Ack
@@ -37,7 +42,10 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Configure
         | Opcode::Seek
         | Opcode::Subscribe
-        | Opcode::Transaction => Level::AtLeast(Role::ReadWrite),
+        | Opcode::Transaction
+        | Opcode::ChangeMessage
+        | Opcode::BeginJob
+        | Opcode::CancelJob => Level::AtLeast(Role::ReadWrite),
         Opcode::DeleteQueue | Opcode::DeleteGroup => Level::AtLeast(Role::Admin),
         // A second hello and answers are refused for what they are.
         Opcode::Hello
@@ -56,6 +64,13 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::GroupPartitions
         | Opcode::Subscribed
         | Opcode::Committed
+        | Opcode::MessagePage
+        | Opcode::MessageDetail
+        | Opcode::MessageChanged
+        | Opcode::LetterPage
+        | Opcode::JobBegun
+        | Opcode::Jobs
+        | Opcode::JobCancelled
         | Opcode::Failure => Level::Public,
     }
 }

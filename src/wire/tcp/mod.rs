@@ -2,13 +2,14 @@
 //!
 //! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into,
 //! `connection` reads and writes, `pushes` keeps the pushes that wait for receipts, `consumption` pops
-//! and acks, `dispatch` takes everything else to its room (`transaction` what stands as a whole),
-//! `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their
-//! own answer.
+//! and acks, `dispatch` takes everything else to its room (`transaction` what stands as a whole, `groups`
+//! and `desk` what whoever runs queues asks), `greeting` knows who is there and `levels` what they may,
+//! and `outbox` collects what tasks of their own answer.
 
 mod blocks;
 mod connection;
 mod consumption;
+mod desk;
 mod dispatch;
 mod failure;
 mod greeting;

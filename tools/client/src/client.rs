@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use onrush_protocol::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_MAX, RECORDS_MAX};
 use onrush_protocol::request::{DeleteQueue, Extend, Ping, Stats};
-use onrush_protocol::response::GroupStanding;
-use onrush_protocol::{BatchLimits, LeaseToken, Outcome, Request, Response};
+use onrush_protocol::response::{GroupStanding, Job};
+use onrush_protocol::{BatchLimits, LeaseToken, MessageId, Outcome, Request, Response};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -20,8 +20,10 @@ use crate::breaker::{Breaker, BreakerState};
 use crate::buffer::{self, FlushReport};
 use crate::builder::ClientBuilder;
 use crate::connection::{Connection, mismatch};
+use crate::desk::{ListOfMessages, OneMessage, Scope};
 use crate::error::Error;
 use crate::group::{self, Group};
+use crate::letters::{self, ListOfLetters};
 use crate::queue::Queue;
 use crate::session::Session;
 
@@ -101,6 +103,45 @@ impl Client {
     /// As every request: [`Error`] after the last retry.
     pub async fn groups(&self) -> Result<Vec<GroupStanding>, Error> {
         group::standings(self).await
+    }
+
+    /// Messages of all queues, newest first: a page that is still to be asked for.
+    pub fn messages(&self) -> ListOfMessages {
+        ListOfMessages::new(self.clone(), Ok(Scope::default()))
+    }
+
+    /// Dead letters of all queues, newest failure first: a page that is still to be asked for.
+    pub fn dead_letters(&self) -> ListOfLetters {
+        ListOfLetters::new(self.clone(), Ok(Scope::default()))
+    }
+
+    /// The message with this id. Nothing is sent.
+    #[must_use]
+    pub fn message(&self, id: MessageId) -> OneMessage {
+        OneMessage::by_id(self.clone(), id)
+    }
+
+    /// The message of a partition that its producer called `transaction_id`, or that has this text as its
+    /// own id. Nothing is sent. A producer's id is known for as long as duplicates of it are.
+    #[must_use]
+    pub fn message_in(&self, partition: u32, transaction_id: &str) -> OneMessage {
+        OneMessage::by_transaction_id(self.clone(), partition, transaction_id)
+    }
+
+    /// Jobs over dead letters that the server remembers, newest first. Safe to repeat.
+    ///
+    /// # Errors
+    /// As every request: [`Error`] after the last retry.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        letters::jobs(self).await
+    }
+
+    /// Stops a job where it is; what it has moved stays moved. Returns it as it is then. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such job.
+    pub async fn cancel_job(&self, id: u32) -> Result<Job, Error> {
+        letters::cancel(self, id).await
     }
 
     /// Asks the server whether it is there, and how long that took.
