@@ -22,7 +22,7 @@
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
-//! | `processes`, `process_push`, `process_desk`, `process_answer` | processes: classes, slots, cascades, what waits |
+//! | `processes`, `process_push`, `process_desk` | processes: classes, slots, cascades, what waits |
 
 mod ack;
 mod ack_parse;
@@ -50,7 +50,6 @@ mod options;
 mod pace;
 mod pop;
 mod pop_answer;
-mod process_answer;
 mod process_desk;
 mod process_push;
 mod processes;
@@ -90,6 +89,7 @@ pub use dialect::Dialect;
 use crate::log::postgres::DatabaseFigures;
 use crate::telemetry::history::History;
 use crate::wire::Rooms;
+use crate::wire::process_ask::Desk;
 use crate::wire::tls::Tls;
 
 /// How HTTP is served.
@@ -205,6 +205,11 @@ impl Api {
             })
         };
         (with(config.dialect, "/"), with(Dialect::Queen, route::QUEEN))
+    }
+
+    /// Where questions about processes are answered.
+    fn processes(&self) -> Desk<'_> {
+        Desk { rooms: &self.rooms, stop: self.stop.clone() }
     }
 
     /// Waits until the server stops.
