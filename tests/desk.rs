@@ -28,7 +28,8 @@ fn code(error: &Error) -> Code {
 }
 
 async fn push(client: &Client, partition: &str, texts: &[&str]) {
-    let messages = texts.iter().map(|text| Message::bytes((*text).to_owned()).transaction_id(*text));
+    let messages =
+        texts.iter().map(|text| Message::bytes((*text).to_owned()).transaction_id(*text));
     let pushed = client.queue("q").partition(partition).push(messages).await.unwrap();
     assert!(pushed.is_complete());
 }
@@ -109,9 +110,14 @@ async fn messages_are_listed_as_they_stand_page_by_page() {
 
     let missing = client.queue("none").messages().await.unwrap_err();
     assert_eq!(code(&missing), Code::QueueNotFound);
-    for (list, field) in [(client.messages().limit(0), "limit"), (client.messages().skip(100_001), "skip")] {
+    for (list, field) in
+        [(client.messages().limit(0), "limit"), (client.messages().skip(100_001), "skip")]
+    {
         let refused = list.await.unwrap_err();
-        assert!(matches!(refused, Error::Value { field: found, .. } if found == field), "{refused:?}");
+        assert!(
+            matches!(refused, Error::Value { field: found, .. } if found == field),
+            "{refused:?}"
+        );
     }
     server.stop().await;
 }
@@ -288,7 +294,8 @@ async fn a_page_of_letters_ends_where_the_next_would_not_fit_a_frame() {
         assert!(!next.letters.is_empty());
         found.extend(next.letters);
     }
-    let mut seen: Vec<u8> = found.iter().map(|it| it.content.as_ref().unwrap().payload[0]).collect();
+    let mut seen: Vec<u8> =
+        found.iter().map(|it| it.content.as_ref().unwrap().payload[0]).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..20).collect::<Vec<u8>>());
     server.stop().await;

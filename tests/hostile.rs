@@ -23,9 +23,7 @@ use onrush_protocol::request::{
     JobAction, ListMessages, MessageChange, MessageKey, Ping, Pop, Push, PushSection, PushSections,
     PushTerms, Stats, SubscriptionStart, Token, Transaction,
 };
-use onrush_protocol::response::{
-    Failure, MessageStanding, Messages, Receipts, SectionReceipt,
-};
+use onrush_protocol::response::{Failure, MessageStanding, Messages, Receipts, SectionReceipt};
 use onrush_protocol::{
     BatchBuilder, LongText, NewRecord, Opcode, Qos, Request, Response, ShortText,
 };

@@ -216,11 +216,7 @@ impl Delivery {
     ///
     /// # Errors
     /// [`DeskError::NoMessage`], [`DeskError::Command`].
-    pub async fn erase(
-        &self,
-        partition: PartitionNumber,
-        seq: Sequence,
-    ) -> Result<(), DeskError> {
+    pub async fn erase(&self, partition: PartitionNumber, seq: Sequence) -> Result<(), DeskError> {
         match self.engine.tend(Ask::Erase { partition, seq }).await? {
             Tended::Count(Some(_)) => Ok(()),
             _ => Err(DeskError::NoMessage),

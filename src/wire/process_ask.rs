@@ -295,12 +295,7 @@ impl Desk<'_> {
     }
 
     /// Messages of an instance with what became of them.
-    pub(super) async fn slots(
-        &self,
-        class: &QueueName,
-        key: &PartitionName,
-        span: Span,
-    ) -> Asked {
+    pub(super) async fn slots(&self, class: &QueueName, key: &PartitionName, span: Span) -> Asked {
         let processes = &self.rooms.processes;
         let shown = processes.instance(class, key).await?;
         let from = span.from.max(shown.base);

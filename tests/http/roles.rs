@@ -1,11 +1,11 @@
 //! Who may use which route, asked of every route that the description names, and of every opcode.
 
+use bytes::BytesMut;
 use onrush::base::random::SystemRandom;
 use onrush::config::{Secret, Settings};
 use onrush::state::effect::ProducerSub;
 use onrush::wire::auth::role::Role;
 use onrush::wire::auth::tokens;
-use bytes::BytesMut;
 use onrush_client::{Client, Code, Message};
 use onrush_protocol::request::{Hello, Token};
 use onrush_protocol::{Opcode, Request, Response, ShortText, frame};

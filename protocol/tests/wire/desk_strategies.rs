@@ -21,10 +21,7 @@ fn standing() -> impl Strategy<Value = MessageStanding> {
 }
 
 fn key() -> impl Strategy<Value = MessageKey> {
-    prop_oneof![
-        any::<u64>().prop_map(MessageKey::Seq),
-        long().prop_map(MessageKey::TransactionId),
-    ]
+    prop_oneof![any::<u64>().prop_map(MessageKey::Seq), long().prop_map(MessageKey::TransactionId),]
 }
 
 fn list_messages() -> impl Strategy<Value = Request> {

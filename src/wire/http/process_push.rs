@@ -15,14 +15,14 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
+use hyper::Response;
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::Response;
 use onrush_protocol::limits::TRANSACTION_ID_BYTES_MAX;
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::process::push::{Await, PushOrder};

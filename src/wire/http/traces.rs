@@ -14,10 +14,10 @@ use onrush_protocol::batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::delivery::desk::Named;
 use crate::shard::look::messages::FoundMessage;
 use crate::shard::tend::Ask;
 use crate::state::care::trace::{DATA_BYTES_MAX, NAMES_MAX, NameFigures, TraceEvent};
-use crate::delivery::desk::Named;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::dead::{Page, failed};

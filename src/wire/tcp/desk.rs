@@ -103,9 +103,8 @@ pub(super) async fn messages(rooms: &Rooms, asked: ListMessages) -> Result<Respo
 
 fn shown(message: &FoundMessage, body: Option<&Body>) -> Result<MessageShown, Failure> {
     let record = body.and_then(|body| body.batch.records().next());
-    let is_done = |group: &&GroupStatus| {
-        matches!(group.status, Status::Completed | Status::DeadLetter)
-    };
+    let is_done =
+        |group: &&GroupStatus| matches!(group.status, Status::Completed | Status::DeadLetter);
     let lease = message.groups.iter().filter_map(|group| group.lease_until_ms).max();
     let id = record.as_ref().and_then(|it| it.transaction_id).unwrap_or_default();
     Ok(MessageShown {

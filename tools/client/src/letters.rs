@@ -7,7 +7,9 @@
 
 use std::future::IntoFuture;
 
-use onrush_protocol::limits::{JOB_ERROR_BYTES_MAX, JOB_RATE_MAX, LETTERS_SKIP_MAX, PAGE_ITEMS_MAX};
+use onrush_protocol::limits::{
+    JOB_ERROR_BYTES_MAX, JOB_RATE_MAX, LETTERS_SKIP_MAX, PAGE_ITEMS_MAX,
+};
 use onrush_protocol::request::{BeginJob, CancelJob, JobAction, ListJobs, ListLetters};
 use onrush_protocol::response::{Job, Letter};
 use onrush_protocol::{GroupName, LongText, NameError, Request, Response};
