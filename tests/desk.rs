@@ -11,11 +11,12 @@
 #[path = "support/server.rs"]
 mod server;
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use onrush_client::{
     AckOutcome, Client, Code, Error, Job, JobKind, JobState, LetterReason, Message, MessageId,
-    MessageStanding, Popped, Uuid,
+    MessageStanding, Popped, QueueOptions, Uuid,
 };
 use server::TestServer;
 use tokio::time::Instant;
@@ -298,5 +299,77 @@ async fn a_page_of_letters_ends_where_the_next_would_not_fit_a_frame() {
         found.iter().map(|it| it.content.as_ref().unwrap().payload[0]).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..20).collect::<Vec<u8>>());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn queues_are_listed_by_namespace_and_task_and_cleared() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    for (queue, namespace, task) in [("a", "shop", "mail"), ("b", "shop", ""), ("c", "", "mail")] {
+        let config = client.queue(queue).config(QueueOptions::default());
+        config.namespace(namespace).task(task).create().await.unwrap();
+    }
+    for partition in ["x", "y"] {
+        let messages = [Message::bytes("1"), Message::bytes("2")];
+        client.queue("a").partition(partition).push(messages).await.unwrap();
+    }
+    let names = async |namespace, task| {
+        let queues = client.queues(namespace, task).await.unwrap();
+        queues.iter().map(|it| it.queue.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None, None).await, ["c", "b", "a"], "newest first");
+    assert_eq!(names(Some("shop"), None).await, ["b", "a"]);
+    assert_eq!(names(None, Some("mail")).await, ["c", "a"]);
+    assert_eq!(names(Some("shop"), Some("mail")).await, ["a"]);
+    assert_eq!(names(Some(""), None).await, ["c"]);
+    assert!(names(Some("none"), None).await.is_empty());
+
+    let held = client.queue("a").partition("x").pop().group("g").await.unwrap();
+    assert_eq!(held.len(), 1);
+    let shown = client.queues(Some("shop"), Some("mail")).await.unwrap().remove(0);
+    assert_eq!((shown.partitions, shown.total, shown.processing), (2, 4, 1));
+    assert_eq!((shown.namespace.as_str(), shown.task.as_str()), ("shop", "mail"));
+    assert_eq!(client.queue("a").partition("x").clear().await.unwrap(), 2);
+    assert_eq!(client.queue("a").clear().await.unwrap(), 2);
+    assert_eq!(client.queue("a").clear().await.unwrap(), 0);
+    assert!(client.queue("a").pop().group("new").partitions(9).await.unwrap().is_empty());
+    assert_eq!(code(&client.queue("none").clear().await.unwrap_err()), Code::QueueNotFound);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pop_of_any_queue_asks_the_one_with_the_higher_priority_first() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    for (queue, priority) in [("low", 1), ("high", 9), ("other", 99)] {
+        let config =
+            client.queue(queue).config(QueueOptions { priority, ..QueueOptions::default() });
+        let namespace = if queue == "other" { "elsewhere" } else { "shop" };
+        config.namespace(namespace).task("mail").create().await.unwrap();
+        client.queue(queue).push([Message::bytes(queue)]).await.unwrap();
+    }
+    let pop = || client.pop_any(Some("shop"), Some("mail")).batch(9).wait(PATIENCE);
+    let mut came = Vec::new();
+    for _ in 0..2 {
+        let popped = pop().await.unwrap();
+        assert_eq!(popped.len(), 1);
+        came.push(popped.messages[0].queue().as_str().to_owned());
+        client.ack(&popped).await.unwrap();
+    }
+    assert_eq!(came, ["high", "low"]);
+    let none = client.pop_any(Some("shop"), None).await.unwrap();
+    assert!(none.is_empty(), "{none:?}");
+    // Who waits is told of what comes, also in a queue that comes later.
+    let waiting = tokio::spawn(client.pop_any(None, Some("late")).wait(PATIENCE).into_future());
+    let late = client.queue("late").config(QueueOptions::default());
+    late.task("late").create().await.unwrap();
+    client.queue("late").push([Message::bytes("at last")]).await.unwrap();
+    let popped = waiting.await.unwrap().unwrap();
+    assert_eq!(popped.messages[0].bytes().as_ref(), b"at last");
+    assert_eq!(popped.messages[0].producer(), None);
+    client.ack(&popped).await.unwrap();
+    let nowhere = client.pop_any(None, None).await.unwrap_err();
+    assert!(matches!(nowhere, Error::Value { .. }), "{nowhere:?}");
     server.stop().await;
 }

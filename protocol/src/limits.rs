@@ -76,6 +76,9 @@ pub const JOB_RATE_MAX: u32 = 1_000_000;
 /// Most jobs in one answer about jobs; a server remembers fewer.
 pub const JOBS_PER_ANSWER_MAX: u32 = 10_000;
 
+/// Longest that a request about processes may wait, in milliseconds: ten minutes.
+pub const PROCESS_WAIT_MS_MAX: u32 = 600_000;
+
 /// Most leases, most acks and most sections of one transaction.
 pub const TRANSACTION_PARTS_MAX: u32 = 10_000;
 

@@ -39,6 +39,7 @@ opcodes! {
     ListGroups = 12,
     GroupLag = 13,
     Subscribe = 14,
+    PopKnown = 15,
     Transaction = 20,
     ListMessages = 30,
     GetMessage = 31,
@@ -47,6 +48,15 @@ opcodes! {
     BeginJob = 34,
     ListJobs = 35,
     CancelJob = 36,
+    ListQueues = 37,
+    ClearQueue = 38,
+    PopAny = 39,
+    PushProcess = 40,
+    PushSlot = 41,
+    GetPush = 42,
+    CancelPush = 43,
+    GetProcess = 44,
+    ChangeProcess = 45,
     Welcome = 129,
     Pong = 130,
     Receipts = 131,
@@ -61,6 +71,7 @@ opcodes! {
     Groups = 140,
     GroupPartitions = 141,
     Subscribed = 142,
+    KnownMessages = 143,
     Committed = 148,
     MessagePage = 158,
     MessageDetail = 159,
@@ -69,6 +80,15 @@ opcodes! {
     JobBegun = 162,
     Jobs = 163,
     JobCancelled = 164,
+    Queues = 165,
+    Cleared = 166,
+    AnyMessages = 167,
+    ProcessPushed = 168,
+    SlotPushed = 169,
+    PushShown = 170,
+    PushCancelled = 171,
+    ProcessShown = 172,
+    ProcessChanged = 173,
     Failure = 255,
 }
 
@@ -99,7 +119,7 @@ mod tests {
     #[test]
     fn every_opcode_keeps_its_number() {
         let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
-        let requests = (1..=14).chain([20]).chain(30..=36);
+        let requests = (1..=15).chain([20]).chain(30..=45);
         let answers = requests.clone().map(|request| request | 128);
         assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
         let of = |opcode: Opcode| opcode.number();

@@ -1,5 +1,5 @@
 //! The desk of whoever runs queues: one message looked at and changed, pages of messages and of dead
-//! letters, and jobs over letters begun and stopped.
+//! letters, jobs over letters begun and stopped, queues listed and cleared.
 //!
 //! In: names and places. Out: what stands there, opened as it was pushed, or what was done, durably.
 //! Both doors ask here, so what one refuses the other refuses too. Called by the doors.
@@ -15,12 +15,17 @@ use crate::catalog::CatalogError;
 use crate::delivery::{Delivery, carry};
 use crate::sealing::{OpenError, Place};
 use crate::shard::command::{CommandError, Wanted};
+use crate::shard::look::figures::QueueFigures;
 use crate::shard::look::letters::ShownLetter;
 use crate::shard::look::messages::{Body, FoundMessage, MessageFilter, MessagePage};
 use crate::shard::tend::{Ask, Tended};
 use crate::state::care::job::{Action, Job, JobId, JobState, RUNNING_MAX};
+use crate::state::catalog::QueueDefinition;
 use crate::state::draft::care::{LetterBody, LetterMove};
 use crate::state::effect::{DeadReason, Sequence};
+
+/// Partitions that are emptied in one commit.
+const CLEARED_PER_COMMIT: usize = 4_096;
 
 /// Why nothing was done or shown.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -268,6 +273,49 @@ impl Delivery {
             Tended::Count(Some(groups)) => Ok(groups),
             _ => Err(DeskError::NoMessage),
         }
+    }
+
+    /// Lets go of all messages of a queue, or of one of its partitions; returns how many. Some partitions a
+    /// commit: whatever comes between is cleared or kept as a whole. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`DeskError::Queue`] where there is none; [`DeskError::Command`]: what fails halfway can be asked
+    /// for again.
+    pub async fn clear(
+        &self,
+        name: &QueueName,
+        partition: Option<&PartitionName>,
+    ) -> Result<u64, DeskError> {
+        let queue = self.catalogs.find(name).ok_or(CatalogError::NotFound(name.detach()))?;
+        let (id, wanted) = (queue.id, partition.map(PartitionName::detach));
+        let numbers = self.engine.look(move |view| {
+            let all = view.replica.shards.iter().flat_map(|shard| shard.partitions_of(id));
+            let is_wanted = |name: &str| wanted.as_ref().is_none_or(|it| it.as_str() == name);
+            let all = all.filter(|(_, it)| it.base_seq < it.next_seq && is_wanted(&it.name));
+            all.map(|(number, _)| number).collect::<Vec<_>>()
+        });
+        let mut messages = 0;
+        for some in numbers.await?.chunks(CLEARED_PER_COMMIT) {
+            if let Tended::Count(Some(gone)) = self.engine.tend(Ask::Clear(some.to_vec())).await? {
+                messages += gone;
+            }
+        }
+        Ok(messages)
+    }
+
+    /// All queues with their figures, newest first.
+    ///
+    /// # Errors
+    /// [`CommandError`] when they could not be counted.
+    pub async fn queues(&self) -> Result<Vec<(Arc<QueueDefinition>, QueueFigures)>, CommandError> {
+        let mut figures = self.engine.figures().await?;
+        let mut queues = self.catalogs.list();
+        queues.reverse();
+        let with = |queue: Arc<QueueDefinition>| {
+            let its = figures.remove(&queue.id).unwrap_or_default();
+            (queue, its)
+        };
+        Ok(queues.into_iter().map(with).collect())
     }
 
     /// Begins a job; it goes on by itself, also after a restart. Answers when it is durable that it does.

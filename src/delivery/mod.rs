@@ -6,9 +6,11 @@
 //! are no longer in memory. Knows no producer and no ring.
 
 pub mod desk;
+pub mod discover;
 pub mod groups;
 pub mod jobs;
 pub mod parcel;
+mod turns;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::base::place::{PartitionNumber, QueueId};
 use crate::base::random::Random;
 use crate::catalog::{Catalogs, not_own};
 use crate::delivery::parcel::{Delivered, Package, Unpacked};
+use crate::delivery::turns::Turns;
 use crate::log::ReadError;
 use crate::sealing::{OpenError, Place};
 use crate::shard::Engine;
@@ -137,6 +140,8 @@ pub struct Delivery {
     engine: Arc<Engine>,
     catalogs: Catalogs,
     random: Arc<dyn Random>,
+    /// Who is asked first where any queue will do.
+    turns: Arc<Turns>,
     /// The message that did not open last: said once, however often it is asked for.
     unopened: Arc<Mutex<Option<(PartitionNumber, Sequence)>>>,
 }
@@ -145,7 +150,7 @@ impl Delivery {
     /// Hands out what `engine` keeps.
     #[must_use]
     pub fn new(engine: Arc<Engine>, catalogs: Catalogs, random: Arc<dyn Random>) -> Self {
-        Self { engine, catalogs, random, unopened: Arc::default() }
+        Self { engine, catalogs, random, turns: Arc::default(), unopened: Arc::default() }
     }
 
     /// Messages for a consumer, from as many partitions as it allows.

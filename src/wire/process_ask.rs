@@ -304,8 +304,10 @@ impl Desk<'_> {
         let messages = processes.schedule(class, key, &shown, from, to).await?;
         let records = processes.slots_from(&shown, from, span.limit as usize).await?;
         let mut records: BTreeMap<_, _> = records.into_iter().collect();
-        let with_record = |message| scheduled(message, records.remove(&message.address.seq));
-        let slots: Vec<Value> = messages.iter().map(with_record).collect();
+        let slots: Vec<Value> = messages
+            .iter()
+            .map(|message| scheduled(message, records.remove(&message.address.seq)))
+            .collect();
         done(json!({ "slots": slots, "has_more": to < end, "next": to, "tail": shown.next }))
     }
 

@@ -189,6 +189,9 @@ const LEVELS: &[(Role, &[Opcode])] = &[
             Opcode::GetMessage,
             Opcode::ListLetters,
             Opcode::ListJobs,
+            Opcode::ListQueues,
+            Opcode::GetPush,
+            Opcode::GetProcess,
         ],
     ),
     (
@@ -205,9 +208,15 @@ const LEVELS: &[(Role, &[Opcode])] = &[
             Opcode::ChangeMessage,
             Opcode::BeginJob,
             Opcode::CancelJob,
+            Opcode::PopKnown,
+            Opcode::PopAny,
+            Opcode::PushProcess,
+            Opcode::PushSlot,
+            Opcode::CancelPush,
+            Opcode::ChangeProcess,
         ],
     ),
-    (Role::Admin, &[Opcode::DeleteQueue, Opcode::DeleteGroup]),
+    (Role::Admin, &[Opcode::DeleteQueue, Opcode::DeleteGroup, Opcode::ClearQueue]),
 ];
 
 /// Asks with a body that no request has: whoever may make it is told so, and nobody else.

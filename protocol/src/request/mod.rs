@@ -7,22 +7,33 @@
 mod ack;
 mod begin_job;
 mod cancel_job;
+mod cancel_push;
 mod change_message;
+mod change_process;
+mod clear_queue;
 mod configure;
 mod delete_group;
 mod delete_queue;
 mod extend;
 mod get_message;
+mod get_process;
+mod get_push;
 mod group_lag;
 mod hello;
 mod list_groups;
 mod list_jobs;
 mod list_letters;
 mod list_messages;
+mod list_queues;
 mod message_key;
 mod ping;
 mod pop;
+mod pop_any;
+mod pop_known;
 pub mod push;
+mod push_controls;
+mod push_process;
+mod push_slot;
 mod scope;
 mod seek;
 mod stats;
@@ -34,22 +45,33 @@ use bytes::{Bytes, BytesMut};
 pub use ack::{Ack, AckItem, AckOutcome};
 pub use begin_job::{BeginJob, JobAction};
 pub use cancel_job::CancelJob;
+pub use cancel_push::CancelPush;
 pub use change_message::{ChangeMessage, MessageChange};
+pub use change_process::{ChangeProcess, ProcessChange};
+pub use clear_queue::ClearQueue;
 pub use configure::Configure;
 pub use delete_group::DeleteGroup;
 pub use delete_queue::DeleteQueue;
 pub use extend::Extend;
 pub use get_message::GetMessage;
+pub use get_process::{GetProcess, ProcessLook};
+pub use get_push::GetPush;
 pub use group_lag::GroupLag;
 pub use hello::{Hello, Token};
 pub use list_groups::ListGroups;
 pub use list_jobs::ListJobs;
 pub use list_letters::ListLetters;
 pub use list_messages::ListMessages;
+pub use list_queues::ListQueues;
 pub use message_key::MessageKey;
 pub use ping::Ping;
 pub use pop::{Pop, SubscriptionStart};
+pub use pop_any::PopAny;
+pub use pop_known::PopKnown;
 pub use push::{Push, PushSection, PushSections, PushTerms};
+pub use push_controls::{AwaitLevel, PushControls};
+pub use push_process::PushProcess;
+pub use push_slot::PushSlot;
 pub use seek::{Seek, SeekTo};
 pub use stats::Stats;
 pub use subscribe::Subscribe;
@@ -126,6 +148,16 @@ requests! {
     BeginJob,
     ListJobs,
     CancelJob,
+    PopKnown,
+    ListQueues,
+    ClearQueue,
+    PopAny,
+    PushProcess,
+    PushSlot,
+    GetPush,
+    CancelPush,
+    GetProcess,
+    ChangeProcess,
 }
 
 impl Request {

@@ -4,6 +4,7 @@
 //! file with its byte table. Called by the server's dispatch to encode and by clients to decode.
 
 mod acked;
+mod cleared;
 mod committed;
 mod configured;
 mod deleted;
@@ -13,6 +14,7 @@ mod group_deleted;
 mod group_partitions;
 mod groups;
 mod job;
+mod known_messages;
 mod letter_page;
 mod message_changed;
 mod message_detail;
@@ -20,6 +22,8 @@ mod message_page;
 mod messages;
 mod messages_writer;
 mod pong;
+mod process_answer;
+mod queues;
 mod receipts;
 mod sought;
 mod stats;
@@ -29,6 +33,7 @@ mod welcome;
 use bytes::{Bytes, BytesMut};
 
 pub use acked::{Acked, AckedItem};
+pub use cleared::Cleared;
 pub use committed::Committed;
 pub use configured::Configured;
 pub use deleted::Deleted;
@@ -38,13 +43,16 @@ pub use group_deleted::GroupDeleted;
 pub use group_partitions::{GroupPartitions, PartitionStanding};
 pub use groups::{GroupStanding, Groups};
 pub use job::{Job, JobKind, JobState, Jobs};
+pub use known_messages::KnownMessages;
 pub use letter_page::{Letter, LetterPage, LetterReason};
 pub use message_changed::MessageChanged;
 pub use message_detail::{MessageDetail, MessageGroup};
 pub use message_page::{MessagePage, MessageShown, MessageStanding};
 pub use messages::{Attempts, Chunk, Messages, MessagesSection};
-pub use messages_writer::{MessagesWriter, SectionWriter};
+pub use messages_writer::{MessagesKind, MessagesWriter, SectionWriter};
 pub use pong::Pong;
+pub use process_answer::ProcessAnswer;
+pub use queues::{QueueShown, Queues};
 pub use receipts::{PushOutcome, PushStatus, Receipts, SectionReceipt};
 pub use sought::Sought;
 pub use stats::{Stats, StatsEntry};
@@ -122,6 +130,16 @@ responses! {
     JobBegun = JobBegun(Job),
     Jobs = Jobs(Jobs),
     JobCancelled = JobCancelled(Job),
+    KnownMessages = KnownMessages(KnownMessages),
+    Queues = Queues(Queues),
+    Cleared = Cleared(Cleared),
+    AnyMessages = AnyMessages(KnownMessages),
+    ProcessPushed = ProcessPushed(ProcessAnswer),
+    SlotPushed = SlotPushed(ProcessAnswer),
+    PushShown = PushShown(ProcessAnswer),
+    PushCancelled = PushCancelled(ProcessAnswer),
+    ProcessShown = ProcessShown(ProcessAnswer),
+    ProcessChanged = ProcessChanged(ProcessAnswer),
     Failure = Failure(Failure),
 }
 

@@ -13,6 +13,8 @@ mod desk_strategies;
 mod examples;
 mod frames;
 mod hostile;
+mod process_examples;
+mod process_strategies;
 mod properties;
 mod readme;
 mod ropes;

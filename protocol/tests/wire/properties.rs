@@ -21,7 +21,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::desk_strategies;
+use crate::{desk_strategies, process_strategies};
 
 /// Any text of up to `bytes_max` bytes that names may have.
 fn plain(bytes_min: usize, bytes_max: usize) -> impl Strategy<Value = String> {
@@ -49,7 +49,7 @@ pub(crate) fn group() -> impl Strategy<Value = GroupName> {
     plain(4, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn short() -> impl Strategy<Value = ShortText> {
+pub(crate) fn short() -> impl Strategy<Value = ShortText> {
     plain(0, 255).prop_map(|text| text.parse().unwrap())
 }
 
@@ -186,7 +186,7 @@ fn about_groups() -> impl Strategy<Value = Response> {
     ]
 }
 
-fn pop() -> impl Strategy<Value = Request> {
+pub(crate) fn pop() -> impl Strategy<Value = Request> {
     let start = start();
     let names = (queue(), option::of(partition()), group());
     let counts = (1..=10_000u32, 1..=u16::MAX, any::<[u32; 3]>(), any::<bool>());
@@ -263,6 +263,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         of_groups(),
         transaction(),
         desk_strategies::request(),
+        process_strategies::request(),
     ]
 }
 
@@ -299,7 +300,7 @@ fn receipts() -> impl Strategy<Value = Response> {
     )
 }
 
-fn messages() -> impl Strategy<Value = Response> {
+pub(crate) fn messages() -> impl Strategy<Value = Response> {
     let chunk = (any::<u64>(), any::<u64>(), blob())
         .prop_map(|(first_seq, time_ms, batch)| Chunk { first_seq, time_ms, batch });
     let attempts = any::<(u64, u32)>().prop_map(|(seq, attempts)| Attempts { seq, attempts });
@@ -361,6 +362,7 @@ fn any_response() -> impl Strategy<Value = Response> {
         failure().prop_map(Response::Failure),
         about_groups(),
         desk_strategies::response(),
+        process_strategies::response(),
     ]
 }
 

@@ -13,7 +13,7 @@
 //! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
-//! | `pop`, `discover`, `turns`, `pop_answer` | a pop, from a queue or from any of a kind, in turn |
+//! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
@@ -72,7 +72,6 @@ mod times;
 mod traces;
 mod transaction;
 mod transaction_parse;
-mod turns;
 mod url;
 mod whole;
 
@@ -167,7 +166,6 @@ struct Api {
     meter: Arc<metrics::Meter>,
     history: Arc<History>,
     last_look: Arc<health::LastLook>,
-    turns: Arc<turns::Turns>,
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
@@ -187,7 +185,6 @@ impl Api {
         let meter = Arc::default();
         let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
-        let turns = Arc::default();
         let labels = table::labels();
         let with = |dialect, base| {
             Arc::new(Self {
@@ -197,7 +194,6 @@ impl Api {
                 meter: Arc::clone(&meter),
                 history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
-                turns: Arc::clone(&turns),
                 stop: stop.clone(),
                 started_us,
                 dialect,

@@ -1,4 +1,4 @@
-//! Requests of whoever runs queues: messages, dead letters and jobs; to their room, and the answer back.
+//! Requests of whoever runs queues: messages, dead letters, jobs, and queues themselves; to their room, and the answer back.
 //!
 //! In: a request. Out: a response, or a failure that blames the field. What a page of letters may carry is
 //! bounded by the frame: it ends where the next letter would not fit. Called by `dispatch`.
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::request::{
-    BeginJob, CancelJob, ChangeMessage, GetMessage, JobAction, ListLetters, ListMessages,
-    MessageChange, MessageKey as WireKey,
+    BeginJob, CancelJob, ChangeMessage, ClearQueue, GetMessage, JobAction, ListLetters,
+    ListMessages, ListQueues, MessageChange, MessageKey as WireKey,
 };
 use onrush_protocol::response::{
-    Failure, Job as WireJob, JobKind, JobState as WireState, Jobs, Letter, LetterPage,
+    Cleared, Failure, Job as WireJob, JobKind, JobState as WireState, Jobs, Letter, LetterPage,
     LetterReason, MessageChanged, MessageDetail, MessageGroup, MessagePage, MessageShown,
-    MessageStanding, Response,
+    MessageStanding, QueueShown, Queues, Response,
 };
-use onrush_protocol::text::LongText;
+use onrush_protocol::text::{LongText, ShortText};
 
 use crate::base::place::QueueId;
 use crate::catalog::CatalogError;
@@ -170,6 +170,41 @@ pub(super) async fn change(rooms: &Rooms, asked: ChangeMessage) -> Result<Respon
     };
     let groups = changed.map_err(|error| failed(&error))?;
     Ok(Response::MessageChanged(MessageChanged { groups }))
+}
+
+pub(super) async fn queues(rooms: &Rooms, asked: ListQueues) -> Result<Response, Failure> {
+    let all = rooms.delivery.queues().await.map_err(|error| failed(&error.into()))?;
+    let is_wanted = |wanted: &Option<ShortText>, text: &str| {
+        wanted.as_ref().is_none_or(|wanted| wanted.as_str() == text)
+    };
+    let mut fit = all.iter().filter(|(queue, _)| {
+        is_wanted(&asked.namespace, &queue.namespace) && is_wanted(&asked.task, &queue.task)
+    });
+    let wanted = fit.by_ref().skip(asked.skip as usize).take(asked.limit as usize);
+    let queues = wanted.map(|(queue, figures)| {
+        let counts = figures.counts();
+        Ok(QueueShown {
+            queue: queue.name.parse().map_err(|error| failure::name(&error))?,
+            queue_id: u64::from(queue.id),
+            namespace: ShortText::lossy(&queue.namespace),
+            task: ShortText::lossy(&queue.task),
+            created_ms: queue.created_ms,
+            partitions: figures.partitions,
+            total: counts.total,
+            pending: counts.pending,
+            processing: counts.processing,
+            completed: counts.completed,
+            dead_letters: counts.dead,
+        })
+    });
+    let queues = queues.collect::<Result<_, Failure>>()?;
+    Ok(Response::Queues(Queues { has_more: fit.next().is_some(), queues }))
+}
+
+pub(super) async fn clear(rooms: &Rooms, asked: ClearQueue) -> Result<Response, Failure> {
+    let cleared = rooms.delivery.clear(&asked.queue, asked.partition.as_ref()).await;
+    let messages = cleared.map_err(|error| failed(&error))?;
+    Ok(Response::Cleared(Cleared { messages }))
 }
 
 /// A page of letters that takes no more than `frame_bytes`; the first letter always fits one.

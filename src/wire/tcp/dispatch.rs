@@ -9,12 +9,14 @@ use onrush_protocol::response::{
     Configured, Deleted, Extended, Failure, Response, Stats, StatsEntry,
 };
 use onrush_protocol::text::ShortText;
+use tokio::sync::watch;
 
 use crate::shard::command::Asked;
 use crate::state::effect::ProducerSub;
+use crate::wire::process_ask::Desk;
 use crate::wire::tcp::pushes::Room;
 use crate::wire::tcp::transaction::transact;
-use crate::wire::tcp::{Config, desk, failure, groups};
+use crate::wire::tcp::{Config, desk, failure, groups, processes};
 use crate::wire::{Rooms, codes};
 
 /// Bytes of the field that a frame begins with, which its length does not count.
@@ -28,6 +30,8 @@ pub(super) struct Around {
     pub(super) config: Arc<Config>,
     /// Who asks, where that is known.
     pub(super) sub: Option<ProducerSub>,
+    /// Says when the server stops.
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 /// Carries out one request and encodes its answer. One that no frame holds is a failure instead: only
@@ -47,7 +51,7 @@ pub(super) async fn dispatch(around: Around, request_id: u64, request: Request) 
 }
 
 async fn carry_out(around: Around, request: Request) -> Result<Response, Failure> {
-    let Around { rooms, config, sub } = around;
+    let Around { rooms, config, sub, stop } = around;
     match request {
         Request::Ping(_) => Ok(Response::Pong(onrush_protocol::response::Pong {})),
         Request::Extend(extend) => prolong(&rooms, extend).await,
@@ -67,10 +71,22 @@ async fn carry_out(around: Around, request: Request) -> Result<Response, Failure
         Request::BeginJob(begin) => desk::begin_job(&rooms, begin).await,
         Request::ListJobs(_) => desk::jobs(&rooms),
         Request::CancelJob(cancel) => desk::cancel_job(&rooms, cancel).await,
-        Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
-        Request::Push(_) | Request::Pop(_) | Request::Ack(_) => {
-            Err(Failure::new(Code::Internal, "a request came the wrong way"))
+        Request::ListQueues(list) => desk::queues(&rooms, list).await,
+        Request::ClearQueue(clear) => desk::clear(&rooms, clear).await,
+        Request::PushProcess(_)
+        | Request::PushSlot(_)
+        | Request::GetPush(_)
+        | Request::CancelPush(_)
+        | Request::GetProcess(_)
+        | Request::ChangeProcess(_) => {
+            processes::answer(&Desk { rooms: &rooms, stop }, request, sub).await
         }
+        Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
+        Request::Push(_)
+        | Request::Pop(_)
+        | Request::PopKnown(_)
+        | Request::PopAny(_)
+        | Request::Ack(_) => Err(Failure::new(Code::Internal, "a request came the wrong way")),
     }
 }
 

@@ -34,7 +34,10 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::ListMessages
         | Opcode::GetMessage
         | Opcode::ListLetters
-        | Opcode::ListJobs => Level::AtLeast(Role::ReadOnly),
+        | Opcode::ListJobs
+        | Opcode::ListQueues
+        | Opcode::GetPush
+        | Opcode::GetProcess => Level::AtLeast(Role::ReadOnly),
         Opcode::Push
         | Opcode::Pop
         | Opcode::Ack
@@ -45,8 +48,16 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Transaction
         | Opcode::ChangeMessage
         | Opcode::BeginJob
-        | Opcode::CancelJob => Level::AtLeast(Role::ReadWrite),
-        Opcode::DeleteQueue | Opcode::DeleteGroup => Level::AtLeast(Role::Admin),
+        | Opcode::CancelJob
+        | Opcode::PopKnown
+        | Opcode::PopAny
+        | Opcode::PushProcess
+        | Opcode::PushSlot
+        | Opcode::CancelPush
+        | Opcode::ChangeProcess => Level::AtLeast(Role::ReadWrite),
+        Opcode::DeleteQueue | Opcode::DeleteGroup | Opcode::ClearQueue => {
+            Level::AtLeast(Role::Admin)
+        }
         // A second hello and answers are refused for what they are.
         Opcode::Hello
         | Opcode::Welcome
@@ -71,6 +82,16 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::JobBegun
         | Opcode::Jobs
         | Opcode::JobCancelled
+        | Opcode::KnownMessages
+        | Opcode::Queues
+        | Opcode::Cleared
+        | Opcode::AnyMessages
+        | Opcode::ProcessPushed
+        | Opcode::SlotPushed
+        | Opcode::PushShown
+        | Opcode::PushCancelled
+        | Opcode::ProcessShown
+        | Opcode::ProcessChanged
         | Opcode::Failure => Level::Public,
     }
 }

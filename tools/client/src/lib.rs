@@ -50,6 +50,7 @@
 //! | `pop`, `received` | messages out |
 //! | `ack` | which ranges say it all |
 //! | `desk`, `letters` | messages and dead letters as whoever runs queues sees them |
+//! | `process` | what is asked of processes, and how far it is waited for |
 //! | `group` | where consumer groups stand and are sent |
 //! | `consume` | the loop that pops, handles and acknowledges |
 //! | `transaction` | acks and pushes that stand or fall as a whole |
@@ -73,6 +74,7 @@ mod group;
 mod letters;
 mod message;
 mod pop;
+mod process;
 mod push;
 mod queue;
 mod received;
@@ -95,15 +97,18 @@ pub use group::{Group, KeepStart, QueueGroup};
 pub use letters::{DeadLetter, DeadLetterPage, LetterJob, ListOfLetters};
 pub use message::Message;
 pub use pop::Pop;
+pub use process::{
+    CascadeHandle, Instance, ProcessClass, ProcessPush, ProcessReply, PushSlot, ReplyStatus,
+};
 pub use push::{MessageReceipt, MessageStatus, Push, PushResult};
 pub use queue::{BoxFuture, Config, Queue};
 pub use received::{Popped, ReceivedMessage};
 pub use transaction::{Committed, Transaction};
 
-pub use onrush_protocol::request::{AckOutcome, SubscriptionStart};
+pub use onrush_protocol::request::{AckOutcome, AwaitLevel, SubscriptionStart};
 pub use onrush_protocol::response::{
     GroupStanding, Job, JobKind, JobState, Letter, LetterReason, MessageGroup, MessagePage,
-    MessageShown, MessageStanding, PartitionStanding,
+    MessageShown, MessageStanding, PartitionStanding, QueueShown,
 };
 pub use onrush_protocol::{
     Code, GroupName, LeaseToken, MessageId, NO_LEASE, Outcome, PartitionName, Qos, QueueName,

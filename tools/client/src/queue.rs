@@ -7,7 +7,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use onrush_protocol::request::{Configure, DeleteQueue, JobAction};
+use onrush_protocol::request::{ClearQueue, Configure, DeleteQueue, JobAction};
 use onrush_protocol::{
     NameError, PartitionName, QueueName, QueueOptions, Request, Response, ShortText,
 };
@@ -161,6 +161,20 @@ impl Queue {
     /// As [`Config::create`].
     pub async fn create(&self) -> Result<QueueOptions, Error> {
         self.config(QueueOptions::default()).create().await
+    }
+
+    /// Lets go of all its messages, or its partition's; settings, groups and dead letters stay. Returns how
+    /// many went. Not repeated when its outcome is unknown: what came in between would go too.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such queue.
+    pub async fn clear(&self) -> Result<u64, Error> {
+        let Target { queue, partition } = self.target.clone()?;
+        let request = Request::ClearQueue(ClearQueue { queue, partition });
+        match self.client.request(Repeat::Unsafe, &request).await? {
+            Response::Cleared(cleared) => Ok(cleared.messages),
+            other => Err(mismatch("clear queue", &other)),
+        }
     }
 
     /// Removes the queue with all its messages, groups and dead letters. Returns whether it
