@@ -131,6 +131,11 @@ codes! {
     EncryptionKeyMissing = 307, "encryption_key_missing", No, NotApplied;
     /// The queue has no such consumer group.
     GroupNotFound = 310, "group_not_found", No, NotApplied;
+    /// The message is not in a state in which that can be done to it: no dead letter, or one for all
+    /// groups already.
+    MessageSettled = 311, "message_settled", No, NotApplied;
+    /// There is no such job.
+    JobNotFound = 312, "job_not_found", No, NotApplied;
     /// A transaction names messages that are settled already; perhaps by itself, sent before.
     AlreadySettled = 320, "already_settled", No, NotApplied;
     /// A transaction asked to fail on a message that was pushed before, and there is one.
@@ -239,6 +244,8 @@ mod tests {
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
             (310, "group_not_found"),
+            (311, "message_settled"),
+            (312, "job_not_found"),
             (320, "already_settled"),
             (321, "duplicate_message"),
             (322, "query_not_found"),

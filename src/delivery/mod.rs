@@ -1,12 +1,16 @@
-//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf.
+//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf, and the
+//! [`desk`] of whoever runs queues.
 //!
 //! In: what a consumer asks. Out: batches as they were pushed, cut to what was claimed. Leases,
 //! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
 //! are no longer in memory. Knows no producer and no ring.
 
+pub mod desk;
+pub mod discover;
 pub mod groups;
 pub mod jobs;
 pub mod parcel;
+mod turns;
 
 use std::sync::Arc;
 
@@ -20,6 +24,7 @@ use crate::base::place::{PartitionNumber, QueueId};
 use crate::base::random::Random;
 use crate::catalog::{Catalogs, not_own};
 use crate::delivery::parcel::{Delivered, Package, Unpacked};
+use crate::delivery::turns::Turns;
 use crate::log::ReadError;
 use crate::sealing::{OpenError, Place};
 use crate::shard::Engine;
@@ -135,6 +140,8 @@ pub struct Delivery {
     engine: Arc<Engine>,
     catalogs: Catalogs,
     random: Arc<dyn Random>,
+    /// Who is asked first where any queue will do.
+    turns: Arc<Turns>,
     /// The message that did not open last: said once, however often it is asked for.
     unopened: Arc<Mutex<Option<(PartitionNumber, Sequence)>>>,
 }
@@ -143,7 +150,7 @@ impl Delivery {
     /// Hands out what `engine` keeps.
     #[must_use]
     pub fn new(engine: Arc<Engine>, catalogs: Catalogs, random: Arc<dyn Random>) -> Self {
-        Self { engine, catalogs, random, unopened: Arc::default() }
+        Self { engine, catalogs, random, turns: Arc::default(), unopened: Arc::default() }
     }
 
     /// Messages for a consumer, from as many partitions as it allows.

@@ -14,6 +14,7 @@ use crate::buffer::Full;
 use crate::buffer::receipt::PushRefusal;
 use crate::catalog::CatalogError;
 use crate::delivery::PopError;
+use crate::delivery::desk::DeskError;
 use crate::delivery::groups::GroupError;
 use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
@@ -136,6 +137,20 @@ pub fn of_group_error(error: &GroupError) -> Code {
         GroupError::NoGroup(_) => Code::GroupNotFound,
         GroupError::NoPartition => Code::PartitionNotFound,
         GroupError::Command(error) => of_command_error(error),
+    }
+}
+
+/// Something about messages, dead letters or jobs that was not done.
+#[must_use]
+pub fn of_desk_error(error: &DeskError) -> Code {
+    match error {
+        DeskError::NoMessage => Code::MessageNotFound,
+        DeskError::NotDead | DeskError::AllDone => Code::MessageSettled,
+        DeskError::Held => Code::Busy,
+        DeskError::NoJob => Code::JobNotFound,
+        DeskError::TooManyJobs { .. } => Code::QuotaExceeded,
+        DeskError::Queue(error) => of_catalog_error(error),
+        DeskError::Command(error) => of_command_error(error),
     }
 }
 

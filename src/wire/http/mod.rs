@@ -13,7 +13,7 @@
 //! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
-//! | `pop`, `discover`, `turns`, `pop_answer` | a pop, from a queue or from any of a kind, in turn |
+//! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
@@ -23,7 +23,7 @@
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
-//! | `processes`, `process_push`, `process_desk`, `process_answer` | processes: classes, slots, cascades, what waits |
+//! | `processes`, `process_push`, `process_desk` | processes: classes, slots, cascades, what waits |
 
 mod ack;
 mod ack_parse;
@@ -53,7 +53,6 @@ mod options;
 mod pace;
 mod pop;
 mod pop_answer;
-mod process_answer;
 mod process_desk;
 mod process_push;
 mod processes;
@@ -78,7 +77,6 @@ mod times;
 mod traces;
 mod transaction;
 mod transaction_parse;
-mod turns;
 mod url;
 mod whole;
 
@@ -96,6 +94,7 @@ pub use dialect::Dialect;
 use crate::log::postgres::DatabaseFigures;
 use crate::telemetry::history::History;
 use crate::wire::Rooms;
+use crate::wire::process_ask::Desk;
 use crate::wire::tls::Tls;
 
 /// How HTTP is served.
@@ -177,7 +176,6 @@ struct Api {
     history: Arc<History>,
     last_look: Arc<health::LastLook>,
     errors: Arc<errors::Errors>,
-    turns: Arc<turns::Turns>,
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
@@ -198,7 +196,6 @@ impl Api {
         let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
         let errors = Arc::default();
-        let turns = Arc::default();
         let labels = table::labels();
         let with = |dialect, base| {
             Arc::new(Self {
@@ -209,7 +206,6 @@ impl Api {
                 history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
                 errors: Arc::clone(&errors),
-                turns: Arc::clone(&turns),
                 stop: stop.clone(),
                 started_us,
                 dialect,
@@ -217,6 +213,11 @@ impl Api {
             })
         };
         (with(config.dialect, "/"), with(Dialect::Queen, route::QUEEN))
+    }
+
+    /// Where questions about processes are answered.
+    fn processes(&self) -> Desk<'_> {
+        Desk { rooms: &self.rooms, stop: self.stop.clone() }
     }
 
     /// Waits until the server stops.

@@ -15,15 +15,12 @@ use crate::process::timers::Timer;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::ids::millis_text;
-use crate::wire::http::processes::{Raw, failed, found, process_of};
+use crate::wire::http::processes::{Raw, failed, process_of, replied};
 use crate::wire::http::shape;
 use crate::wire::http::status::{Answer, Failure, empty, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get, post, put};
 use crate::wire::http::url::Query;
-
-/// Rows of one page, by default and at most.
-const PAGE: u64 = 100;
-const PAGE_MAX: u64 = 1_000;
+use crate::wire::process_ask::{PAGE, PAGE_MAX};
 
 /// The routes of this file.
 #[rustfmt::skip]
@@ -161,10 +158,6 @@ async fn resume(State(api): Door, path: Raw<(String, String)>) -> Answer {
 }
 
 async fn stop(api: &Api, class: &str, key: &str, reason: Option<&str>) -> Result<Answer, Failure> {
-    let (name, instance) = process_of(class, key)?;
-    let stopped = api.rooms.processes.set_stopped(&name, &instance, reason).await;
-    stopped.map_err(|error| failed(&error))?;
-    let (_, _, shown) = found(api, class, key).await?;
-    let body = json!({ "process": format!("{class}/{key}"), "stopped": shown.stopped });
-    Ok(json(StatusCode::OK, &body))
+    let (class, key) = process_of(class, key)?;
+    replied(api.processes().stop(&class, &key, reason).await)
 }

@@ -208,6 +208,7 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::MessageNotFound
         | Code::QueryNotFound
         | Code::GroupNotFound
+        | Code::JobNotFound
         | Code::ClassNotFound
         | Code::ProcessNotFound
         | Code::SlotNotFound
@@ -216,6 +217,7 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         Code::LeaseExpired
         | Code::EncryptionKeyMissing
         | Code::AlreadySettled
+        | Code::MessageSettled
         | Code::DuplicateMessage
         | Code::QueryChanged
         | Code::VersionConflict

@@ -1,10 +1,8 @@
 //! How slots, trees and cascades are written.
 //!
-//! In: what the room found. Out: JSON; or the text itself where a value says what kind of text it is.
-//! Pure. Called by `processes` and `process_push`.
+//! In: what the room found. Out: JSON. Pure. Called by `process_ask`, and for what changes while it is
+//! watched by the HTTP door.
 
-use hyper::StatusCode;
-use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use serde_json::{Map, Value, json};
 
 use crate::process::ProcessError;
@@ -12,8 +10,6 @@ use crate::process::keys::Address;
 use crate::process::look::Scheduled;
 use crate::process::record::{EntryStatus, SlotRecord};
 use crate::process::tree::{Node, Standing};
-use crate::wire::http::processes::failed;
-use crate::wire::http::status::{Answer, Failure, bytes, json};
 
 /// A record as an answer.
 pub(super) fn record(process: &str, slot: u64, found: &SlotRecord) -> Value {
@@ -45,7 +41,7 @@ pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value
 }
 
 /// A part of a value. `results` stands for the whole, and `data` for its output, as elsewhere.
-pub(super) fn at_path(whole: &Value, path: &str) -> Result<Answer, Failure> {
+pub(super) fn part(whole: &Value, path: &str) -> Result<Value, ProcessError> {
     let mut value = whole;
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let next = match value {
@@ -57,22 +53,9 @@ pub(super) fn at_path(whole: &Value, path: &str) -> Result<Answer, Failure> {
             }),
             _ => None,
         };
-        value = next.ok_or_else(|| failed(&ProcessError::NoPath(path.into())))?;
+        value = next.ok_or_else(|| ProcessError::NoPath(path.into()))?;
     }
-    Ok(page(value).unwrap_or_else(|| json(StatusCode::OK, value)))
-}
-
-/// A text that says of what kind it is. It comes from a guest: a browser is told to let it do nothing.
-fn page(value: &Value) -> Option<Answer> {
-    let kind = value.get("contentType").or_else(|| value.get("content-type"))?.as_str()?;
-    let kind = HeaderValue::from_str(kind).ok()?;
-    let text = value.get("body")?.as_str()?.to_owned();
-    let mut answer = bytes(StatusCode::OK, "text/plain", text.into());
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Some(answer)
+    Ok(value.clone())
 }
 
 /// What a push is answered with.
