@@ -160,12 +160,14 @@ pub(super) async fn push(
     State(api): Door,
     path: Raw<(String, String)>,
     caller: Sender,
+    RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Answer {
     let push = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, None).await
+        let how = How { only: None, strict: is_strict(query)? };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(push.await)
 }
@@ -180,9 +182,22 @@ pub(super) async fn schedule(
     let schedule = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, Some(Await::Accepted)).await
+        let how = How { only: Some(Await::Accepted), strict: false };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(schedule.await)
+}
+
+/// What the route and the query say of a push.
+struct How {
+    /// What is waited for, whatever the body says.
+    only: Option<Await>,
+    strict: bool,
+}
+
+fn is_strict(query: Option<String>) -> Result<bool, Failure> {
+    let raw = query.unwrap_or_default();
+    Ok(Query::parse(&raw)?.is_on("strict"))
 }
 
 async fn push_and_wait(
@@ -191,16 +206,19 @@ async fn push_and_wait(
     key: PartitionName,
     sub: Option<ProducerSub>,
     body: &[u8],
-    only: Option<Await>,
+    how: How,
 ) -> Result<Answer, Failure> {
     let raw: RawPush<'_> = shape::read(body)?;
     let mut wish = wish(&raw)?;
+    wish.strict |= how.strict;
+    wish.level = how.only.unwrap_or(wish.level);
     let message = raw.message.ok_or_else(|| Failure::malformed("message is required"))?;
     let message = Bytes::copy_from_slice(message.get().as_bytes());
     let transaction_id = transaction_id(raw.transaction_id)?;
     let (name, instance) = (class.clone(), key.clone());
     let given = transaction_id.clone();
-    let order = PushOrder { class, key, message, transaction_id, terms: wish.terms, sub };
+    let (terms, waits) = (wish.terms, wish.level != Await::Accepted);
+    let order = PushOrder { class, key, message, transaction_id, terms, sub, waits };
     let processes = &api.rooms.processes;
     let taken = processes.push(order).await.map_err(|error| failed(&error))?;
     let Taken::Stored { address, duplicate, defines } = taken else {
@@ -208,12 +226,10 @@ async fn push_and_wait(
             "process": format!("{name}/{instance}"), "transaction_id": given });
         return Ok(json(StatusCode::ACCEPTED, &body));
     };
-    if defines {
-        wish.level = Await::Slot;
-    }
-    if let Some(only) = only {
-        wish.level = only;
-    } else {
+    if how.only.is_none() {
+        if defines {
+            wish.level = Await::Slot;
+        }
         let run = processes.run_to(&name, &instance, address.seq).await;
         run.map_err(|error| failed(&error))?;
     }
@@ -226,6 +242,7 @@ async fn push_and_wait(
 pub(super) async fn push_slot(
     State(api): Door,
     path: Raw<(String, String, String)>,
+    RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Answer {
     let push = async {
@@ -233,13 +250,17 @@ pub(super) async fn push_slot(
         let slot: u64 = slot.parse().map_err(|_| control("slot must be a whole number"))?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         let raw: RawPush<'_> = shape::read(text)?;
-        let wish = wish(&raw)?;
+        let mut wish = wish(&raw)?;
+        wish.strict |= is_strict(query)?;
         let (class, key, shown) = found(&api, &class, &key).await?;
         if slot >= shown.next {
             return Err(failed(&ProcessError::NoSlot(slot)));
         }
         let processes = &api.rooms.processes;
         let recorded = slot < shown.done;
+        if let Some(why) = shown.stopped.as_deref().filter(|_| !recorded) {
+            return Err(failed(&ProcessError::Stopped(why.into())));
+        }
         let run = processes.run_to(&class, &key, slot).await;
         run.map_err(|error| failed(&error))?;
         let messages = processes.schedule(&class, &key, &shown, slot, slot + 1).await;
@@ -273,6 +294,7 @@ async fn answer(
     let status = match () {
         () if !reached => StatusCode::ACCEPTED,
         () if wish.strict && standing.status() == "failed" => StatusCode::FAILED_DEPENDENCY,
+        () if wish.strict && standing.status() == "cancelled" => StatusCode::CONFLICT,
         () => StatusCode::OK,
     };
     let levels = max_depth.map_or(LEVELS_MAX, |depth| (depth as usize + 1).min(LEVELS_MAX));
@@ -294,6 +316,8 @@ async fn told(
     reach: Reach,
     wish: &Wish,
 ) -> Result<Value, Failure> {
+    let results = usize::try_from(wish.result_depth).unwrap_or(usize::MAX);
+    let reach = Reach { results, ..reach };
     let tree = api.rooms.processes.tree(standing.root, from, reach).await;
     let tree = tree.map_err(|error| failed(&error))?;
     let now_ms = api.rooms.clock.now_ms();
@@ -354,7 +378,8 @@ async fn show_graph(State(api): Door, path: Raw<String>) -> Answer {
         let id = of_path(path)?;
         let processes = &api.rooms.processes;
         let standing = processes.standing(&id).await.map_err(|error| failed(&error))?;
-        let tree = processes.tree(standing.root, standing.root, Reach::default()).await;
+        let reach = Reach { results: 0, ..Reach::default() };
+        let tree = processes.tree(standing.root, standing.root, reach).await;
         let tree = tree.map_err(|error| failed(&error))?;
         Ok(json(StatusCode::OK, &graph(&standing, tree)))
     };

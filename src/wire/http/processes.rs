@@ -14,7 +14,9 @@ use hyper::{HeaderMap, StatusCode};
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde_json::{Value, json};
 
+use crate::process::keys::Address;
 use crate::process::look::InstanceShown;
+use crate::process::record::SlotRecord;
 use crate::process::{ProcessError, class::ClassShown};
 use crate::wire::auth::Caller;
 use crate::wire::codes;
@@ -189,11 +191,13 @@ async fn slots(State(api): Door, path: Raw<(String, String)>, RawQuery(query): R
         let end = last.saturating_add(1).min(shown.next).max(from);
         let to = end.min(from.saturating_add(limit));
         let processes = &api.rooms.processes;
+        let records = processes.slots_from(&shown, from, limit as usize).await;
+        let (records, more_after) = records.map_err(|error| failed(&error))?;
+        let mut records: std::collections::BTreeMap<_, _> = records.into_iter().collect();
+        // No further than it is known what became of them.
+        let to = more_after.map_or(to, |slot| to.min(slot + 1));
         let messages = processes.schedule(&class, &key, &shown, from, to).await;
         let messages = messages.map_err(|error| failed(&error))?;
-        let records = processes.slots_from(&shown, from, limit as usize).await;
-        let mut records: std::collections::BTreeMap<_, _> =
-            records.map_err(|error| failed(&error))?.into_iter().collect();
         let slots: Vec<Value> = messages
             .iter()
             .map(|message| scheduled(message, records.remove(&message.address.seq)))
@@ -225,13 +229,39 @@ async fn one_slot(
     }
     let waited = api.rooms.processes.wait_slot(shown.partition, number, patience).await;
     match waited.map_err(|error| failed(&error))? {
-        Some(found) => at_path(&record(&format!("{class}/{key}"), number, &found), path),
+        Some(found) => match path.strip_prefix("outbox/") {
+            Some(rest) => entry(api, &found, rest).await,
+            None => at_path(&record(&format!("{class}/{key}"), number, &found), path),
+        },
         None => {
             let process = format!("{class}/{key}");
             let body = json!({ "process": process, "slot": number, "status": "pending" });
             Ok(json(StatusCode::ACCEPTED, &body))
         }
     }
+}
+
+/// An entry of a slot's outbox by its index, with what it said under `message`.
+async fn entry(api: &Api, found: &SlotRecord, path: &str) -> Result<Answer, Failure> {
+    let missing = || failed(&ProcessError::NoPath(format!("outbox/{path}")));
+    let (index, rest) = path.split_once('/').unwrap_or((path, ""));
+    let entry = found.outbox.iter().find(|it| it.index.to_string() == index);
+    let entry = entry.ok_or_else(missing)?;
+    let address = |id: &str| Address::parse(id).ok_or_else(missing);
+    let (root, slot) = (address(&found.cascade)?, address(&found.message_id)?);
+    let sent = api.rooms.processes.sent(root, slot, entry.index).await;
+    let sent = sent.map_err(|error| failed(&error))?;
+    let mut body = json!(entry);
+    if let (Some(sent), Value::Object(fields)) = (sent, &mut body) {
+        if let Some(address) = sent.address {
+            fields.insert("message_id".into(), address.id().into());
+        }
+        if sent.is_json {
+            let message: Value = serde_json::from_slice(&sent.payload).unwrap_or_default();
+            fields.insert("message".into(), message);
+        }
+    }
+    at_path(&body, rest)
 }
 
 async fn slot(
