@@ -166,6 +166,8 @@ codes! {
     ProcessStopped = 356, "process_stopped", No, NotApplied;
     /// The class takes no messages from this sender.
     NotAccepted = 357, "not_accepted", No, NotApplied;
+    /// Nothing of the push is pending: there is nothing to call off.
+    PushComplete = 360, "push_complete", No, NotApplied;
 
     /// The partition's ring is full; the message was not taken.
     RingFull = 401, "ring_full", Yes, NotApplied;
@@ -260,6 +262,7 @@ mod tests {
             (355, "version_conflict"),
             (356, "process_stopped"),
             (357, "not_accepted"),
+            (360, "push_complete"),
             (401, "ring_full"),
             (402, "busy"),
             (404, "disk_full"),

@@ -64,6 +64,7 @@ impl Processes {
             Classed::NoQueue => return Err(ProcessError::NoClass(name.as_str().into())),
         }
         inner.defined.notify_waiters();
+        inner.waiting.notify_waiters();
         self.class(name)
     }
 

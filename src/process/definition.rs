@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::process::runtime::{Limits, Prelude};
+use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
 /// Largest definition in bytes, its module included.
 pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
@@ -16,6 +17,8 @@ pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
 pub const HOPS_MAX: u32 = 10_000;
 /// Most messages of one cascade that a class may allow.
 pub const MESSAGES_MAX: u64 = 100_000_000;
+/// Most messages that may wait in a process where a class allows that many.
+const BACKLOG_MAX: u64 = 1_000_000_000;
 /// Longest time that a message for a class that does not exist waits for it, milliseconds.
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -104,6 +107,9 @@ pub struct Bounds {
     /// Bytes of one state value.
     #[serde(alias = "stateValueBytes")]
     pub state_value_bytes: u64,
+    /// Bytes of all state keys of an instance, with their values.
+    #[serde(alias = "stateBytes")]
+    pub state_bytes: u64,
     /// State keys that one slot touches.
     #[serde(alias = "stateKeys")]
     pub state_keys: u64,
@@ -131,6 +137,7 @@ impl Default for Bounds {
             outbox_bytes: outbox_bytes as u64,
             output_bytes: output_bytes as u64,
             state_value_bytes: state_value_bytes as u64,
+            state_bytes: 1 << 30,
             state_keys: Limits::default().state_keys_touched as u64,
             hops: 64,
             messages: 100_000,
@@ -152,9 +159,12 @@ impl Bounds {
             ("outbox_bytes", self.outbox_bytes, most.outbox_bytes),
             ("output_bytes", self.output_bytes, most.output_bytes),
             ("state_value_bytes", self.state_value_bytes, most.state_value_bytes),
+            ("state_bytes", self.state_bytes, most.state_bytes),
             ("state_keys", self.state_keys, most.state_keys),
             ("hops", u64::from(self.hops), u64::from(HOPS_MAX)),
             ("messages", self.messages, MESSAGES_MAX),
+            ("backlog_soft", self.backlog_soft, BACKLOG_MAX),
+            ("backlog_hard", self.backlog_hard, BACKLOG_MAX),
         ];
         pairs.into_iter().find(|(_, value, limit)| value > limit)
     }
@@ -268,6 +278,18 @@ impl Definition {
             let (field, limit) = ("unknown_target.park", PARKED_MS_MAX);
             return Err(DefinitionError::Limit { field, value, limit });
         }
+        for (key, value) in &definition.init {
+            let (key, value) = (key.len(), value.get().len());
+            for (field, value, limit) in [
+                ("bytes of a key in init", key, STATE_KEY_BYTES_MAX),
+                ("bytes of a value in init", value, STATE_VALUE_BYTES_MAX),
+            ] {
+                if value > limit {
+                    let (value, limit) = (value as u64, limit as u64);
+                    return Err(DefinitionError::Limit { field, value, limit });
+                }
+            }
+        }
         Ok(definition)
     }
 
@@ -331,6 +353,9 @@ mod tests {
         let more = r#"{"runtime":"native","module":"","limits":{"hops":10001}}"#;
         let error = DefinitionError::Limit { field: "hops", value: 10_001, limit: 10_000 };
         assert_eq!(read(more), Err(error));
+        let init =
+            format!(r#"{{"runtime":"native","module":"","init":{{"{}":1}}}}"#, "k".repeat(1025));
+        assert!(matches!(read(&init), Err(DefinitionError::Limit { value: 1_025, .. })));
         let long = vec![b' '; DEFINITION_BYTES_MAX + 1];
         assert!(matches!(Definition::read(&long), Err(DefinitionError::TooLarge { .. })));
     }

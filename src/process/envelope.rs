@@ -30,6 +30,9 @@ pub(super) struct Envelope {
     /// It makes the instance, with these state keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) spawn: Option<Box<RawValue>>,
+    /// Who pushed it, for a first message that is sent after all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sub: Option<Box<str>>,
     /// The timer that sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timer: Option<Box<str>>,

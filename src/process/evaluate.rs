@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Clock;
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::process::definition::OnError;
+use crate::process::definition::{Create, OnError};
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Dirty, Fetch, Instance, Overlay};
 use crate::process::keys::Address;
@@ -59,6 +59,8 @@ pub(super) struct Done {
 pub(super) struct Evaluated {
     pub(super) done: Vec<Done>,
     pub(super) dirty: Dirty,
+    /// Bytes by which that makes the state larger.
+    pub(super) grown: i64,
     /// The version that the instance is at now.
     pub(super) version: u32,
     /// Why it stops, where it does.
@@ -92,7 +94,11 @@ impl Job {
         let began_us = self.clock.monotonic_us();
         let mut evaluated = Evaluated { version: instance.version, ..Evaluated::default() };
         let mut bytes = 0;
-        for (at, message) in incoming.iter().enumerate().take(SLOTS_MAX) {
+        let first = incoming.first().map_or(0, |message| message.address.seq);
+        // One behind a message that was taken out of the log is for the next step: a step settles its
+        // slots as one range.
+        let together = (first..).zip(incoming).take_while(|(seq, it)| it.address.seq == *seq);
+        for (at, (_, message)) in together.enumerate().take(SLOTS_MAX) {
             let is_cancelled = cancelled.contains(&message.root);
             let turn = match self.turn(instance, &mut evaluated, message, is_cancelled) {
                 Ok(turn) => turn,
@@ -153,6 +159,14 @@ impl Job {
                 let why = "the class takes no messages from this sender";
                 Some((SlotStatus::Refused, "not_accepted", why))
             }
+            () if code.definition.create == Create::Explicit
+                && version == 0
+                && !message.envelope.defines
+                && message.envelope.spawn.is_none() =>
+            {
+                let why = "only its definition makes a process of this class";
+                Some((SlotStatus::Refused, "process_not_found", why))
+            }
             () if message.envelope.spawn.is_some() && version > 0 => {
                 Some((SlotStatus::Refused, "process_exists", "the process exists already"))
             }
@@ -165,14 +179,16 @@ impl Job {
         let began_us = self.clock.monotonic_us();
         let (partition, step) = (self.partition, &evaluated.dirty);
         let (slot, fetch) = (Dirty::new(), &self.fetch);
-        let mut view = Overlay { partition, instance, step, slot, fetch };
+        let (grown, bytes_max) = ((evaluated.grown, 0), code.definition.limits.state_bytes);
+        let mut view = Overlay { partition, instance, step, slot, grown, bytes_max, fetch };
         let outcome = self.run(&code, version, message, &mut view);
-        let written = view.slot;
+        let (written, grown) = (view.slot, view.grown.1);
         record.took_us = self.clock.monotonic_us().saturating_sub(began_us);
         record.take(&outcome);
         match outcome.result {
             Ok(reply) => {
                 evaluated.dirty.extend(written);
+                evaluated.grown += grown;
                 let version = code.version;
                 Ok(Turn { record, outbox: reply.outbox, code: Some(code), version })
             }

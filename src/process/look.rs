@@ -1,15 +1,11 @@
 //! Looking at processes: instances, slots, state keys, letters. Changes nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{PartitionName, QueueName};
 
 use crate::base::place::PartitionNumber;
-use crate::delivery::parcel::Delivered;
-use crate::ingest::PushError;
 use crate::process::board::Deadline;
 use crate::process::commit::GROUP;
 use crate::process::incoming::Incoming;
@@ -19,8 +15,6 @@ use crate::process::keys::{
 };
 use crate::process::record::SlotRecord;
 use crate::process::{Inner, ProcessError, Processes};
-use crate::sealing::Place;
-use crate::shard::command::CommandError;
 use crate::shard::look::View;
 use crate::state::effect::Sequence;
 use crate::state::kv::KvError;
@@ -218,43 +212,15 @@ impl Processes {
         from: Sequence,
         to: Sequence,
     ) -> Result<Vec<Scheduled>, ProcessError> {
-        let (partition, engine) = (instance.partition, Arc::clone(&self.inner.engine));
-        let queue = engine.catalog_now().find(class.as_str()).map(|queue| queue.id);
+        let queue = self.inner.engine.catalog_now().find(class.as_str()).map(|queue| queue.id);
         let queue = queue.ok_or_else(|| ProcessError::NoClass(class.as_str().into()))?;
-        let runs = engine.look(move |look| {
-            let at = usize::from(look.replica.count().of_partition(partition));
-            let shard = look.replica.shards.get(at);
-            shard.map_or(Ok(Vec::new()), |shard| shard.runs(look.kv, partition, from, to))
-        });
-        let (runs, key) = (runs.await??, key.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let shard = engine.shards().of_partition(partition);
-            let mut all = Vec::new();
-            for run in runs {
-                let chunks = engine.read(shard, &run);
-                let chunks = chunks.map_err(|error| ProcessError::Malformed(error.to_string()))?;
-                for chunk in chunks {
-                    let batch = RecordBatch::parse_trusted(chunk.batch);
-                    let batch = batch.map_err(PushError::from)?;
-                    let place = Place { queue, partition: key.as_str() };
-                    let opened = match batch.is_sealed() {
-                        true => engine.seals().open(place, &batch),
-                        false => Ok(batch),
-                    };
-                    let batch =
-                        opened.map_err(|(_, error)| ProcessError::Malformed(error.to_string()))?;
-                    let (first_seq, time_ms, sub) = (chunk.first_seq, chunk.time_ms, chunk.sub);
-                    let delivered = Delivered { first_seq, time_ms, sub, batch };
-                    all.extend(Incoming::of_batch(partition, &delivered).map(Scheduled::from));
-                }
-            }
-            all.retain(|it: &Scheduled| (from..to).contains(&it.address.seq));
-            Ok(all)
-        });
-        reading.await.unwrap_or(Err(ProcessError::Command(CommandError::ShuttingDown)))
+        let (key, partition) = (key.as_str().to_owned(), instance.partition);
+        let messages = self.inner.read(queue, key, partition, from, to).await?;
+        Ok(messages.into_iter().map(Scheduled::from).collect())
     }
 
-    /// Records of slots from one on, as many as fit one answer. Slots that are not evaluated have none.
+    /// Records of slots from one on, as many as fit one answer, and the slot behind which there are more.
+    /// Slots that are not evaluated have none.
     ///
     /// # Errors
     /// As [`Self::instance`].
@@ -263,7 +229,7 @@ impl Processes {
         instance: &InstanceShown,
         from: Sequence,
         limit: usize,
-    ) -> Result<Vec<(Sequence, SlotRecord)>, ProcessError> {
+    ) -> Result<(Vec<(Sequence, SlotRecord)>, Option<Sequence>), ProcessError> {
         let ask = StateAsk {
             owner: RESULTS,
             partition: instance.partition,
@@ -272,11 +238,11 @@ impl Processes {
             rows_max: limit,
             bytes_max: PAGE_BYTES,
         };
-        let rows = self.page(ask).await?.rows;
-        let slots = rows
-            .iter()
-            .filter_map(|row| Some((read_slot_key(&row.key)?, read_record(&row.value)?)));
-        Ok(slots.collect())
+        let page = self.page(ask).await?;
+        let rows = page.rows.iter();
+        let slots =
+            rows.filter_map(|row| Some((read_slot_key(&row.key)?, read_record(&row.value)?)));
+        Ok((slots.collect(), page.more_after.as_deref().and_then(read_slot_key)))
     }
 
     /// State keys of an instance in key order, as many as fit one answer.

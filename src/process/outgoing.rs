@@ -31,11 +31,20 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(super) fn put(&self, builder: &mut BatchBuilder) -> Result<(), BatchError> {
+        self.put_as(builder, true)
+    }
+
+    /// As [`Self::put`], whatever the payload is.
+    pub(super) fn put_as(
+        &self,
+        builder: &mut BatchBuilder,
+        is_json: bool,
+    ) -> Result<(), BatchError> {
         let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
         builder.push(&NewRecord {
             transaction_id: Some(self.id),
             headers: header.as_ref().map_or(&[], |header| header.as_slice()),
-            is_json: true,
+            is_json,
             payload: self.payload,
             ..NewRecord::default()
         })

@@ -15,19 +15,20 @@ use tokio::time::sleep;
 use crate::base::place::PartitionNumber;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Accepted, Signer, Stored};
-use crate::ingest::{PushError, PushTerms};
+use crate::ingest::{PushError, PushTerms, is_own_id};
 use crate::process::board::Deadline;
-use crate::process::definition::Mode;
+use crate::process::definition::{Create, Definition, Mode};
 pub use crate::process::envelope::Terms;
 use crate::process::envelope::{Envelope, HEADER};
 use crate::process::keys::{Address, META, STOPPED};
+use crate::process::letters::Fate;
+use crate::process::look::InstanceShown;
 use crate::process::outgoing::count;
 use crate::process::runner::Errand;
 use crate::process::runtime::ENVELOPE;
 use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
-use crate::shard::command::CommandError;
 use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::Pushed;
@@ -70,6 +71,9 @@ pub struct PushOrder {
     pub terms: Terms,
     /// Who pushes, where that is known.
     pub sub: Option<ProducerSub>,
+    /// Whether its sender waits for what comes of it: a process that is stopped takes only messages for
+    /// later.
+    pub waits: bool,
 }
 
 /// What became of a push by the time it was durable.
@@ -96,6 +100,13 @@ struct Kind<'a> {
     init: Option<Box<RawValue>>,
 }
 
+/// What a push asks of its process.
+#[derive(Clone, Copy)]
+struct Asks {
+    defines: bool,
+    waits: bool,
+}
+
 impl Processes {
     /// Pushes a message. Answers when it is durable, and waits for room for as long as any push.
     /// Dropping the future does not take it back.
@@ -103,15 +114,19 @@ impl Processes {
     /// # Errors
     /// [`ProcessError`]: it was not taken, unless the error says otherwise.
     pub async fn push(&self, order: PushOrder) -> Result<Taken, ProcessError> {
-        let PushOrder { class, key, message, transaction_id, terms, sub } = order;
+        let PushOrder { class, key, message, transaction_id, terms, sub, waits } = order;
         let (queue, code) = self.inner.newest(&class)?;
         let from = format!("client:{}", sub.as_ref().map_or("", ProducerSub::as_str));
         if !code.definition.accepts(&from) {
             return Err(ProcessError::NotAccepted(from));
         }
+        if transaction_id.as_deref().is_some_and(is_own_id) {
+            return Err(PushError::OwnId { record: 0 }.into());
+        }
         let kind = look_at(&message)?;
         let defines = kind.kind.as_deref() == Some("Process");
-        self.inner.may_push(&queue.name, &key, &code.definition, defines).await?;
+        let asks = Asks { defines, waits };
+        self.inner.may_push(&queue.name, &key, &code.definition, asks).await?;
         let spawn = kind.init.filter(|_| defines);
         let envelope = Envelope { terms, spawn, defines, ..Envelope::default() };
         let header = envelope.write();
@@ -197,19 +212,17 @@ impl Processes {
     /// Answers when that is durable.
     ///
     /// # Errors
-    /// [`ProcessError::NoPush`], [`ProcessError::Command`].
+    /// [`ProcessError::NoPush`]; [`ProcessError::Complete`] where nothing is left to call off;
+    /// [`ProcessError::Command`].
     pub async fn cancel(&self, push: &str) -> Result<Standing, ProcessError> {
         let standing = self.standing(push).await?;
         let root = standing.root;
-        if !standing.is_complete() {
-            let change = TallyChange { cancel: true, ..TallyChange::default() };
-            let step = Step { states: vec![count(root, change)], ..Step::default() };
-            match self.inner.commit(None, &step).await {
-                Ok(_) => {}
-                Err(_) => return Err(ProcessError::Command(CommandError::ShuttingDown)),
-            }
-            self.inner.board.tell(root);
+        if standing.is_complete() && standing.status() != "cancelled" {
+            return Err(ProcessError::Complete(root.id()));
         }
+        let change = TallyChange { cancel: true, ..TallyChange::default() };
+        let step = Step { states: vec![count(root, change)], roots: vec![root], ..Step::default() };
+        self.inner.carry_out(&step).await?;
         self.inner.standing(root).await
     }
 
@@ -232,9 +245,8 @@ impl Processes {
         let (owner, ops) = (StateOwner::Number(META), vec![op]);
         let change = StateChanges { owner, partition, ops, may_miss: false };
         let step = Step { states: vec![change], ..Step::default() };
-        match self.inner.commit(None, &step).await {
-            Ok(_) => {}
-            Err(_) => return Err(ProcessError::NoProcess(class.as_str().into())),
+        if self.inner.carry_out(&step).await? != Fate::Sent {
+            return Err(ProcessError::NoProcess(class.as_str().into()));
         }
         self.inner.cache.forget(partition);
         self.inner.stops.lock().insert(partition);
@@ -316,21 +328,21 @@ impl Inner {
         &self,
         class: &str,
         key: &PartitionName,
-        definition: &crate::process::definition::Definition,
-        defines: bool,
+        definition: &Definition,
+        asks: Asks,
     ) -> Result<(), ProcessError> {
         let shown = self.instance(class, key).await?;
-        let name = || format!("{class}/{}", key.as_str());
-        match shown {
-            None if definition.create == crate::process::definition::Create::Explicit
-                && !defines =>
-            {
-                Err(ProcessError::NoProcess(name()))
-            }
-            Some(shown) if shown.next - shown.done >= definition.limits.backlog_soft => {
-                Err(ProcessError::Backlog(shown.next - shown.done))
-            }
-            _ => Ok(()),
+        // One whose definition waits in its log is as good as there.
+        let is_there = shown.as_ref().is_some_and(|it| it.version > 0 || it.next > it.done);
+        if definition.create == Create::Explicit && !asks.defines && !is_there {
+            return Err(ProcessError::NoProcess(format!("{class}/{}", key.as_str())));
+        }
+        let Some(InstanceShown { next, done, stopped, .. }) = shown else { return Ok(()) };
+        let waiting = next.saturating_sub(done);
+        match stopped.filter(|_| asks.waits) {
+            _ if waiting >= definition.limits.backlog_soft => Err(ProcessError::Backlog(waiting)),
+            Some(why) => Err(ProcessError::Stopped(why.into())),
+            None => Ok(()),
         }
     }
 }

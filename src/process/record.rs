@@ -154,4 +154,7 @@ pub(super) struct Letter {
     pub(super) envelope: Box<RawValue>,
     /// Its payload.
     pub(super) payload: Box<RawValue>,
+    /// Whether that is a text that stands for bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) base64: bool,
 }

@@ -64,7 +64,7 @@ enum Route {
     /// Nowhere yet.
     Unknown(Box<str>),
     /// Nowhere.
-    No(&'static str, String),
+    No(Fault),
 }
 
 /// Makes a step.
@@ -75,6 +75,8 @@ pub(super) struct Builder<'a> {
     desk: PartitionNumber,
     /// Tallies that refused what was to be counted.
     known: &'a HashMap<Address, Tally>,
+    /// Targets that take nothing, and why.
+    closed: &'a HashMap<(QueueId, PartitionName), Fault>,
     growing: Vec<Growing>,
     open: HashMap<(QueueId, PartitionName), usize>,
     notes: Vec<PlaceNote>,
@@ -99,12 +101,14 @@ impl<'a> Builder<'a> {
         catalog: &'a Catalog,
         desk: PartitionNumber,
         known: &'a HashMap<Address, Tally>,
+        closed: &'a HashMap<(QueueId, PartitionName), Fault>,
     ) -> Self {
         Self {
             job,
             catalog,
             desk,
             known,
+            closed,
             growing: Vec::new(),
             open: HashMap::new(),
             notes: Vec::new(),
@@ -250,18 +254,8 @@ impl<'a> Builder<'a> {
             error: None,
         };
         let hops = message.hops_left(definition);
-        let route = match self.route(entry) {
-            Route::Queue(..) | Route::Unknown(_) if hops == 0 => {
-                let why = "as many messages followed one after the other as may";
-                Route::No("hop_limit", why.into())
-            }
-            Route::Queue(..) | Route::Unknown(_)
-                if self.is_full(message.root, definition, message) =>
-            {
-                Route::No("cascade_limit", "the cascade has as many messages as it may".into())
-            }
-            route => route,
-        };
+        let route = self.route(entry);
+        // What is refused by a limit can be sent after all: its letter says where to.
         let name = match &route {
             Route::Queue(queue, partition, true) => {
                 format!("{}/{}", queue.name, partition.as_str())
@@ -273,7 +267,7 @@ impl<'a> Builder<'a> {
             Route::Reply | Route::No(..) => sent.target.clone().unwrap_or_default(),
         };
         let sending = Sending { entry, name: &name, hops };
-        match route {
+        match self.limited(entry, hops, route) {
             Route::Reply => {
                 let (address, root) = (message.address, message.root);
                 let key = reply_key(root, address.partition, address.seq, *index);
@@ -285,17 +279,11 @@ impl<'a> Builder<'a> {
                 record.to = Some(name.as_str().into());
                 record.status = match self.send(&sending, queue, partition, is_process) {
                     Ok(status) => status,
-                    Err(error) => {
-                        let fault = Fault::new("payload_too_large", error.to_string());
-                        self.refuse(&sending, &fault);
-                        record.error = Some(fault);
-                        EntryStatus::Refused
-                    }
+                    Err(error) => return self.too_large(&sending, &error, record),
                 };
             }
-            Route::Unknown(to) => self.unknown(&sending, &to, &mut record),
-            Route::No(code, why) => {
-                let fault = Fault::new(code, why);
+            Route::Unknown(to) => return self.unknown(&sending, &to, record),
+            Route::No(fault) => {
                 self.refuse(&sending, &fault);
                 (record.status, record.error) = (EntryStatus::Refused, Some(fault));
             }
@@ -303,11 +291,31 @@ impl<'a> Builder<'a> {
         record
     }
 
+    /// A route, unless a limit of the cascade ends it or its target is closed.
+    fn limited(&self, entry: &Entry<'_>, hops: u32, route: Route) -> Route {
+        let Entry { message, definition, .. } = entry;
+        if !matches!(route, Route::Queue(..) | Route::Unknown(_)) {
+            return route;
+        }
+        if hops == 0 {
+            return no("hop_limit", "as many messages followed one after the other as may");
+        }
+        if self.is_full(message.root, definition, message) {
+            return no("cascade_limit", "the cascade has as many messages as it may");
+        }
+        let Route::Queue(queue, partition, _) = &route else { return route };
+        if self.closed.is_empty() {
+            return route;
+        }
+        let closed = self.closed.get(&(queue.id, partition.clone()));
+        closed.map_or(route, |fault| Route::No(fault.clone()))
+    }
+
     /// Where an entry goes now.
     fn route(&self, entry: &Entry<'_>) -> Route {
         let Entry { message, definition, entry: sent, .. } = entry;
         let Some(text) = sent.target.as_deref() else {
-            return Route::No("target_missing", "the entry names no target".into());
+            return no("target_missing", "the entry names no target");
         };
         let mut target = target::parse(text);
         if let Some(Target::Reply) = target
@@ -320,9 +328,9 @@ impl<'a> Builder<'a> {
             target = meant.and_then(|meant| target::parse(meant));
         }
         match target {
-            None => Route::No("target_not_found", format!("there is no target '{text}'")),
+            None => no("target_not_found", format!("there is no target '{text}'")),
             Some(Target::Alias(alias)) => {
-                Route::No("target_not_found", format!("an alias of an alias: '@{alias}'"))
+                no("target_not_found", format!("an alias of an alias: '@{alias}'"))
             }
             Some(Target::Reply) => Route::Reply,
             Some(Target::Sender) => match message.from.strip_prefix("process:") {
@@ -334,7 +342,7 @@ impl<'a> Builder<'a> {
             },
             Some(Target::Own) => match self.catalog.get(self.job.queue) {
                 Some(queue) => Route::Queue(Arc::clone(queue), self.job.key.clone(), true),
-                None => Route::No("target_not_found", "the class is gone".into()),
+                None => no("target_not_found", "the class is gone"),
             },
             Some(Target::Named(class, key)) => self.named(&class, key),
             Some(Target::Queue(name, partition)) => match self.catalog.find(name.as_str()) {
@@ -365,13 +373,28 @@ impl<'a> Builder<'a> {
         known.messages + added >= most
     }
 
-    fn unknown(&mut self, sending: &Sending<'_>, to: &str, record: &mut EntryRecord) {
+    /// An entry that is larger than a message may be.
+    fn too_large(
+        &mut self,
+        sending: &Sending<'_>,
+        error: &BatchError,
+        record: EntryRecord,
+    ) -> EntryRecord {
+        let fault = Fault::new("payload_too_large", error.to_string());
+        self.refuse(sending, &fault);
+        EntryRecord { status: EntryStatus::Refused, error: Some(fault), ..record }
+    }
+
+    fn unknown(&mut self, sending: &Sending<'_>, to: &str, mut record: EntryRecord) -> EntryRecord {
         let fault = Fault::new("target_not_found", format!("there is no '{to}'"));
         let policy = sending.entry.definition.unknown_target;
         match policy {
             UnknownTarget::Park(ttl_ms) => {
                 let until_ms = self.now_ms.saturating_add(ttl_ms);
                 let letter = self.letter(sending, None, until_ms);
+                if let Err(error) = letter.fits() {
+                    return self.too_large(sending, &error, record);
+                }
                 let class = to.split_once('/').map_or(to, |(class, _)| class);
                 self.wait(PARKED, parked_key(class, &sending.child_key()), &letter);
                 let change = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
@@ -389,6 +412,7 @@ impl<'a> Builder<'a> {
                 (record.status, record.error) = (EntryStatus::Refused, Some(fault));
             }
         }
+        record
     }
 
     /// Puts an entry into the batch for its target, or among the timers.
@@ -403,6 +427,7 @@ impl<'a> Builder<'a> {
         if let Some(delay_ms) = sending.entry.entry.delay_ms.filter(|delay| *delay > 0) {
             let due_ms = self.now_ms.saturating_add(delay_ms);
             let letter = self.letter(sending, None, 0);
+            letter.fits()?;
             self.wait(TIMERS, timer_key(due_ms, &sending.child_key()), &letter);
             self.add(sending.root(), &pending, false);
             return Ok(EntryStatus::Delayed);
@@ -468,38 +493,24 @@ impl<'a> Builder<'a> {
     /// Keeps an entry that goes nowhere as a letter, with its cascade.
     fn refuse(&mut self, sending: &Sending<'_>, fault: &Fault) {
         let is_limit = matches!(&*fault.code, "hop_limit" | "cascade_limit");
-        let truncated = i64::from(is_limit);
-        let change = TallyChange { refused: 1, truncated, ..TallyChange::default() };
-        self.add(sending.root(), &change, false);
         let letter = self.letter(sending, Some(fault), 0);
-        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
-        let key = dead_key(sending.root(), &sending.child_key());
-        self.change(DEAD, self.desk, StateOp::Put { key, value });
+        self.bury(sending.root(), &sending.child_key(), &letter, i64::from(is_limit));
     }
 
     /// Keeps the message of a slot itself.
     fn bury_own(&mut self, message: &Incoming, done: &Done) {
-        let Some(payload) = raw(&message.payload) else { return };
         let fault = done.record.error.clone();
         let fault = fault.unwrap_or_else(|| Fault::new("failed", "it failed"));
-        let letter = Letter {
-            target: self.job.name().into(),
-            code: fault.code,
-            reason: fault.message,
-            cascade: message.root.id().into(),
-            since_ms: self.now_ms,
-            until_ms: 0,
-            transaction_id: format!("r:{}", message.address.id()).into(),
-            envelope: raw(&message.envelope.write()).unwrap_or_default(),
-            payload,
-        };
-        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
-        let address = message.address;
-        let own = child_key(message.root, address.partition, address.seq, 0);
-        let key = dead_key(message.root, &own);
-        self.change(DEAD, self.desk, StateOp::Put { key, value });
-        let change = TallyChange { refused: 1, ..TallyChange::default() };
-        self.add(message.root, &change, false);
+        let letter = Letter::of_message(message, self.job.name(), fault, self.now_ms);
+        let Address { partition, seq, .. } = message.address;
+        self.bury(message.root, &child_key(message.root, partition, seq, 0), &letter, 0);
+    }
+
+    fn bury(&mut self, root: Address, child: &[u8], letter: &Letter, truncated: i64) {
+        let change = TallyChange { refused: 1, truncated, ..TallyChange::default() };
+        self.add(root, &change, false);
+        let value = serde_json::to_vec(letter).unwrap_or_default().into();
+        self.change(DEAD, self.desk, StateOp::Put { key: dead_key(root, child), value });
     }
 
     fn wait(&mut self, owner: OwnerId, key: Bytes, letter: &Letter) {
@@ -521,6 +532,7 @@ impl<'a> Builder<'a> {
             transaction_id: self.transaction_id(sending.entry).into(),
             envelope: raw(&self.envelope(sending).write()).unwrap_or_default(),
             payload: raw(&entry.payload).unwrap_or_default(),
+            base64: false,
         }
     }
 
@@ -556,10 +568,15 @@ impl<'a> Builder<'a> {
             reply_to: entry.reply_to.as_deref().map(Into::into),
             until_ms,
             spawn: entry.spawn_init.as_deref().and_then(raw),
+            sub: None,
             timer: None,
             defines: false,
         }
     }
+}
+
+fn no(code: &str, why: impl Into<Box<str>>) -> Route {
+    Route::No(Fault::new(code, why))
 }
 
 /// An entry that goes somewhere, or would.

@@ -22,6 +22,8 @@ use crate::state::tally::Tally;
 pub const NODES_MAX: usize = 1_000;
 /// Levels of one answer: readers of JSON do not like it deep.
 pub const LEVELS_MAX: usize = 48;
+/// Bytes of outputs, and of what was printed, in one answer; those behind are cut.
+const RESULT_BYTES: usize = 8 << 20;
 /// Nodes that are read in one turn of the lane.
 const CHUNK: usize = 64;
 
@@ -96,6 +98,20 @@ pub struct Node {
     pub rest_from: Option<u32>,
 }
 
+impl Node {
+    /// Lets go of what its slot returned and printed, where that is not asked for or there is no room.
+    fn cut_results(&mut self, levels: usize, room: &mut usize) {
+        let Some(record) = &mut self.record else { return };
+        let bytes = record.output.as_ref().map_or(0, |it| it.get().len()) + record.printed.len();
+        if self.depth < levels && bytes <= *room {
+            *room -= bytes;
+            return;
+        }
+        record.output_truncated |= record.output.take().is_some();
+        record.printed_truncated |= !std::mem::take(&mut record.printed).is_empty();
+    }
+}
+
 /// How much of a tree is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach {
@@ -103,13 +119,15 @@ pub struct Reach {
     pub nodes: usize,
     /// Levels.
     pub levels: usize,
+    /// Levels with what their slots returned and printed.
+    pub results: usize,
     /// The first entry of the node that was asked for.
     pub from_index: u32,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { nodes: NODES_MAX, levels: LEVELS_MAX, from_index: 1 }
+        Self { nodes: NODES_MAX, levels: LEVELS_MAX, results: usize::MAX, from_index: 1 }
     }
 }
 
@@ -146,9 +164,14 @@ impl Inner {
     /// Whether all messages down to a depth are evaluated, as far as an answer goes.
     pub(super) async fn is_done_to(&self, root: Address, depth: u32) -> Result<bool, ProcessError> {
         let levels = usize::try_from(depth).unwrap_or(LEVELS_MAX).min(LEVELS_MAX);
-        let flat = self.flat(root, root, Reach { levels, ..Reach::default() }).await?;
+        let reach = Reach { levels, results: 0, ..Reach::default() };
+        let flat = self.flat(root, root, reach).await?;
         let is_open = |flat: &Flat| {
             let node = &flat.node;
+            if node.rest_from.is_some() && node.depth < levels {
+                // Of what is beyond the answer nobody knows.
+                return true;
+            }
             let is_sent = node.entry.as_ref().is_none_or(|it| it.status == EntryStatus::Sent);
             node.depth <= levels && is_sent && node.record.is_none()
         };
@@ -170,10 +193,13 @@ impl Inner {
             rest_from: None,
         };
         let mut all = vec![Flat { parent: None, node: first }];
-        let mut begun = 0;
+        let (mut begun, mut room) = (0, RESULT_BYTES);
         while begun < all.len() {
             let end = all.len().min(begun + CHUNK);
             self.read_records(&mut all, begun..end).await?;
+            for flat in all.get_mut(begun..end).into_iter().flatten() {
+                flat.node.cut_results(reach.results, &mut room);
+            }
             let children = self.children(root, &mut all, begun..end, reach).await?;
             all.extend(children);
             begun = end;
@@ -264,7 +290,7 @@ impl Inner {
 }
 
 /// The process that a message is of, `class/key`; `None` where it is not of a process.
-fn process_name(look: &View<'_>, address: Address) -> Option<String> {
+pub(super) fn process_name(look: &View<'_>, address: Address) -> Option<String> {
     let at = usize::from(look.replica.count().of_partition(address.partition));
     let partition = look.replica.shards.get(at)?.partition(address.partition)?;
     let catalog = look.replica.catalog.catalog();

@@ -82,12 +82,14 @@ pub struct TransactionAppend {
     pub hash: u64,
     /// The batch.
     pub push: PushBatch,
+    /// Messages that may wait to be evaluated in the partition, these among them; 0 = any number.
+    pub backlog_max: u64,
 }
 
 impl From<Placed> for TransactionAppend {
     fn from(placed: Placed) -> Self {
         let Placed { queue, partition, hash, pending, .. } = placed;
-        Self { queue, partition, hash, push: pending.push }
+        Self { queue, partition, hash, push: pending.push, backlog_max: 0 }
     }
 }
 

@@ -35,7 +35,7 @@ pub fn of_push_error(error: &PushError) -> Code {
         PushError::Batch(error) => of_batch_error(error),
         PushError::Queue(error) => of_catalog_error(error),
         PushError::Seal(error) => of_seal_error(error),
-        PushError::OwnHeader { .. } => Code::ReservedField,
+        PushError::OwnHeader { .. } | PushError::OwnId { .. } => Code::ReservedField,
         PushError::QueueFull { .. } => Code::QueueFull,
         PushError::Full(full) => of_full(*full),
     }
@@ -71,6 +71,7 @@ pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
         | PushError::Batch(_)
         | PushError::Queue(_)
         | PushError::OwnHeader { .. }
+        | PushError::OwnId { .. }
         | PushError::Seal(_) => of_push_error(error),
     }
 }
@@ -220,6 +221,7 @@ pub fn of_process_error(error: &ProcessError) -> Code {
         ProcessError::Malformed(_) => Code::MalformedRequest,
         ProcessError::NotAccepted(_) => Code::NotAccepted,
         ProcessError::Stopped(_) => Code::ProcessStopped,
+        ProcessError::Complete(_) => Code::PushComplete,
         ProcessError::Backlog(_) => Code::BacklogFull,
         ProcessError::Push(error) => of_push_error_at(error, Qos::ExactlyOnce),
         ProcessError::Refused(refusal) => of_push_refusal(refusal),
@@ -252,6 +254,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::OwnName => Code::ReservedField,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
         DecideError::QueueFull { .. } => Code::QueueFull,
+        DecideError::Backlog { .. } => Code::BacklogFull,
         DecideError::OverLimit { .. } => Code::TooManyRecords,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::process::ProcessError;
 use crate::process::keys::Address;
 use crate::process::look::Scheduled;
-use crate::process::record::{EntryStatus, SlotRecord};
+use crate::process::record::{EntryStatus, Fault, SlotRecord};
 use crate::process::tree::{Node, Standing};
 
 /// A record as an answer.
@@ -121,7 +121,7 @@ fn node(
             body.insert("process".into(), json!(to));
         }
         if let Some(error) = &entry.error {
-            body.insert("error".into(), json!(error));
+            body.insert("error".into(), entry_fault(error));
         }
         let status = match (&record, entry.status) {
             (Some(record), _) => json!(record.status),
@@ -147,6 +147,7 @@ fn node(
         body.insert("output".into(), json!(record.output));
         body.insert("output_truncated".into(), record.output_truncated.into());
         body.insert("printed".into(), json!(record.printed));
+        body.insert("printed_truncated".into(), record.printed_truncated.into());
         body.insert("version".into(), record.version.into());
         body.insert("fuel".into(), record.fuel.into());
         body.insert("took_us".into(), record.took_us.into());
@@ -159,6 +160,22 @@ fn node(
     body.insert("children".into(), Value::Array(children));
     if let (Some(from), Some(address)) = (rest_from, address) {
         body.insert("cursor".into(), cursor(address, from).into());
+    }
+    body
+}
+
+/// Why an entry went nowhere, with the status that a request would have had for it.
+fn entry_fault(fault: &Fault) -> Value {
+    let status = match &*fault.code {
+        "target_not_found" => Some(404),
+        "payload_too_large" => Some(413),
+        "target_missing" | "codec_rejected" => Some(422),
+        "backlog_full" => Some(429),
+        _ => None,
+    };
+    let mut body = json!(fault);
+    if let (Some(status), Value::Object(fields)) = (status, &mut body) {
+        fields.insert("status".into(), status.into());
     }
     body
 }

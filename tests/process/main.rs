@@ -12,6 +12,9 @@ mod binary;
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod client;
 mod desk;
+mod doors;
+mod faults;
 mod gaps;
 mod own;
+mod scripts;
 mod vectors;

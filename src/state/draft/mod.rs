@@ -10,6 +10,7 @@
 //! Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
+pub mod backlog;
 pub mod care;
 pub mod gates;
 pub mod group;
@@ -81,6 +82,12 @@ pub enum DecideError {
     QueueFull {
         /// Its limit.
         limit: u64,
+    },
+    /// As many messages wait for the process as may: nothing of the batch is stored.
+    #[error("the process has {waiting} messages waiting, as many as may")]
+    Backlog {
+        /// How many wait.
+        waiting: u64,
     },
     /// A verdict asks for more at once, or leaves more behind, than a group may have: nothing of it is
     /// decided.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::process::ProcessError;
 use crate::process::letters::LetterShown;
 use crate::process::timers::Timer;
+use crate::process::way::Waypoint;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::ids::millis_text;
@@ -30,6 +31,8 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         get("/api/v1/letters", READ_ONLY, "listLetters",
             "Messages of processes that were refused", letters),
+        get(LETTER, READ_ONLY, "getLetter",
+            "A refused message with the messages that led to it", letter),
         post("/api/v1/letters/{id}/redrive", READ_WRITE, "redriveLetter",
             "Send a refused message after all", redrive),
         delete(LETTER, READ_WRITE, "deleteLetter", "Throw a refused message away", discard),
@@ -56,6 +59,7 @@ fn letter_body(letter: &LetterShown) -> Value {
         "depth": letter.depth,
         "since": millis_text(letter.since_ms),
         "message": letter.payload,
+        "encoding": if letter.base64 { "base64" } else { "json" },
     })
 }
 
@@ -71,6 +75,20 @@ async fn letters(State(api): Door, RawQuery(query): RawQuery) -> Answer {
         Ok(json(StatusCode::OK, &json!({ "letters": letters, "after": after })))
     };
     settle(letters.await)
+}
+
+async fn letter(State(api): Door, path: Raw<String>) -> Answer {
+    let letter = async {
+        let found = api.rooms.processes.letter_with_way(&of_path(path)?).await;
+        let (letter, way) = found.map_err(|error| failed(&error))?;
+        let step = |it: &Waypoint| json!({ "process": it.process, "slot": it.address.seq, "message_id": it.address.id() });
+        let mut body = letter_body(&letter);
+        if let Value::Object(fields) = &mut body {
+            fields.insert("path".into(), way.iter().map(step).collect());
+        }
+        Ok(json(StatusCode::OK, &body))
+    };
+    settle(letter.await)
 }
 
 async fn redrive(State(api): Door, path: Raw<String>) -> Answer {

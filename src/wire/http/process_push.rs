@@ -138,12 +138,14 @@ pub(super) async fn push(
     State(api): Door,
     path: Raw<(String, String)>,
     caller: Sender,
+    RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Answer {
     let push = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, None).await
+        let how = How { only: None, strict: is_strict(query)? };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(push.await)
 }
@@ -158,9 +160,22 @@ pub(super) async fn schedule(
     let schedule = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, Some(Await::Accepted)).await
+        let how = How { only: Some(Await::Accepted), strict: false };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(schedule.await)
+}
+
+/// What the route and the query say of a push.
+struct How {
+    /// What is waited for, whatever the body says.
+    only: Option<Await>,
+    strict: bool,
+}
+
+fn is_strict(query: Option<String>) -> Result<bool, Failure> {
+    let raw = query.unwrap_or_default();
+    Ok(Query::parse(&raw)?.is_on("strict"))
 }
 
 async fn push_and_wait(
@@ -169,21 +184,24 @@ async fn push_and_wait(
     key: PartitionName,
     sub: Option<ProducerSub>,
     body: &[u8],
-    only: Option<Await>,
+    how: How,
 ) -> Result<Answer, Failure> {
     let raw: RawPush<'_> = shape::read(body)?;
-    let wish = wish(&raw)?;
+    let mut wish = wish(&raw)?;
+    wish.strict |= how.strict;
     let message = raw.message.ok_or_else(|| Failure::malformed("message is required"))?;
     let message = Bytes::copy_from_slice(message.get().as_bytes());
     let transaction_id = transaction_id(raw.transaction_id)?;
-    let order = PushOrder { class, key, message, transaction_id, terms: wish.terms, sub };
-    replied(api.processes().push(order, wish, only).await)
+    let order =
+        PushOrder { class, key, message, transaction_id, terms: wish.terms, sub, waits: false };
+    replied(api.processes().push(order, wish, how.only).await)
 }
 
 /// Waits for what comes of a message that is there already.
 pub(super) async fn push_slot(
     State(api): Door,
     path: Raw<(String, String, String)>,
+    RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Answer {
     let push = async {
@@ -191,7 +209,8 @@ pub(super) async fn push_slot(
         let slot: u64 = slot.parse().map_err(|_| control("slot must be a whole number"))?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         let raw: RawPush<'_> = shape::read(text)?;
-        let wish = wish(&raw)?;
+        let mut wish = wish(&raw)?;
+        wish.strict |= is_strict(query)?;
         let (class, key) = process_of(&class, &key)?;
         replied(api.processes().push_slot(&class, &key, slot, &wish).await)
     };

@@ -221,7 +221,8 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::DuplicateMessage
         | Code::QueryChanged
         | Code::VersionConflict
-        | Code::ProcessStopped => StatusCode::CONFLICT,
+        | Code::ProcessStopped
+        | Code::PushComplete => StatusCode::CONFLICT,
         Code::QuotaExceeded | Code::QueueFull | Code::BacklogFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull

@@ -103,7 +103,8 @@ impl Bench {
 
     pub(super) fn push(&mut self, queue: QueueId, partition: &str, payload: &[u8]) {
         let (hash, push) = (self.replica.key().place(queue, partition), push_of(payload));
-        let append = TransactionAppend { queue, partition: partition.parse().unwrap(), hash, push };
+        let (partition, backlog_max) = (partition.parse().unwrap(), 0);
+        let append = TransactionAppend { queue, partition, hash, push, backlog_max };
         let (reply, _nobody) = tokio::sync::oneshot::channel();
         let transaction = Transaction {
             leases: Vec::new(),
