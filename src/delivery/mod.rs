@@ -180,8 +180,7 @@ impl Delivery {
     }
 
     fn submit_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
-        let mut token = LeaseToken::default();
-        self.random.fill(&mut token);
+        let token = self.token();
         let wait_until_us = (order.wait_ms > 0)
             .then(|| self.engine.clock().monotonic_us() + order.wait_ms.saturating_mul(1000));
         let pop = Pop {
@@ -198,6 +197,14 @@ impl Delivery {
             reply,
         };
         self.engine.submit(Command::Pop(Box::new(pop)));
+    }
+
+    /// A token for a lease that is taken otherwise than by a pop.
+    #[must_use]
+    pub fn token(&self) -> LeaseToken {
+        let mut token = LeaseToken::default();
+        self.random.fill(&mut token);
+        token
     }
 
     /// The batches of an answer. Waits for the disk where they are no longer in memory, and for a commit

@@ -71,7 +71,7 @@ impl Lane {
         whole: Transaction,
         decided: Result<Committed, Refusal>,
     ) {
-        if let Ok(Committed { acks, appends, .. }) = &decided {
+        if let Ok(Committed { acks, appends, claims, .. }) = &decided {
             for acked in acks {
                 self.telemetry.acked.add(u64::from(acked.settled));
                 self.telemetry.dead.add(u64::from(acked.buried));
@@ -80,6 +80,9 @@ impl Lane {
                 let (new, duplicates) = tally_pushed(&stored.pushed);
                 self.telemetry.pushed.add(new);
                 self.telemetry.duplicates.add(duplicates);
+            }
+            for (stored, _) in appends.iter().zip(claims).filter(|(_, until)| until.is_some()) {
+                self.telemetry.popped.add(tally_pushed(&stored.pushed).0);
             }
         }
         // Whoever hung up does not want to know; what stands, stands.

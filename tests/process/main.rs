@@ -7,6 +7,7 @@
     reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
 )]
 
+mod chains;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod client;
