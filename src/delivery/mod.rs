@@ -187,8 +187,7 @@ impl Delivery {
     }
 
     fn submit_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
-        let mut token = LeaseToken::default();
-        self.random.fill(&mut token);
+        let token = self.token();
         let asked_us = self.engine.clock().monotonic_us();
         let wait_until_us =
             (order.wait_ms > 0).then(|| asked_us + order.wait_ms.saturating_mul(1000));
@@ -207,6 +206,14 @@ impl Delivery {
             reply,
         };
         self.engine.submit(Command::Pop(Box::new(pop)));
+    }
+
+    /// A token for a lease that is taken otherwise than by a pop.
+    #[must_use]
+    pub fn token(&self) -> LeaseToken {
+        let mut token = LeaseToken::default();
+        self.random.fill(&mut token);
+        token
     }
 
     /// The batches of an answer. Waits for the disk where they are no longer in memory, and for a commit

@@ -18,7 +18,8 @@ use crate::process::step::Step;
 use crate::process::{Inner, ProcessError};
 use crate::shard::command::{Command, CommandError};
 use crate::shard::transaction::{
-    Committed, OnDuplicate, Reach, Refusal, Transaction, TransactionAck, TransactionAppend,
+    Committed, HandOver, OnDuplicate, Reach, Refusal, Transaction, TransactionAck,
+    TransactionAppend,
 };
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::DecideError;
@@ -121,10 +122,10 @@ impl Inner {
     fn place(&self, outgoing: &Outgoing) -> Result<TransactionAppend, StepError> {
         let Outgoing { queue, partition, batch, .. } = outgoing;
         let placed = self.ingest.admit_own(queue, partition.clone(), batch.clone());
-        let append = placed.map(|placed| {
-            let backlog_max = self.backlog_max(queue);
-            TransactionAppend { backlog_max, ..TransactionAppend::from(placed) }
-        });
+        let backlog_max = self.backlog_max(queue);
+        let lease_ms = self.config.lease_ms;
+        let claim = outgoing.claim.map(|token| HandOver { group: group(), token, lease_ms });
+        let append = placed.map(|placed| TransactionAppend { backlog_max, claim, ..placed.into() });
         append.map_err(|error| {
             // Nothing is stored in clear where encryption was asked for.
             tracing::debug!(queue = %queue.name, %error, "a process cannot send to a queue");

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Clock;
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::process::definition::{Create, OnError};
+use crate::process::definition::{Create, Mode, OnError};
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Dirty, Fetch, Instance, Overlay};
 use crate::process::keys::Address;
@@ -22,6 +22,7 @@ use crate::process::record::{Fault, SlotRecord, SlotStatus};
 use crate::process::runtime::{
     Call, CallKind, GuestError, Message, OutboxEntry, Outcome, Reply, StateFault, StateView,
 };
+use crate::state::catalog::{Catalog, QueueDefinition};
 use crate::state::classes::Class;
 
 /// Slots of one step, at most.
@@ -82,6 +83,13 @@ impl Job {
     /// The process as others call it.
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.class, self.key.as_str())
+    }
+
+    /// How messages of a class are evaluated; `None` where its code is not known here.
+    pub(super) fn mode_of(&self, catalog: &Catalog, queue: &QueueDefinition) -> Option<Mode> {
+        let newest = catalog.class(queue.id).and_then(|class| class.newest())?;
+        let code = self.modules.get(queue.id, &queue.name, newest).ok()?;
+        Some(code.definition.mode)
     }
 
     /// Evaluates slots until the step is full. `cancelled` are cascades that were called off.

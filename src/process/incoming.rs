@@ -76,6 +76,11 @@ impl Incoming {
         self.envelope.origin.is_none()
     }
 
+    /// Whether what it sends to classes in manual mode is to be evaluated with its cascade.
+    pub(super) fn lets_run(&self) -> bool {
+        self.envelope.terms.max_depth.is_none_or(|most| self.depth() < most)
+    }
+
     pub(super) fn depth(&self) -> u32 {
         self.envelope.origin.as_ref().map_or(0, |origin| origin.depth)
     }

@@ -141,7 +141,10 @@ impl Inner {
         letter.put(&mut builder, is_process).map_err(PushError::from)?;
         let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
         let runs = self.runs_with_cascade(&queue, letter);
-        let outgoing = builder.finish().map(|batch| Outgoing { queue, partition, batch, runs });
+        let (is_auto, claim) = (false, None);
+        let outgoing = builder.finish();
+        let outgoing =
+            outgoing.map(|batch| Outgoing { queue, partition, batch, runs, is_auto, claim });
         step.outgoing.extend(outgoing);
         if let Some(root) = Address::parse(&letter.cascade) {
             // A plain queue's message is done when it is there.

@@ -19,6 +19,8 @@ use crate::process::keys::{META, STOPPED};
 use crate::shard::command::{Command, GiveBack};
 use crate::state::effect::LeaseToken;
 
+/// Steps in a row of an instance on messages that it sent itself; then whoever waits for its place has it.
+const TURNS_MAX: u32 = 64;
 /// How long an instance rests that cannot go on now.
 const REST: Duration = Duration::from_millis(500);
 
@@ -30,6 +32,8 @@ pub(super) struct Lot {
     until_ms: Arc<AtomicU64>,
     /// Kept until all of the pop are worked off, or wait.
     place: Option<Arc<OwnedSemaphorePermit>>,
+    /// Leases before it in a row, each of which was handed over with the step before.
+    turns: u32,
 }
 
 /// How work on an instance ended.
@@ -53,7 +57,18 @@ impl Lot {
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let until_ms = Arc::new(AtomicU64::new(until_ms));
-        Self { token, until_ms, place: place.map(Arc::new) }
+        Self { token, until_ms, place: place.map(Arc::new), turns: 0 }
+    }
+
+    /// Whether an instance may go on in its place under another lease.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.place.is_some() && self.turns < TURNS_MAX
+    }
+
+    /// The same place under another lease.
+    pub(super) fn next(&self, token: LeaseToken, until_ms: u64) -> Self {
+        let until_ms = Arc::new(AtomicU64::new(until_ms));
+        Self { token, until_ms, place: self.place.clone(), turns: self.turns + 1 }
     }
 
     /// Somebody else may work meanwhile.

@@ -14,7 +14,7 @@
 //! | [`push`] | a message goes in, and what its sender waits for |
 //! | `runner` | which instances are evaluated, `lot` for how long, `turns` whose code runs next |
 //! | `evaluate` | slots in order; `instance` their state keys |
-//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from |
+//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from; `hand_over` what goes on at once |
 //! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
 //! | [`look`], [`tree`], [`sent`], [`way`], `board` | what became of slots and cascades, and who waits for it |
 //! | [`faults`] | where a test may let it all end |
@@ -29,6 +29,7 @@ mod desk;
 mod envelope;
 mod evaluate;
 pub mod faults;
+mod hand_over;
 mod incoming;
 mod instance;
 pub mod keys;

@@ -23,6 +23,7 @@ use crate::process::commit::{PAUSE_MS, PAUSE_MS_MAX, Settled, StepError, group};
 use crate::process::definition::Mode;
 use crate::process::evaluate::{Done, Evaluated, Job};
 use crate::process::faults::{Place, cross};
+use crate::process::hand_over::Handed;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Fetch, Instance, total_change};
 use crate::process::keys::Address;
@@ -48,10 +49,13 @@ const BYTES: u64 = 2 << 20;
 /// How often classes of other engines are looked for, and how long a failed pop pauses.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Targets that take nothing of a step, and why.
+type Closed = HashMap<(QueueId, PartitionName), Fault>;
+
 /// What a step came to.
 enum Stepped {
     /// It stands; and what comes after it.
-    On(Instance, Vec<Incoming>),
+    On(Instance, Vec<Incoming>, Handed),
     /// Nothing of it stands, and there is no next one.
     Ended(Left),
 }
@@ -221,7 +225,7 @@ impl Inner {
                 Err(_) => return Left::Work,
             },
         };
-        while !incoming.is_empty() {
+        loop {
             if self.stops.lock().remove(&partition) {
                 let next = incoming.first().map_or(first, |message| message.address.seq);
                 match Instance::load(&self.engine, partition, next).await {
@@ -236,12 +240,22 @@ impl Inner {
                 return Left::Over;
             }
             match self.step(&job, instance, incoming, lot).await {
-                Stepped::On(next, rest) => (instance, incoming) = (next, rest),
+                Stepped::On(next, rest, mut handed) => {
+                    (instance, incoming) = (next, rest);
+                    if let Some((more, next)) = handed.own.take() {
+                        (incoming, *lot) = (more, next);
+                    }
+                    if incoming.is_empty() {
+                        // First, so that whoever sends something back finds it.
+                        self.cache.put(partition, instance);
+                        self.begin_others(handed);
+                        return Left::Over;
+                    }
+                    self.begin_others(handed);
+                }
                 Stepped::Ended(left) => return left,
             }
         }
-        self.cache.put(partition, instance);
-        Left::Over
     }
 
     /// One step of an instance: evaluated, and committed.
@@ -274,27 +288,18 @@ impl Inner {
             let first = incoming.first().map_or(0, |it| it.address.seq);
             let last = last.address.seq;
             let settled = Settled { partition: job.partition, token: lot.token, first, last };
-            let Some(desk) = self.desk() else { return Stepped::Ended(Left::Work) };
-            let mut step = {
-                let catalog = self.engine.catalog_now();
-                let builder = Builder::new(job, &catalog, desk, &known, &closed);
-                builder.build(&incoming, &mut done, instance.version)
-            };
-            if done.grown != 0 {
-                let total = instance.total.saturating_add_signed(done.grown);
-                step.states.extend(total_change(job.partition, total));
-            }
-            match self.commit(Some(settled), &step).await {
-                Ok(committed) => {
+            let built = self.build(job, &instance, &incoming, &mut done, (&known, &closed));
+            let Some(mut step) = built else { return Stepped::Ended(Left::Work) };
+            let is_last = done.done.len() == incoming.len() && done.stopped.is_none();
+            match self.commit_and_take(job, lot, settled, &mut step, is_last).await {
+                Ok((committed, handed)) => {
                     cross(Place::Committed);
                     self.count(&done.done);
                     self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
-                    instance.version = done.version;
-                    instance.stopped = done.stopped;
-                    instance.keep(done.dirty, done.grown, last + 1);
                     self.slots.fetch_add(done.done.len() as u64, Ordering::Relaxed);
-                    return Stepped::On(instance, incoming);
+                    take_over(&mut instance, done, last + 1);
+                    return Stepped::On(instance, incoming, handed);
                 }
                 Err(StepError::Gone) => {
                     step.roots.iter().for_each(|root| self.board.tell(*root));
@@ -303,11 +308,7 @@ impl Inner {
                 }
                 Err(StepError::Again) => evaluated = Some(done),
                 Err(StepError::Closed(place, error)) => {
-                    let code = match error {
-                        ProcessError::Backlog(_) => "backlog_full",
-                        _ => "target_closed",
-                    };
-                    closed.insert(place, Fault::new(code, error.to_string()));
+                    closed.insert(place, why_closed(&error));
                     evaluated = Some(done);
                 }
                 Err(StepError::Full(_) | StepError::Later(_)) => {
@@ -322,13 +323,32 @@ impl Inner {
                     evaluated = Some(done);
                 }
                 Err(StepError::Tally(index, tally)) => {
-                    if let Some(root) = step.tallied.get(&index) {
-                        evaluated = Some(done).filter(|_| !tally.cancelled);
-                        learn(*root, tally, &mut known, &mut cancelled);
-                    }
+                    let Some(root) = step.tallied.get(&index) else { continue };
+                    evaluated = Some(done).filter(|_| !tally.cancelled);
+                    learn(*root, tally, &mut known, &mut cancelled);
                 }
             }
         }
+    }
+
+    /// The step of what was evaluated, by what is known of cascades and of targets that are closed.
+    /// `None` where nobody has made the desk yet.
+    fn build(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        incoming: &[Incoming],
+        done: &mut Evaluated,
+        (known, closed): (&HashMap<Address, Tally>, &Closed),
+    ) -> Option<Step> {
+        let catalog = self.engine.catalog_now();
+        let builder = Builder::new(job, &catalog, self.desk()?, known, closed);
+        let mut step = builder.build(incoming, done, instance.version);
+        if done.grown != 0 {
+            let total = instance.total.saturating_add_signed(done.grown);
+            step.states.extend(total_change(job.partition, total));
+        }
+        Some(step)
     }
 
     /// A step stands: whoever waits for it hears of it, and what it sent is evaluated.
@@ -435,6 +455,22 @@ impl Inner {
         // What is left comes again: its lease ends.
         let _ = tokio::time::timeout(PATIENCE, idle).await;
     }
+}
+
+/// What was evaluated up to a slot stands.
+fn take_over(instance: &mut Instance, done: Evaluated, next: Sequence) {
+    instance.version = done.version;
+    instance.stopped = done.stopped;
+    instance.keep(done.dirty, done.grown, next);
+}
+
+/// Why a target is closed, as an entry for it says.
+fn why_closed(error: &ProcessError) -> Fault {
+    let code = match error {
+        ProcessError::Backlog(_) => "backlog_full",
+        _ => "target_closed",
+    };
+    Fault::new(code, error.to_string())
 }
 
 /// What a refusal says of a cascade.

@@ -53,6 +53,7 @@ struct Growing {
     partition: PartitionName,
     builder: BatchBuilder,
     runs: bool,
+    is_auto: bool,
 }
 
 /// Where an entry goes.
@@ -179,8 +180,8 @@ impl<'a> Builder<'a> {
         }
         let finished = growing.into_iter().filter_map(|mut growing| {
             let batch = growing.builder.finish()?;
-            let Growing { queue, partition, runs, .. } = growing;
-            Some(Outgoing { queue, partition, batch, runs })
+            let Growing { queue, partition, runs, is_auto, .. } = growing;
+            Some(Outgoing { queue, partition, batch, runs, is_auto, claim: None })
         });
         Step { states, outgoing: finished.collect(), notes, tallied, has_waiting, roots }
     }
@@ -436,10 +437,12 @@ impl<'a> Builder<'a> {
         let id = self.transaction_id(sending.entry);
         let payload = &sending.entry.entry.payload;
         let record = Parts { id: &id, envelope: envelope.as_deref(), payload };
-        let runs = is_process && self.runs(&queue, sending.entry.message);
+        let mode = if is_process { self.job.mode_of(self.catalog, &queue) } else { None };
+        let runs = mode == Some(Mode::Manual) && sending.entry.message.lets_run();
         let (append, record) = self.put(queue, partition, &record)?;
         if let Some(growing) = self.growing.get_mut(append) {
             growing.runs |= runs;
+            growing.is_auto = mode == Some(Mode::Auto);
         }
         self.notes.push(PlaceNote {
             append,
@@ -451,16 +454,6 @@ impl<'a> Builder<'a> {
         let queued = TallyChange { messages: 1, ..TallyChange::default() };
         self.add(sending.root(), if is_process { &pending } else { &queued }, false);
         Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
-    }
-
-    /// Whether a message for a class in manual mode is to be evaluated with its cascade.
-    fn runs(&self, queue: &QueueDefinition, message: &Incoming) -> bool {
-        let newest = self.catalog.class(queue.id).and_then(|class| class.newest());
-        let code =
-            newest.and_then(|newest| self.job.modules.get(queue.id, &queue.name, newest).ok());
-        let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
-        let most = message.envelope.terms.max_depth;
-        is_manual && most.is_none_or(|most| message.depth() < most)
     }
 
     /// Adds a record to the batch for its target; returns where it is.
@@ -485,7 +478,7 @@ impl<'a> Builder<'a> {
         let mut builder = BatchBuilder::new();
         record.put(&mut builder)?;
         let at = self.growing.len();
-        self.growing.push(Growing { queue, partition, builder, runs: false });
+        self.growing.push(Growing { queue, partition, builder, runs: false, is_auto: false });
         self.open.insert(place, at);
         Ok((at, 0))
     }

@@ -227,8 +227,14 @@ impl Inner {
         if let Some((queue, partition, is_process)) = self.resolve(&timer.target) {
             let builder = timer.batch(is_process.then_some(envelope.as_slice()));
             let mut builder = builder.map_err(PushError::from)?;
-            let outgoing =
-                builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
+            let outgoing = builder.finish().map(|batch| Outgoing {
+                queue,
+                partition,
+                batch,
+                runs: false,
+                is_auto: false,
+                claim: None,
+            });
             step.outgoing.extend(outgoing);
         } else {
             tracing::warn!(timer = &*timer.id, target = &*timer.target, "a timer has no target");

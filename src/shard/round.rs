@@ -5,6 +5,7 @@
 
 mod classes;
 mod groups;
+mod hand_over;
 mod pops;
 mod pushes;
 mod replays;

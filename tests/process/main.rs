@@ -8,6 +8,7 @@
 )]
 
 mod binary;
+mod chains;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod client;

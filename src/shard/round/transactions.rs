@@ -67,8 +67,9 @@ impl Round<'_> {
         for note in notes {
             self.note_place(note, &appends);
         }
+        let claims = self.hand_over(&transaction.appends, &appends);
         self.sync();
-        Ok(Committed { acks, appends, tallies })
+        Ok(Committed { acks, appends, claims, tallies })
     }
 
     fn ack_all(&mut self, acks: &[TransactionAck]) -> Result<Vec<Acked>, Refusal> {

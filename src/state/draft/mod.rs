@@ -6,7 +6,8 @@
 //!
 //! [`push`] places and appends, [`pop`] leases what [`gates`] let through, [`ack`] settles, [`care`] moves
 //! dead letters and deletes messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets
-//! leases lapse and trims; [`transaction`] has what only commands ask for that stand or fall as a whole.
+//! leases lapse and trims; [`transaction`] has what only commands ask for that stand or fall as a whole,
+//! `hand_over` leases to them what they append.
 //! Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
@@ -14,6 +15,7 @@ pub mod backlog;
 pub mod care;
 pub mod gates;
 pub mod group;
+mod hand_over;
 pub mod pop;
 pub mod push;
 mod reversible;

@@ -103,8 +103,8 @@ impl Bench {
 
     pub(super) fn push(&mut self, queue: QueueId, partition: &str, payload: &[u8]) {
         let (hash, push) = (self.replica.key().place(queue, partition), push_of(payload));
-        let (partition, backlog_max) = (partition.parse().unwrap(), 0);
-        let append = TransactionAppend { queue, partition, hash, push, backlog_max };
+        let (partition, backlog_max, claim) = (partition.parse().unwrap(), 0, None);
+        let append = TransactionAppend { queue, partition, hash, push, backlog_max, claim };
         let (reply, _nobody) = tokio::sync::oneshot::channel();
         let transaction = Transaction {
             leases: Vec::new(),
