@@ -114,6 +114,8 @@ codes! {
     ReservedField = 211, "reserved_field", No, NotApplied;
     /// The code of a class does not compile, or there is no such code.
     ModuleInvalid = 212, "module_invalid", No, NotApplied;
+    /// The class takes no messages in this form.
+    CodecRejected = 213, "codec_rejected", No, NotApplied;
 
     /// The queue does not exist.
     QueueNotFound = 301, "queue_not_found", No, NotApplied;
@@ -166,6 +168,8 @@ codes! {
     ProcessStopped = 356, "process_stopped", No, NotApplied;
     /// The class takes no messages from this sender.
     NotAccepted = 357, "not_accepted", No, NotApplied;
+    /// What the process was given is not all there any more, so it cannot be evaluated anew.
+    NotReplayable = 358, "not_replayable", No, NotApplied;
     /// Nothing of the push is pending: there is nothing to call off.
     PushComplete = 360, "push_complete", No, NotApplied;
 
@@ -238,6 +242,7 @@ mod tests {
             (210, "bad_control_value"),
             (211, "reserved_field"),
             (212, "module_invalid"),
+            (213, "codec_rejected"),
             (301, "queue_not_found"),
             (302, "partition_not_found"),
             (303, "queue_deleted"),
@@ -262,6 +267,7 @@ mod tests {
             (355, "version_conflict"),
             (356, "process_stopped"),
             (357, "not_accepted"),
+            (358, "not_replayable"),
             (360, "push_complete"),
             (401, "ring_full"),
             (402, "busy"),

@@ -161,7 +161,7 @@ impl Inner {
         });
         let (reply, answer) = oneshot::channel();
         let whole = Transaction {
-            leases: Vec::new(),
+            leases: step.leases.clone(),
             acks: acks.into_iter().collect(),
             states: step.states.clone(),
             appends,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::process::codec::Codec;
 use crate::process::runtime::{Limits, Prelude};
 use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
@@ -187,6 +188,29 @@ impl Bounds {
     }
 }
 
+/// How long what became of slots is kept. State is kept whatever it says, and so is the log: that is
+/// the queue's `completedRetentionSeconds`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// The newest slots of each process; 0 = all.
+    pub slots: u64,
+    /// Seconds since they were evaluated; 0 = for ever.
+    pub seconds: u64,
+}
+
+impl Retention {
+    /// Whether anything is ever let go of.
+    #[must_use]
+    pub fn lets_go(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn keeps_all(&self) -> bool {
+        !self.lets_go()
+    }
+}
+
 /// One definition of a class.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -219,9 +243,23 @@ pub struct Definition {
     /// Targets by another name, without the `@`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<Box<str>, Box<str>>,
+    /// In which forms its messages may be.
+    #[serde(default = "any_form", skip_serializing_if = "is_any_form")]
+    pub codecs: Vec<Codec>,
     /// What it allows.
     #[serde(default)]
     pub limits: Bounds,
+    /// How long what became of its slots is kept.
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
+}
+
+fn any_form() -> Vec<Codec> {
+    Codec::ALL.into()
+}
+
+fn is_any_form(codecs: &[Codec]) -> bool {
+    Codec::ALL.iter().all(|codec| codecs.contains(codec))
 }
 
 fn anybody() -> Vec<Box<str>> {
@@ -271,6 +309,9 @@ impl Definition {
         let definition = read.map_err(|error| DefinitionError::Malformed(error.to_string()))?;
         if let Some((field, value, limit)) = definition.limits.over() {
             return Err(DefinitionError::Limit { field, value, limit });
+        }
+        if definition.codecs.is_empty() {
+            return Err(DefinitionError::Malformed("codecs names no form".into()));
         }
         if let UnknownTarget::Park(value) = definition.unknown_target
             && value > PARKED_MS_MAX
@@ -347,7 +388,13 @@ mod tests {
     #[test]
     fn what_is_no_definition_or_asks_for_too_much_is_refused() {
         let read = |text: &str| Definition::read(text.as_bytes()).map(|_| ());
-        for text in ["{}", "[]", r#"{"runtime":"java","module":""}"#] {
+        for text in [
+            "{}",
+            "[]",
+            r#"{"runtime":"java","module":""}"#,
+            r#"{"runtime":"native","module":"","codecs":[]}"#,
+            r#"{"runtime":"native","module":"","codecs":["xml"]}"#,
+        ] {
             assert!(matches!(read(text), Err(DefinitionError::Malformed(_))), "{text}");
         }
         let more = r#"{"runtime":"native","module":"","limits":{"hops":10001}}"#;

@@ -39,6 +39,9 @@ pub(super) struct Envelope {
     /// It is no message but the definition of an instance.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) defines: bool,
+    /// It is no message either: it takes all state of the instance away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) resets: bool,
 }
 
 /// How far a cascade may go: as the first message was told, and handed on.

@@ -54,6 +54,9 @@ impl Inner {
         step: &mut Step,
         is_last: bool,
     ) -> Result<(Committed, Handed), StepError> {
+        if step.wipes && !self.wipe(job.partition, lot.token).await {
+            return Err(StepError::Gone);
+        }
         let offers = self.offer_on(job, step, is_last.then_some(lot));
         let committed = self.commit(Some(settled), step).await?;
         let handed = handed(lot, step, offers, &committed);

@@ -6,7 +6,7 @@
 //! known of it is forgotten. In: questions of guests. Out: answers, from the lane where nobody here
 //! knows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::base::place::PartitionNumber;
-use crate::process::keys::{META, STATE, STATE_BYTES, STOPPED, VERSION};
+use crate::process::keys::{
+    META, PASSED, SKIP, STATE, STATE_BYTES, STOPPED, VERSION, read_skip_key,
+};
 use crate::process::runtime::{StateFault, StateView};
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::shard::look::View as Look;
-use crate::shard::transaction::{StateChanges, StateOwner};
+use crate::shard::transaction::{StateChanges, StateOwner, read_place};
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{OwnerId, Sequence};
 use crate::state::kv::KvError;
@@ -32,6 +34,8 @@ const FIRST_BYTES: usize = 256 << 10;
 /// Keys, and bytes of them, that are read at a time to find out how large a state is.
 const TOTAL_ROWS: usize = 4_096;
 const TOTAL_BYTES: usize = 1 << 20;
+/// Slots of an instance that may wait to be passed over one by one.
+pub(super) const SKIPS_MAX: usize = 1_024;
 /// What a key costs beside its bytes.
 const KEY_OVERHEAD: usize = 64;
 
@@ -47,6 +51,10 @@ pub(super) struct Instance {
     pub(super) version: u32,
     /// Why it is stopped, where it is.
     pub(super) stopped: Option<Box<str>>,
+    /// Slots that are to be passed over.
+    skips: BTreeSet<Sequence>,
+    /// Slots before this one are, too.
+    passed: Sequence,
     /// Keys whose values are known.
     keys: Dirty,
     /// Whether all that it has are.
@@ -71,11 +79,12 @@ impl Instance {
         at: Sequence,
     ) -> Result<Self, CommandError> {
         let mut instance = Self { at, ..Self::default() };
-        let (meta, page) = engine
+        let (meta, skips, page) = engine
             .look(move |look| {
-                let keys = [VERSION, STOPPED, STATE_BYTES].map(Bytes::from_static);
+                let keys = [VERSION, STOPPED, PASSED, STATE_BYTES].map(Bytes::from_static);
                 let meta = values(look, META, partition, &keys)?;
-                Ok::<_, KvError>((meta, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
+                let skips = page(look, &skips_of(partition))?;
+                Ok::<_, KvError>((meta, skips, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
             })
             .await?
             .map_err(|error| CommandError::Decide(error.into()))?;
@@ -83,9 +92,11 @@ impl Instance {
             match &*key {
                 VERSION => instance.version = read_version(&value),
                 STATE_BYTES => instance.total = (&*value).try_into().map_or(0, u64::from_le_bytes),
+                PASSED => instance.passed = read_place(&value).map_or(0, |(_, seq, _)| seq),
                 _ => instance.stopped = Some(String::from_utf8_lossy(&value).into()),
             }
         }
+        instance.skips = skips.rows.iter().filter_map(|row| read_skip_key(&row.key)).collect();
         instance.complete = page.more_after.is_none();
         let read = page.rows.iter().map(|row| size(row.key.len(), Some(&row.value))).sum();
         // Of one whose keys are all here it is known exactly; where nobody kept it, it is found out.
@@ -98,6 +109,32 @@ impl Instance {
             instance.know(text(&row.key), Some(row.value));
         }
         Ok(instance)
+    }
+
+    /// One that has nothing, and of which all is known.
+    pub(super) fn fresh() -> Self {
+        Self { complete: true, ..Self::default() }
+    }
+
+    /// Nothing is left of its state.
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        (self.bytes, self.total, self.complete, self.version) = (0, 0, true, 0);
+    }
+
+    /// Whether a slot is to be passed over.
+    pub(super) fn skips(&self, slot: Sequence) -> bool {
+        slot < self.passed || self.skips.contains(&slot)
+    }
+
+    /// All its keys with their values, where all of them are known.
+    pub(super) fn into_keys(self) -> Dirty {
+        self.keys
+    }
+
+    /// Bytes of what is known of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn know(&mut self, key: Box<str>, value: Option<Bytes>) {
@@ -125,6 +162,13 @@ impl Instance {
             self.know(key, value);
         }
     }
+}
+
+/// Which slots are to be passed over one by one.
+pub(super) fn skips_of(partition: PartitionNumber) -> StateAsk {
+    let prefix = Bytes::from_static(SKIP);
+    let (rows_max, bytes_max) = (SKIPS_MAX, usize::MAX);
+    StateAsk { owner: META, partition, prefix, after: None, rows_max, bytes_max }
 }
 
 /// The change that keeps how large a state is, where that is worth it.

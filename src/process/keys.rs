@@ -31,6 +31,12 @@ pub(super) const PARKED: OwnerId = 0xffff_0008;
 pub(super) const VERSION: &[u8] = b"version";
 /// [`META`]: there while an instance is stopped; its value says why.
 pub(super) const STOPPED: &[u8] = b"stopped";
+/// [`META`]: what the key of a slot that is to be passed over begins with; the slot follows.
+pub(super) const SKIP: &[u8] = b"skip:";
+/// [`META`]: where the newest reset stands that passes over all slots before it.
+pub(super) const PASSED: &[u8] = b"passed";
+/// [`META`]: records of slots before this one (8 bytes, big end first) are let go of.
+pub(super) const TRIMMED: &[u8] = b"trimmed";
 
 /// [`META`]: bytes of an instance's state keys, or more, 8 bytes; there once they are many.
 pub(super) const STATE_BYTES: &[u8] = b"bytes";
@@ -67,6 +73,21 @@ pub(super) fn slot_key(slot: Sequence) -> Bytes {
     let mut key = BytesMut::with_capacity(8);
     key.put_u64(slot);
     key.freeze()
+}
+
+/// Key that says that a slot is to be passed over.
+pub(super) fn skip_key(slot: Sequence) -> Bytes {
+    [SKIP, &slot_key(slot)].concat().into()
+}
+
+/// The slot of [`skip_key`].
+pub(super) fn read_skip_key(key: &[u8]) -> Option<Sequence> {
+    read_slot_key(key.strip_prefix(SKIP)?)
+}
+
+/// The first message of the cascade that a key of [`CASCADES`] is of.
+pub(super) fn read_root_seq(mut key: &[u8]) -> Option<Sequence> {
+    key.try_get_u64().ok()
 }
 
 /// Key of a cascade's tally.
@@ -185,6 +206,9 @@ mod tests {
         assert_eq!(read_child_key(&key), Some((1, 2, 3)));
         assert!(key.starts_with(&slot_key(root.seq)));
         assert_eq!(read_slot_key(&slot_key(5)), Some(5));
+        assert_eq!(read_root_seq(&key), Some(9));
+        assert_eq!(read_skip_key(&skip_key(5)), Some(5));
+        assert_eq!(read_skip_key(b"skip:5"), None);
         assert_eq!(read_child_key(b"short"), None);
     }
 

@@ -11,7 +11,7 @@ use crate::process::commit::GROUP;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{page, values};
 use crate::process::keys::{
-    Address, META, RESULTS, STATE, STOPPED, VERSION, read_slot_key, slot_key,
+    Address, META, RESULTS, STATE, STOPPED, TRIMMED, VERSION, read_slot_key, slot_key,
 };
 use crate::process::record::SlotRecord;
 use crate::process::{Inner, ProcessError, Processes};
@@ -58,6 +58,8 @@ pub struct InstanceShown {
     pub done: Sequence,
     /// The first slot whose message is kept.
     pub base: Sequence,
+    /// The first slot of which is kept what became of it.
+    pub kept_from: Sequence,
     /// The version of its class that it is at; 0 before its first message.
     pub version: u32,
     /// Why it is stopped, where it is.
@@ -107,11 +109,12 @@ fn shown(look: &View<'_>, partition: PartitionNumber) -> Result<Option<InstanceS
     };
     let group = shard.group(it.queue, GROUP);
     let cursor = group.and_then(|group| shard.cursor(partition, group));
-    let keys = [VERSION, STOPPED].map(Bytes::from_static);
-    let (mut version, mut stopped) = (0, None);
+    let keys = [VERSION, STOPPED, TRIMMED].map(Bytes::from_static);
+    let (mut version, mut stopped, mut kept_from) = (0, None, 0);
     for (key, value) in values(look, META, partition, &keys)? {
         match &*key {
             VERSION => version = (&*value).try_into().map_or(0, u32::from_le_bytes),
+            TRIMMED => kept_from = read_slot_key(&value).unwrap_or(0),
             _ => stopped = Some(String::from_utf8_lossy(&value).into()),
         }
     }
@@ -120,6 +123,7 @@ fn shown(look: &View<'_>, partition: PartitionNumber) -> Result<Option<InstanceS
         next: it.next_seq,
         base: it.base_seq,
         done: cursor.map_or(0, |cursor| cursor.next),
+        kept_from,
         version,
         stopped,
     }))
@@ -133,6 +137,12 @@ pub(super) fn record_of(
 ) -> Result<Option<Bytes>, KvError> {
     let found = values(look, RESULTS, partition, &[slot_key(slot)])?;
     Ok(found.into_iter().next().map(|(_, value)| value))
+}
+
+/// The first slot of an instance of which is kept what became of it.
+pub(super) fn kept_from(look: &View<'_>, partition: PartitionNumber) -> Result<Sequence, KvError> {
+    let found = values(look, META, partition, &[Bytes::from_static(TRIMMED)])?;
+    Ok(found.first().and_then(|(_, value)| read_slot_key(value)).unwrap_or(0))
 }
 
 /// Reads a record.
@@ -158,7 +168,8 @@ impl Processes {
     /// The record of a slot; `None` when it is not evaluated yet.
     ///
     /// # Errors
-    /// As [`Self::instance`]; [`ProcessError::NoSlot`] where there is no such message.
+    /// As [`Self::instance`]; [`ProcessError::NoSlot`] where there is no such message, or what became of
+    /// it is not kept any more.
     pub async fn slot(
         &self,
         class: &QueueName,
@@ -171,6 +182,9 @@ impl Processes {
         }
         let partition = instance.partition;
         let value = self.inner.engine.look(move |look| record_of(look, partition, slot)).await??;
+        if value.is_none() && slot < instance.kept_from {
+            return Err(ProcessError::NoSlot(slot));
+        }
         Ok(value.and_then(|value| read_record(&value)))
     }
 

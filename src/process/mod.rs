@@ -14,15 +14,19 @@
 //! | [`push`] | a message goes in, and what its sender waits for |
 //! | `runner` | which instances are evaluated, `lot` for how long, `turns` whose code runs next |
 //! | `evaluate` | slots in order; `instance` their state keys |
-//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from; `hand_over` what goes on at once |
+//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `route`, `codec` where messages go and in which form, `envelope` where they come from; `hand_over` what goes on at once |
 //! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
+//! | [`control`], [`trial`], [`verify`] | what is done to an instance beside its messages, and what would come of them |
+//! | `trim` | what became of slots is let go of |
 //! | [`look`], [`tree`], [`sent`], [`way`], `board` | what became of slots and cascades, and who waits for it |
 //! | [`faults`] | where a test may let it all end |
 //! | [`keys`], [`record`] | where all that is kept, and in which form |
 
 mod board;
 pub mod class;
+pub mod codec;
 mod commit;
+pub mod control;
 mod cron;
 pub mod definition;
 mod desk;
@@ -41,6 +45,7 @@ mod native;
 mod outgoing;
 pub mod push;
 pub mod record;
+mod route;
 mod runner;
 pub mod runtime;
 pub mod sent;
@@ -49,7 +54,10 @@ mod sweep;
 mod target;
 pub mod timers;
 pub mod tree;
+pub mod trial;
+mod trim;
 mod turns;
+pub mod verify;
 pub mod way;
 
 use std::collections::HashSet;
@@ -121,6 +129,12 @@ pub enum ProcessError {
     /// The process has no such slot, or it was not evaluated.
     #[error("the process has no slot {0}")]
     NoSlot(u64),
+    /// The slot is evaluated already.
+    #[error("slot {0} is evaluated already")]
+    Evaluated(u64),
+    /// What a process was given is not all there any more.
+    #[error("it cannot be replayed: {0}")]
+    NotWhole(String),
     /// There is no such push.
     #[error("there is no push '{0}'")]
     NoPush(String),
@@ -145,6 +159,9 @@ pub enum ProcessError {
     /// The class takes no messages from the caller.
     #[error("the class takes no messages from {0}")]
     NotAccepted(String),
+    /// The class takes no messages in this form.
+    #[error("the class takes no messages in JSON")]
+    Codec,
     /// The process is stopped.
     #[error("the process is stopped: {0}")]
     Stopped(String),

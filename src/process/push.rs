@@ -12,16 +12,15 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use crate::base::place::PartitionNumber;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Accepted, Signer, Stored};
 use crate::ingest::{PushError, PushTerms, is_own_id};
 use crate::process::board::Deadline;
+use crate::process::codec::Codec;
 use crate::process::definition::{Create, Definition, Mode};
 pub use crate::process::envelope::Terms;
 use crate::process::envelope::{Envelope, HEADER};
-use crate::process::keys::{Address, META, STOPPED};
-use crate::process::letters::Fate;
+use crate::process::keys::{Address, STOPPED};
 use crate::process::look::InstanceShown;
 use crate::process::outgoing::count;
 use crate::process::runner::Errand;
@@ -29,7 +28,6 @@ use crate::process::runtime::ENVELOPE;
 use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
-use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::Pushed;
 use crate::state::draft::transaction::StateOp;
@@ -94,10 +92,18 @@ pub enum Taken {
 
 /// What is looked at of a message before it is taken.
 #[derive(Deserialize)]
-struct Kind<'a> {
+pub(super) struct Kind<'a> {
     #[serde(borrow, rename = "type", alias = "Type")]
     kind: Option<std::borrow::Cow<'a, str>>,
-    init: Option<Box<RawValue>>,
+    /// First state keys of the instance that it defines.
+    pub(super) init: Option<Box<RawValue>>,
+}
+
+impl Kind<'_> {
+    /// Whether it is no message but the definition of an instance.
+    pub(super) fn defines(&self) -> bool {
+        self.kind.as_deref() == Some("Process")
+    }
 }
 
 /// What a push asks of its process.
@@ -124,7 +130,10 @@ impl Processes {
             return Err(PushError::OwnId { record: 0 }.into());
         }
         let kind = look_at(&message)?;
-        let defines = kind.kind.as_deref() == Some("Process");
+        if !kind.defines() && !code.definition.codecs.contains(&Codec::Json) {
+            return Err(ProcessError::Codec);
+        }
+        let defines = kind.defines();
         let asks = Asks { defines, waits };
         self.inner.may_push(&queue.name, &key, &code.definition, asks).await?;
         let spawn = kind.init.filter(|_| defines);
@@ -242,15 +251,8 @@ impl Processes {
             Some(reason) => StateOp::Put { key, value: Bytes::copy_from_slice(reason.as_bytes()) },
             None => StateOp::Remove { key },
         };
-        let (owner, ops) = (StateOwner::Number(META), vec![op]);
-        let change = StateChanges { owner, partition, ops, may_miss: false };
-        let step = Step { states: vec![change], ..Step::default() };
-        if self.inner.carry_out(&step).await? != Fate::Sent {
-            return Err(ProcessError::NoProcess(class.as_str().into()));
-        }
-        self.inner.cache.forget(partition);
-        self.inner.stops.lock().insert(partition);
-        self.inner.resumed.notify_waiters();
+        self.inner.change_meta(class, partition, op).await?;
+        self.inner.look_again(partition);
         Ok(())
     }
 
@@ -348,20 +350,34 @@ impl Inner {
 }
 
 fn taken(stored: &Stored, defines: bool) -> Taken {
+    match address_of(stored) {
+        Some(address) => {
+            let mixed = match &stored.pushed {
+                Pushed::Stored { .. } => None,
+                Pushed::Mixed(outcomes) => outcomes.first(),
+            };
+            let duplicate = mixed.is_some_and(|outcome| outcome.duplicate);
+            Taken::Stored { address, duplicate, defines }
+        }
+        None => Taken::Kept,
+    }
+}
+
+/// Where the first record of a batch stands.
+pub(super) fn address_of(stored: &Stored) -> Option<Address> {
     let Stored { partition, pushed } = stored;
-    let (seq, time_ms, duplicate) = match pushed {
-        Pushed::Stored { first_seq, time_ms, .. } => (*first_seq, *time_ms, false),
-        Pushed::Mixed(outcomes) => match outcomes.first() {
-            Some(outcome) => (outcome.message.seq, outcome.message.time_ms, outcome.duplicate),
-            None => return Taken::Kept,
-        },
+    let (seq, time_ms) = match pushed {
+        Pushed::Stored { first_seq, time_ms, .. } => (*first_seq, *time_ms),
+        Pushed::Mixed(outcomes) => {
+            let message = &outcomes.first()?.message;
+            (message.seq, message.time_ms)
+        }
     };
-    let partition: PartitionNumber = *partition;
-    Taken::Stored { address: Address { partition, seq, time_ms }, duplicate, defines }
+    Some(Address { partition: *partition, seq, time_ms })
 }
 
 /// Checks a message: JSON, and if it is an object, one without fields of ours.
-fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
+pub(super) fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
     let nothing = Kind { kind: None, init: None };
     if message.first() != Some(&b'{') {
         let read: Result<IgnoredAny, _> = serde_json::from_slice(message);

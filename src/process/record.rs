@@ -21,15 +21,17 @@ pub enum SlotStatus {
     Expired,
     /// The class does not take messages from its sender.
     Refused,
-    /// Somebody passed over it.
+    /// Somebody let it be passed over.
     Skipped,
+    /// It took all state away: the process begins anew behind it.
+    Reset,
 }
 
 impl SlotStatus {
     /// Whether the slot counts as an error of its cascade.
     #[must_use]
     pub fn is_error(self) -> bool {
-        matches!(self, Self::Failed | Self::Expired | Self::Refused)
+        matches!(self, Self::Failed | Self::Expired | Self::Refused | Self::Skipped)
     }
 }
 

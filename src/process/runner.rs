@@ -285,8 +285,8 @@ impl Inner {
                 self.cache.forget(job.partition);
                 return Stepped::Ended(Left::Rest);
             };
-            let first = incoming.first().map_or(0, |it| it.address.seq);
             let last = last.address.seq;
+            let first = incoming.first().map_or(last, |it| it.address.seq);
             let settled = Settled { partition: job.partition, token: lot.token, first, last };
             let built = self.build(job, &instance, &incoming, &mut done, (&known, &closed));
             let Some(mut step) = built else { return Stepped::Ended(Left::Work) };
@@ -297,8 +297,8 @@ impl Inner {
                     self.count(&done.done);
                     self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
-                    self.slots.fetch_add(done.done.len() as u64, Ordering::Relaxed);
-                    take_over(&mut instance, done, last + 1);
+                    self.count_slots(job.partition, &done, first..last + 1);
+                    done.leave(&mut instance, last + 1);
                     return Stepped::On(instance, incoming, handed);
                 }
                 Err(StepError::Gone) => {
@@ -400,7 +400,8 @@ impl Inner {
         evaluated
     }
 
-    fn job(
+    /// What it takes to evaluate slots of an instance.
+    pub(super) fn job(
         &self,
         queue: QueueId,
         partition: crate::base::place::PartitionNumber,
@@ -455,13 +456,6 @@ impl Inner {
         // What is left comes again: its lease ends.
         let _ = tokio::time::timeout(PATIENCE, idle).await;
     }
-}
-
-/// What was evaluated up to a slot stands.
-fn take_over(instance: &mut Instance, done: Evaluated, next: Sequence) {
-    instance.version = done.version;
-    instance.stopped = done.stopped;
-    instance.keep(done.dirty, done.grown, next);
 }
 
 /// Why a target is closed, as an entry for it says.

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, BatchError};
-use onrush_protocol::name::{PartitionName, QueueName};
+use onrush_protocol::name::PartitionName;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::process::codec::Said;
 use crate::process::definition::{Definition, Mode, OnError, UnknownTarget};
 use crate::process::envelope::{Envelope, Origin, Terms, triple};
 use crate::process::evaluate::{Done, Evaluated, Job, raw};
@@ -21,21 +22,24 @@ use crate::process::incoming::{ANY_HOPS, Incoming};
 use crate::process::instance::version_value;
 use crate::process::keys::{
     Address, CASCADES, DEAD, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION, child_key,
-    dead_key, parked_key, reply_key, slot_key, timer_key,
+    dead_key, parked_key, reply_key, skip_key, slot_key, timer_key,
 };
 use crate::process::outgoing::{Outgoing, Parts, count};
 use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
-use crate::process::runtime::OutboxEntry;
-use crate::process::target::{self, Target};
+use crate::process::route::{Entry, Route, Signpost, no};
 use crate::shard::transaction::{PlaceNote, StateChanges, StateOwner};
 use crate::state::catalog::{Catalog, QueueDefinition};
 use crate::state::draft::transaction::StateOp;
-use crate::state::effect::OwnerId;
+use crate::state::effect::{LeaseToken, OwnerId};
 use crate::state::tally::{Tally, TallyChange};
 
 /// What one step is to change, but for the ack.
 #[derive(Default)]
 pub(super) struct Step {
+    /// Leases that must live, beside the one that is settled.
+    pub(super) leases: Vec<LeaseToken>,
+    /// Whether all state of the instance goes before it.
+    pub(super) wipes: bool,
     pub(super) states: Vec<StateChanges>,
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) notes: Vec<PlaceNote>,
@@ -56,22 +60,10 @@ struct Growing {
     is_auto: bool,
 }
 
-/// Where an entry goes.
-enum Route {
-    /// To a process (`true`) or a plain queue.
-    Queue(Arc<QueueDefinition>, PartitionName, bool),
-    /// To whoever pushed.
-    Reply,
-    /// Nowhere yet.
-    Unknown(Box<str>),
-    /// Nowhere.
-    No(Fault),
-}
-
 /// Makes a step.
 pub(super) struct Builder<'a> {
     job: &'a Job,
-    catalog: &'a Catalog,
+    signs: Signpost<'a>,
     /// The partition that keeps what waits; see `desk`.
     desk: PartitionNumber,
     /// Tallies that refused what was to be counted.
@@ -88,14 +80,6 @@ pub(super) struct Builder<'a> {
     now_ms: u64,
 }
 
-/// An entry with the message that it was sent for.
-struct Entry<'a> {
-    message: &'a Incoming,
-    definition: &'a Definition,
-    index: u32,
-    entry: &'a OutboxEntry,
-}
-
 impl<'a> Builder<'a> {
     pub(super) fn new(
         job: &'a Job,
@@ -106,7 +90,7 @@ impl<'a> Builder<'a> {
     ) -> Self {
         Self {
             job,
-            catalog,
+            signs: Signpost { job, catalog },
             desk,
             known,
             closed,
@@ -136,6 +120,10 @@ impl<'a> Builder<'a> {
             if !message.is_root() {
                 roots.push(message.address);
             }
+            if done.record.status == SlotStatus::Skipped {
+                let key = skip_key(message.address.seq);
+                self.change(META, partition, StateOp::Remove { key });
+            }
             let value = serde_json::to_vec(&done.record).unwrap_or_default().into();
             let key = slot_key(message.address.seq);
             self.change(RESULTS, partition, StateOp::Put { key, value });
@@ -157,7 +145,7 @@ impl<'a> Builder<'a> {
             let key = Bytes::from_static(STOPPED);
             self.change(META, partition, StateOp::Put { key, value });
         }
-        self.finish(roots)
+        Step { wipes: evaluated.wiped, ..self.finish(roots) }
     }
 
     fn finish(self, roots: Vec<Address>) -> Step {
@@ -183,7 +171,8 @@ impl<'a> Builder<'a> {
             let Growing { queue, partition, runs, is_auto, .. } = growing;
             Some(Outgoing { queue, partition, batch, runs, is_auto, claim: None })
         });
-        Step { states, outgoing: finished.collect(), notes, tallied, has_waiting, roots }
+        let outgoing = finished.collect();
+        Step { states, outgoing, notes, tallied, has_waiting, roots, ..Step::default() }
     }
 
     /// One slot: its entries, and what its cascade counts.
@@ -194,7 +183,9 @@ impl<'a> Builder<'a> {
             false => change.pending = -1,
         }
         change.errors = i64::from(done.record.status.is_error());
-        change.unless_cancelled = done.record.status != SlotStatus::Cancelled;
+        // State that was taken away does not come back.
+        let is_certain = matches!(done.record.status, SlotStatus::Cancelled | SlotStatus::Reset);
+        change.unless_cancelled = !is_certain;
         let definition = done.code.as_ref().map(|code| &code.definition);
         if let Some(definition) = definition {
             change.messages_max = message.messages_max(definition).min(i64::MAX as u64) as i64;
@@ -204,8 +195,9 @@ impl<'a> Builder<'a> {
         let Some(code) = done.code.clone() else { return };
         done.record.outbox.clear();
         for (index, entry) in (1..).zip(&done.outbox) {
-            let entry = Entry { message, definition: &code.definition, index, entry };
-            let record = self.entry(&entry);
+            let (said, fault) = Said::read(&entry.payload);
+            let entry = Entry { message, definition: &code.definition, index, entry, said };
+            let record = self.entry(entry, fault);
             done.record.outbox.push(record);
         }
         let keeps = code.definition.on_error == OnError::Dlq;
@@ -245,17 +237,17 @@ impl<'a> Builder<'a> {
     }
 
     /// Sends an entry, or finds out why not.
-    fn entry(&mut self, entry: &Entry<'_>) -> EntryRecord {
-        let Entry { message, definition, index, entry: sent } = entry;
+    fn entry(&mut self, mut entry: Entry<'_>, fault: Option<Fault>) -> EntryRecord {
+        let Entry { message, definition, index, entry: sent, .. } = entry;
         let mut record = EntryRecord {
-            index: *index,
+            index,
             target: sent.target.as_deref().map(Into::into),
             status: EntryStatus::Sent,
             to: None,
             error: None,
         };
         let hops = message.hops_left(definition);
-        let route = self.route(entry);
+        let route = self.signs.route(&entry);
         // What is refused by a limit can be sent after all: its letter says where to.
         let name = match &route {
             Route::Queue(queue, partition, true) => {
@@ -267,12 +259,17 @@ impl<'a> Builder<'a> {
             Route::Unknown(name) => name.to_string(),
             Route::Reply | Route::No(..) => sent.target.clone().unwrap_or_default(),
         };
-        let sending = Sending { entry, name: &name, hops };
-        match self.limited(entry, hops, route) {
+        let route = match (self.limited(&entry, hops, route), fault) {
+            (Route::No(why), _) => Route::No(why),
+            (_, Some(fault)) => Route::No(fault),
+            (route, None) => self.coded(&mut entry, route),
+        };
+        let sending = Sending { entry: &entry, name: &name, hops };
+        match route {
             Route::Reply => {
                 let (address, root) = (message.address, message.root);
-                let key = reply_key(root, address.partition, address.seq, *index);
-                let value = sent.payload.clone();
+                let key = reply_key(root, address.partition, address.seq, index);
+                let value = entry.said.as_json();
                 self.change(CASCADES, root.partition, StateOp::Put { key, value });
                 record.status = EntryStatus::Replied;
             }
@@ -290,6 +287,18 @@ impl<'a> Builder<'a> {
             }
         }
         record
+    }
+
+    /// A route, unless its target takes nothing in this form.
+    fn coded(&self, entry: &mut Entry<'_>, route: Route) -> Route {
+        let Route::Queue(queue, _, true) = &route else { return route };
+        match self.signs.said(&entry.said, queue) {
+            Ok(said) => {
+                entry.said = said;
+                route
+            }
+            Err(fault) => Route::No(fault),
+        }
     }
 
     /// A route, unless a limit of the cascade ends it or its target is closed.
@@ -310,60 +319,6 @@ impl<'a> Builder<'a> {
         }
         let closed = self.closed.get(&(queue.id, partition.clone()));
         closed.map_or(route, |fault| Route::No(fault.clone()))
-    }
-
-    /// Where an entry goes now.
-    fn route(&self, entry: &Entry<'_>) -> Route {
-        let Entry { message, definition, entry: sent, .. } = entry;
-        let Some(text) = sent.target.as_deref() else {
-            return no("target_missing", "the entry names no target");
-        };
-        let mut target = target::parse(text);
-        if let Some(Target::Reply) = target
-            && let Some(to) = message.envelope.reply_to.as_deref()
-        {
-            target = target::parse(to);
-        }
-        if let Some(Target::Alias(alias)) = &target {
-            let meant = definition.aliases.get(alias);
-            target = meant.and_then(|meant| target::parse(meant));
-        }
-        match target {
-            None => no("target_not_found", format!("there is no target '{text}'")),
-            Some(Target::Alias(alias)) => {
-                no("target_not_found", format!("an alias of an alias: '@{alias}'"))
-            }
-            Some(Target::Reply) => Route::Reply,
-            Some(Target::Sender) => match message.from.strip_prefix("process:") {
-                Some(sender) => match target::split(sender) {
-                    Some((class, key)) => self.named(&class, key),
-                    None => Route::Unknown(sender.into()),
-                },
-                None => Route::Reply,
-            },
-            Some(Target::Own) => match self.catalog.get(self.job.queue) {
-                Some(queue) => Route::Queue(Arc::clone(queue), self.job.key.clone(), true),
-                None => no("target_not_found", "the class is gone"),
-            },
-            Some(Target::Named(class, key)) => self.named(&class, key),
-            Some(Target::Queue(name, partition)) => match self.catalog.find(name.as_str()) {
-                Some(queue) => {
-                    let is_process = self.catalog.class(queue.id).is_some();
-                    Route::Queue(Arc::clone(queue), partition, is_process)
-                }
-                None => Route::Unknown(format!("queue:{name}/{partition}").into()),
-            },
-        }
-    }
-
-    fn named(&self, class: &QueueName, key: PartitionName) -> Route {
-        match self.catalog.find(class.as_str()) {
-            Some(queue) => {
-                let is_process = self.catalog.class(queue.id).is_some();
-                Route::Queue(Arc::clone(queue), key, is_process)
-            }
-            None => Route::Unknown(format!("{class}/{key}").into()),
-        }
     }
 
     /// Whether a cascade has as many messages as it may, as far as that is known.
@@ -435,11 +390,11 @@ impl<'a> Builder<'a> {
         }
         let envelope = is_process.then(|| self.envelope(sending).write());
         let id = self.transaction_id(sending.entry);
-        let payload = &sending.entry.entry.payload;
+        let Said { payload, is_json, .. } = &sending.entry.said;
         let record = Parts { id: &id, envelope: envelope.as_deref(), payload };
-        let mode = if is_process { self.job.mode_of(self.catalog, &queue) } else { None };
+        let mode = if is_process { self.job.mode_of(self.signs.catalog, &queue) } else { None };
         let runs = mode == Some(Mode::Manual) && sending.entry.message.lets_run();
-        let (append, record) = self.put(queue, partition, &record)?;
+        let (append, record) = self.put(queue, partition, &record, *is_json)?;
         if let Some(growing) = self.growing.get_mut(append) {
             growing.runs |= runs;
             growing.is_auto = mode == Some(Mode::Auto);
@@ -462,13 +417,14 @@ impl<'a> Builder<'a> {
         queue: Arc<QueueDefinition>,
         partition: PartitionName,
         record: &Parts<'_>,
+        is_json: bool,
     ) -> Result<(usize, usize), BatchError> {
         let place = (queue.id, partition.clone());
         if let Some(at) = self.open.get(&place).copied()
             && let Some(growing) = self.growing.get_mut(at)
         {
             let index = growing.builder.count() as usize;
-            match record.put(&mut growing.builder) {
+            match record.put_as(&mut growing.builder, is_json) {
                 Ok(()) => return Ok((at, index)),
                 // It may fit the next one.
                 Err(BatchError::Count { .. } | BatchError::TooLarge { field: "batch", .. }) => {}
@@ -476,7 +432,7 @@ impl<'a> Builder<'a> {
             }
         }
         let mut builder = BatchBuilder::new();
-        record.put(&mut builder)?;
+        record.put_as(&mut builder, is_json)?;
         let at = self.growing.len();
         self.growing.push(Growing { queue, partition, builder, runs: false, is_auto: false });
         self.open.insert(place, at);
@@ -512,7 +468,8 @@ impl<'a> Builder<'a> {
     }
 
     fn letter(&self, sending: &Sending<'_>, fault: Option<&Fault>, until_ms: u64) -> Letter {
-        let Entry { message, entry, .. } = sending.entry;
+        let Entry { message, said, .. } = sending.entry;
+        let (payload, base64) = said.as_kept();
         let (code, reason) = fault
             .map_or_else(Default::default, |fault| (fault.code.clone(), fault.message.clone()));
         Letter {
@@ -524,8 +481,8 @@ impl<'a> Builder<'a> {
             until_ms,
             transaction_id: self.transaction_id(sending.entry).into(),
             envelope: raw(&self.envelope(sending).write()).unwrap_or_default(),
-            payload: raw(&entry.payload).unwrap_or_default(),
-            base64: false,
+            payload: raw(&payload).unwrap_or_default(),
+            base64,
         }
     }
 
@@ -539,7 +496,7 @@ impl<'a> Builder<'a> {
     }
 
     fn envelope(&self, sending: &Sending<'_>) -> Envelope {
-        let Entry { message, definition, index, entry } = sending.entry;
+        let Entry { message, definition, index, entry, .. } = sending.entry;
         let hops = match sending.hops {
             ANY_HOPS => ANY_HOPS,
             hops => hops.saturating_sub(1),
@@ -564,12 +521,9 @@ impl<'a> Builder<'a> {
             sub: None,
             timer: None,
             defines: false,
+            resets: false,
         }
     }
-}
-
-fn no(code: &str, why: impl Into<Box<str>>) -> Route {
-    Route::No(Fault::new(code, why))
 }
 
 /// An entry that goes somewhere, or would.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::process::instance::{page, values};
 use crate::process::keys::{Address, CASCADES, child_key, replies_prefix, tally_key};
-use crate::process::look::{read_record, record_of};
+use crate::process::look::{kept_from, read_record, record_of};
 use crate::process::push::Await;
 use crate::process::record::{EntryRecord, EntryStatus, SlotRecord, SlotStatus};
 use crate::process::{Inner, ProcessError, Processes};
@@ -90,6 +90,8 @@ pub struct Node {
     pub entry: Option<EntryRecord>,
     /// Its record, once it is evaluated.
     pub record: Option<SlotRecord>,
+    /// Whether that is not kept any more.
+    pub is_trimmed: bool,
     /// How deep below the node that was asked for.
     pub depth: usize,
     /// What it sent, as far as this answer goes.
@@ -141,6 +143,7 @@ impl Inner {
     /// How a cascade stands. Waits for a turn of the lane.
     pub(super) async fn standing(&self, root: Address) -> Result<Standing, ProcessError> {
         let read = self.engine.look(move |look| {
+            let kept_from = kept_from(look, root.partition)?;
             let tally = values(look, CASCADES, root.partition, &[tally_key(root)])?;
             let tally = tally.first().and_then(|(_, value)| Tally::from_value(value));
             let slot = record_of(look, root.partition, root.seq)?;
@@ -153,7 +156,9 @@ impl Inner {
                 bytes_max: usize::MAX,
             };
             let reply = page(look, &ask)?.rows.into_iter().next().map(|row| row.value);
-            Ok::<_, KvError>((tally, slot, reply, process_name(look, root)))
+            let process = process_name(look, root);
+            let is_kept = root.seq >= kept_from || slot.is_some() || tally.is_some();
+            Ok::<_, KvError>((tally, slot, reply, process.filter(|_| is_kept)))
         });
         let (tally, slot, reply, process) = read.await??;
         let process = process.ok_or_else(|| ProcessError::NoPush(root.id()))?;
@@ -173,7 +178,7 @@ impl Inner {
                 return true;
             }
             let is_sent = node.entry.as_ref().is_none_or(|it| it.status == EntryStatus::Sent);
-            node.depth <= levels && is_sent && node.record.is_none()
+            node.depth <= levels && is_sent && node.record.is_none() && !node.is_trimmed
         };
         Ok(!flat.iter().any(is_open))
     }
@@ -188,6 +193,7 @@ impl Inner {
             address: Some(from),
             entry: None,
             record: None,
+            is_trimmed: false,
             depth: 0,
             children: Vec::new(),
             rest_from: None,
@@ -222,13 +228,17 @@ impl Inner {
             .collect();
         let read = self.engine.look(move |look| {
             let read = |(at, address): (usize, Address)| {
-                Ok::<_, KvError>((at, record_of(look, address.partition, address.seq)?))
+                let value = record_of(look, address.partition, address.seq)?;
+                let is_trimmed =
+                    value.is_none() && address.seq < kept_from(look, address.partition)?;
+                Ok::<_, KvError>((at, value, is_trimmed))
             };
             wanted.into_iter().map(read).collect::<Result<Vec<_>, _>>()
         });
-        for (at, value) in read.await?? {
+        for (at, value, is_trimmed) in read.await?? {
             if let Some(flat) = all.get_mut(at) {
                 flat.node.record = value.and_then(|value| read_record(&value));
+                flat.node.is_trimmed = is_trimmed;
             }
         }
         Ok(())
@@ -279,6 +289,7 @@ impl Inner {
                 address,
                 entry: Some(entry),
                 record: None,
+                is_trimmed: false,
                 depth,
                 children: Vec::new(),
                 rest_from: None,
@@ -300,6 +311,17 @@ pub(super) fn process_name(look: &View<'_>, address: Address) -> Option<String> 
 }
 
 impl Processes {
+    /// The process that a message is of, `class/key`, by the message's id.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoProcess`].
+    pub async fn named(&self, id: &str) -> Result<String, ProcessError> {
+        let missing = || ProcessError::NoProcess(id.into());
+        let address = Address::parse(id).ok_or_else(missing)?;
+        let named = self.inner.engine.look(move |look| process_name(look, address)).await?;
+        named.ok_or_else(missing)
+    }
+
     /// How a cascade stands, by the id of its first message.
     ///
     /// # Errors

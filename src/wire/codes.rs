@@ -122,9 +122,10 @@ pub fn of_command_error(error: &CommandError) -> Code {
 pub fn of_catalog_error(error: &CatalogError) -> Code {
     match error {
         CatalogError::NotFound(_) => Code::QueueNotFound,
-        CatalogError::Option { .. } | CatalogError::NoDatabase | CatalogError::SealedRows => {
-            Code::BadOption
-        }
+        CatalogError::Option { .. }
+        | CatalogError::OfClass(_)
+        | CatalogError::NoDatabase
+        | CatalogError::SealedRows => Code::BadOption,
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
         CatalogError::Command(error) => of_command_error(error),
     }
@@ -207,6 +208,8 @@ pub fn of_process_error(error: &ProcessError) -> Code {
         ProcessError::NoClass(_) => Code::ClassNotFound,
         ProcessError::NoProcess(_) => Code::ProcessNotFound,
         ProcessError::NoSlot(_) => Code::SlotNotFound,
+        ProcessError::Evaluated(_) => Code::AlreadySettled,
+        ProcessError::NotWhole(_) => Code::NotReplayable,
         ProcessError::NoPush(_) => Code::PushNotFound,
         ProcessError::NoPath(_) => Code::PathNotFound,
         ProcessError::Version(_) => Code::VersionConflict,
@@ -220,6 +223,7 @@ pub fn of_process_error(error: &ProcessError) -> Code {
         ProcessError::Control(_) => Code::BadControlValue,
         ProcessError::Malformed(_) => Code::MalformedRequest,
         ProcessError::NotAccepted(_) => Code::NotAccepted,
+        ProcessError::Codec => Code::CodecRejected,
         ProcessError::Stopped(_) => Code::ProcessStopped,
         ProcessError::Complete(_) => Code::PushComplete,
         ProcessError::Backlog(_) => Code::BacklogFull,

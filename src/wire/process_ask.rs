@@ -289,6 +289,7 @@ impl Desk<'_> {
             "evaluated": shown.done,
             "pending": shown.next.saturating_sub(shown.done),
             "oldest": shown.base,
+            "kept_from": shown.kept_from,
             "version": shown.version,
             "stopped": shown.stopped,
         }))
@@ -306,7 +307,10 @@ impl Desk<'_> {
         let mut records: BTreeMap<_, _> = records.into_iter().collect();
         let slots: Vec<Value> = messages
             .iter()
-            .map(|message| scheduled(message, records.remove(&message.address.seq)))
+            .map(|message| {
+                let slot = message.address.seq;
+                scheduled(message, records.remove(&slot), slot < shown.kept_from)
+            })
             .collect();
         done(json!({ "slots": slots, "has_more": to < end, "next": to, "tail": shown.next }))
     }
@@ -321,6 +325,10 @@ impl Desk<'_> {
         path: &str,
     ) -> Asked {
         let shown = self.rooms.processes.instance(class, key).await?;
+        if slot < shown.kept_from {
+            // There is nothing to wait for.
+            self.rooms.processes.slot(class, key, slot).await?;
+        }
         self.slot_of(&format!("{class}/{key}"), &shown, slot, patience, path).await
     }
 

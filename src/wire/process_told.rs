@@ -21,8 +21,9 @@ pub(super) fn record(process: &str, slot: u64, found: &SlotRecord) -> Value {
     body
 }
 
-/// A message in the log of its process, with what became of it.
-pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value {
+/// A message in the log of its process, with what became of it. `is_trimmed`: that may have been let go of.
+pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>, is_trimmed: bool) -> Value {
+    let missing = if is_trimmed { "trimmed" } else { "pending" };
     let payload = match message.is_json {
         true => serde_json::from_slice(&message.payload).unwrap_or_default(),
         false => Value::Null,
@@ -35,7 +36,7 @@ pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value
         "from": message.from,
         "cascade": message.root.id(),
         "message": payload,
-        "status": found.as_ref().map_or(json!("pending"), |it| json!(it.status)),
+        "status": found.as_ref().map_or(json!(missing), |it| json!(it.status)),
         "result": found,
     })
 }
@@ -112,7 +113,7 @@ fn node(
     result_depth: u64,
     max_depth: Option<u64>,
 ) -> Map<String, Value> {
-    let Node { address, entry, record, children, rest_from, .. } = node_of;
+    let Node { address, entry, record, children, rest_from, is_trimmed, .. } = node_of;
     let mut body = Map::new();
     if let Some(entry) = &entry {
         body.insert("index".into(), entry.index.into());
@@ -125,11 +126,13 @@ fn node(
         }
         let status = match (&record, entry.status) {
             (Some(record), _) => json!(record.status),
+            (None, EntryStatus::Sent) if is_trimmed => json!("trimmed"),
             (None, EntryStatus::Sent) => json!("pending"),
             (None, status) => json!(status),
         };
         body.insert("status".into(), status);
         let is_deferred = record.is_none()
+            && !is_trimmed
             && entry.status == EntryStatus::Sent
             && max_depth.is_some_and(|most| depth > most);
         if is_deferred {
@@ -195,7 +198,7 @@ pub(super) fn read_cursor(text: &str) -> Option<(Address, u32)> {
 pub(super) fn graph(push: &Standing, tree: Node) -> Value {
     let (mut nodes, mut edges, mut open) = (Vec::new(), Vec::new(), vec![(None::<String>, tree)]);
     while let Some((parent, node)) = open.pop() {
-        let Node { address, entry, record, children, rest_from, .. } = node;
+        let Node { address, entry, record, children, rest_from, is_trimmed, .. } = node;
         let index = entry.as_ref().map_or(0, |entry| entry.index);
         let id = match (address, &parent) {
             (Some(address), _) => address.id(),
@@ -209,6 +212,7 @@ pub(super) fn graph(push: &Standing, tree: Node) -> Value {
         let status = match (&record, &entry) {
             (Some(record), _) => json!(record.status),
             (None, Some(entry)) if entry.status != EntryStatus::Sent => json!(entry.status),
+            _ if is_trimmed => json!("trimmed"),
             _ => json!("pending"),
         };
         let error = record.as_ref().and_then(|it| it.error.as_ref());

@@ -4,9 +4,7 @@ use onrush_client::{Client, Message};
 use serde_json::{Value, json};
 
 use crate::client::World;
-use crate::desk::{
-    complete, define, letters, native, process, push, push_with, slot, state, until,
-};
+use crate::desk::{complete, define, letters, native, process, push, push_with, slot, until};
 
 #[tokio::test]
 async fn any_number_of_classes_may_wait_for_work() {
@@ -141,6 +139,7 @@ async fn what_waits_for_its_class_comes_in_the_order_in_which_it_was_sent() {
     for (n, root) in ["router/a", "router/b"].into_iter().enumerate() {
         let more = json!({ "await": "accepted" });
         push_with(&world, root, json!({ "to": "relay/s", "n": n }), more).await;
+        until(|| async { process(&world, "relay/s").await["slots"] == n + 1 }).await;
         assert_eq!(slot(&world, "relay/s", n as u64).await["outbox"][0]["status"], "parked");
     }
     native(&world, "late", "counter").await;

@@ -15,14 +15,14 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
-use hyper::Response;
 use hyper::body::Frame;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
 use onrush_protocol::limits::TRANSACTION_ID_BYTES_MAX;
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::process::push::{Await, PushOrder};
@@ -30,12 +30,13 @@ use crate::process::tree::{NODES_MAX, Standing};
 use crate::state::effect::ProducerSub;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
+use crate::wire::http::process_hb;
 use crate::wire::http::processes::{Raw, Sender, failed, process_of, replied};
 use crate::wire::http::shape;
-use crate::wire::http::status::{Answer, Failure};
+use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get};
 use crate::wire::http::url::Query;
-use crate::wire::process_ask::{self, DEPTH_MAX, Look, RawWish, WAIT_MS_MAX, Wish};
+use crate::wire::process_ask::{self, Asked, DEPTH_MAX, Look, RawWish, Reply, WAIT_MS_MAX, Wish};
 use crate::wire::process_told::Told;
 
 /// Routes of pushes that are under way.
@@ -78,7 +79,50 @@ struct RawPush<'a> {
     strict: Option<bool>,
 }
 
-fn control(message: impl Into<String>) -> Failure {
+/// In which shape a push is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// Ours.
+    Own,
+    /// HyperBEAM's.
+    Theirs,
+}
+
+impl Form {
+    /// What a client asks for.
+    fn asked(headers: &HeaderMap) -> Self {
+        let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        let is_theirs = |kind: &str| {
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            kind.eq_ignore_ascii_case(process_hb::KIND)
+        };
+        match accepts.is_some_and(|kinds| kinds.split(',').any(is_theirs)) {
+            true => Self::Theirs,
+            false => Self::Own,
+        }
+    }
+
+    /// An answer in this shape.
+    pub(super) fn replied(self, asked: Asked) -> Result<Answer, Failure> {
+        match (self, asked) {
+            (Self::Theirs, Ok(Reply { status, body })) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                let mut answer = json(status, &process_hb::told(&body));
+                let kind = HeaderValue::from_static(process_hb::KIND);
+                answer.headers_mut().insert(CONTENT_TYPE, kind);
+                Ok(answer)
+            }
+            (_, asked) => replied(asked),
+        }
+    }
+
+    /// Whether a push that failed is told so by the status without being asked.
+    fn is_strict(self) -> bool {
+        self == Self::Theirs
+    }
+}
+
+pub(super) fn control(message: impl Into<String>) -> Failure {
     failed(&process_ask::control(message))
 }
 
@@ -120,7 +164,15 @@ fn wish(raw: &RawPush<'_>) -> Result<Wish, Failure> {
     asked.checked().map_err(|error| failed(&error))
 }
 
-fn sub(caller: Sender) -> Option<ProducerSub> {
+/// What controls by the names of a push ask, and the transaction id among them.
+pub(super) fn wish_of(controls: &Map<String, Value>) -> Result<(Wish, Option<String>), Failure> {
+    let text = serde_json::to_vec(controls).unwrap_or_default();
+    let raw: RawPush<'_> = shape::read(&text)?;
+    let wish = Wish { strict: true, ..wish(&raw)? };
+    Ok((wish, transaction_id(raw.transaction_id)?))
+}
+
+pub(super) fn sub(caller: Sender) -> Option<ProducerSub> {
     caller.and_then(|Extension(caller)| caller.sub)
 }
 
@@ -139,12 +191,14 @@ pub(super) async fn push(
     path: Raw<(String, String)>,
     caller: Sender,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let push = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        let how = How { only: None, strict: is_strict(query)? };
+        let form = Form::asked(&headers);
+        let how = How { only: None, strict: is_strict(query)? || form.is_strict(), form };
         push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(push.await)
@@ -160,7 +214,7 @@ pub(super) async fn schedule(
     let schedule = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        let how = How { only: Some(Await::Accepted), strict: false };
+        let how = How { only: Some(Await::Accepted), strict: false, form: Form::Own };
         push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(schedule.await)
@@ -171,6 +225,7 @@ struct How {
     /// What is waited for, whatever the body says.
     only: Option<Await>,
     strict: bool,
+    form: Form,
 }
 
 fn is_strict(query: Option<String>) -> Result<bool, Failure> {
@@ -194,7 +249,7 @@ async fn push_and_wait(
     let transaction_id = transaction_id(raw.transaction_id)?;
     let order =
         PushOrder { class, key, message, transaction_id, terms: wish.terms, sub, waits: false };
-    replied(api.processes().push(order, wish, how.only).await)
+    how.form.replied(api.processes().push(order, wish, how.only).await)
 }
 
 /// Waits for what comes of a message that is there already.
@@ -202,6 +257,7 @@ pub(super) async fn push_slot(
     State(api): Door,
     path: Raw<(String, String, String)>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let push = async {
@@ -210,14 +266,37 @@ pub(super) async fn push_slot(
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         let raw: RawPush<'_> = shape::read(text)?;
         let mut wish = wish(&raw)?;
-        wish.strict |= is_strict(query)?;
+        let form = Form::asked(&headers);
+        wish.strict |= is_strict(query)? || form.is_strict();
         let (class, key) = process_of(&class, &key)?;
-        replied(api.processes().push_slot(&class, &key, slot, &wish).await)
+        push_of_slot(&api, (&class, &key), slot, &wish, form).await
     };
     settle(push.await)
 }
 
-async fn show(State(api): Door, path: Raw<String>, RawQuery(query): RawQuery) -> Answer {
+/// As [`push_slot`].
+pub(super) async fn push_of_slot(
+    api: &Api,
+    (class, key): (&QueueName, &PartitionName),
+    slot: u64,
+    wish: &Wish,
+    form: Form,
+) -> Result<Answer, Failure> {
+    let mut asked = api.processes().push_slot(class, key, slot, wish).await;
+    // Theirs tells of the slot that was asked for, whichever process its cascade began at.
+    if let (Form::Theirs, Ok(Reply { body: Value::Object(body), .. })) = (form, &mut asked) {
+        body.insert("process".into(), format!("{class}/{key}").into());
+        body.insert("slot".into(), slot.into());
+    }
+    form.replied(asked)
+}
+
+async fn show(
+    State(api): Door,
+    path: Raw<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
     let show = async {
         let id = of_path(path)?;
         let raw = query.unwrap_or_default();
@@ -227,7 +306,7 @@ async fn show(State(api): Door, path: Raw<String>, RawQuery(query): RawQuery) ->
         let nodes = query.number("limit", 1, NODES_MAX as u64)?.unwrap_or(NODES_MAX as u64);
         let patience = Duration::from_millis(wait_ms);
         let look = Look { patience, result_depth, nodes, cursor: query.get("cursor") };
-        replied(api.processes().status(&id, look).await)
+        Form::asked(&headers).replied(api.processes().status(&id, look).await)
     };
     settle(show.await)
 }

@@ -26,7 +26,7 @@ use crate::wire::http::ids::millis_text;
 use crate::wire::http::status::{Answer, Failure, bytes, empty, json};
 use crate::wire::http::table::{ADMIN, READ_ONLY, READ_WRITE, Row, delete, get, post, put};
 use crate::wire::http::url::Query;
-use crate::wire::http::{process_desk, process_push};
+use crate::wire::http::{process_desk, process_push, process_trial};
 use crate::wire::process_ask::{Asked, PAGE, PAGE_MAX, Reply, Span, WAIT_MS, WAIT_MS_MAX};
 
 /// Path parameters.
@@ -68,6 +68,7 @@ pub(super) fn rows() -> Vec<Row> {
     ];
     rows.extend(process_push::rows());
     rows.extend(process_desk::rows());
+    rows.extend(process_trial::rows());
     rows
 }
 
