@@ -140,7 +140,7 @@ async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
 
 impl Inner {
     /// Counts what was evaluated and stands.
-    fn count(&self, done: &[Done]) {
+    pub(super) fn count(&self, done: &[Done]) {
         let telemetry = self.engine.telemetry();
         for it in done {
             telemetry.fuel_used.add(it.record.fuel);
@@ -294,7 +294,6 @@ impl Inner {
             match self.commit_and_take(job, lot, settled, &mut step, is_last).await {
                 Ok((committed, handed)) => {
                     cross(Place::Committed);
-                    self.count(&done.done);
                     self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
                     self.count_slots(job.partition, &done, first..last + 1);

@@ -66,6 +66,7 @@ impl Inner {
         evaluated: &Evaluated,
         slots: Range<Sequence>,
     ) {
+        self.count(&evaluated.done);
         self.slots.fetch_add(evaluated.done.len() as u64, Ordering::Relaxed);
         let code = evaluated.done.last().and_then(|done| done.code.as_ref());
         let Some(retention) = code.map(|code| code.definition.retention) else { return };
