@@ -287,15 +287,10 @@ impl Delivery {
         partition: Option<&PartitionName>,
     ) -> Result<u64, DeskError> {
         let queue = self.catalogs.find(name).ok_or(CatalogError::NotFound(name.detach()))?;
-        let (id, wanted) = (queue.id, partition.map(PartitionName::detach));
-        let numbers = self.engine.look(move |view| {
-            let all = view.replica.shards.iter().flat_map(|shard| shard.partitions_of(id));
-            let is_wanted = |name: &str| wanted.as_ref().is_none_or(|it| it.as_str() == name);
-            let all = all.filter(|(_, it)| it.base_seq < it.next_seq && is_wanted(&it.name));
-            all.map(|(number, _)| number).collect::<Vec<_>>()
-        });
+        let name = partition.map(PartitionName::as_str);
+        let numbers = self.engine.filled_partitions(queue.id, name).await?;
         let mut messages = 0;
-        for some in numbers.await?.chunks(CLEARED_PER_COMMIT) {
+        for some in numbers.chunks(CLEARED_PER_COMMIT) {
             if let Tended::Count(Some(gone)) = self.engine.tend(Ask::Clear(some.to_vec())).await? {
                 messages += gone;
             }

@@ -125,7 +125,7 @@ impl Processes {
         let committed = match inner.commit(None, &step).await {
             Ok(committed) => committed,
             Err(StepError::Full(error)) => return Err(CommandError::Decide(error).into()),
-            Err(StepError::Closed(_, error)) => return Err(error.into()),
+            Err(StepError::Closed(_, error)) => return Err(error),
             Err(StepError::Later(error)) => return Err(error.into()),
             Err(StepError::Gone | StepError::Again | StepError::Tally(..)) => {
                 return Err(ProcessError::NoProcess(format!("{class}/{key}")));

@@ -53,6 +53,7 @@ const LOOK: Duration = Duration::from_millis(250);
 type Closed = HashMap<(QueueId, PartitionName), Fault>;
 
 /// What a step came to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved on at once")]
 enum Stepped {
     /// It stands; and what comes after it.
     On(Instance, Vec<Incoming>, Handed),

@@ -29,10 +29,13 @@ const AGES_MAX: usize = 65_536;
 /// Pause between two looks for leases that ran out or whose partitions are gone, microseconds.
 const SWEEP_US: u64 = 10_000_000;
 
+/// First sequences of runs, and when they were pushed, unix milliseconds.
+type PushTimes = SmallVec<[(Sequence, u64); 1]>;
+
 /// When the messages that consumers hold were pushed, by the run that each is in.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
-    held: HashMap<(PartitionNumber, GroupIndex), SmallVec<[(Sequence, u64); 1]>>,
+    held: HashMap<(PartitionNumber, GroupIndex), PushTimes>,
     /// When leases that are over were looked for, in the clock's microseconds.
     swept_at_us: u64,
 }
@@ -280,6 +283,10 @@ impl Lane {
         for (append, stored) in whole.appends.iter().zip(&committed.appends) {
             count_pushed(&self.telemetry, append.queue, Qos::ExactlyOnce, &stored.pushed);
             self.telemetry.by_queue.note(append.queue, |it| it.transactions += 1);
+        }
+        let stored = committed.appends.iter().zip(&committed.claims);
+        for (stored, _) in stored.filter(|(_, until)| until.is_some()) {
+            self.telemetry.popped.add(tally_pushed(&stored.pushed).0);
         }
     }
 }

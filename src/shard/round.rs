@@ -287,7 +287,7 @@ pub fn decide<'a>(
         parts: codec::encode(entry),
         brief: None,
         // In a queue that others deleted meanwhile, a partition would be of nobody's.
-        relies_on: makes_partition(entry).then(|| (catalog_shard, catalog_head)),
+        relies_on: makes_partition(entry).then_some((catalog_shard, catalog_head)),
         labels: labels::of_entry(entry),
     });
     let proposals = proposals.collect();

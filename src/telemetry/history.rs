@@ -181,8 +181,8 @@ impl Newest {
     /// As many as are kept of these; the rest of them is one.
     #[must_use]
     pub fn of(time_ms: u64, mut groups: Vec<GroupNow>, mut dead: Vec<(Box<str>, u64)>) -> Self {
-        groups.sort_by(|a, b| b.behind.cmp(&a.behind));
-        dead.sort_by(|a, b| b.1.cmp(&a.1));
+        groups.sort_by_key(|it| std::cmp::Reverse(it.behind));
+        dead.sort_by_key(|it| std::cmp::Reverse(it.1));
         let rest = groups.drain(NEWEST_MAX.min(groups.len())..);
         let rest = rest.reduce(|sum, it| GroupNow {
             behind: sum.behind + it.behind,

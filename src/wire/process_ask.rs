@@ -16,6 +16,7 @@ use crate::process::definition::{HOPS_MAX, MESSAGES_MAX};
 use crate::process::keys::Address;
 use crate::process::look::InstanceShown;
 use crate::process::push::{Await, PushOrder, Taken, Terms};
+use crate::process::record::SlotRecord;
 use crate::process::tree::{LEVELS_MAX, NODES_MAX, Reach, Standing};
 use crate::wire::Rooms;
 use crate::wire::process_told::{Told, graph, part, read_cursor, record, scheduled};
@@ -36,6 +37,9 @@ const DONE: u16 = 200;
 const GOES_ON: u16 = 202;
 /// It failed, and the sender wanted to be told so by the status.
 const FAILED: u16 = 424;
+
+/// It was called off, and the sender wanted to be told so by the status.
+const CALLED_OFF: u16 = 409;
 
 /// What is answered.
 pub(super) struct Reply {
@@ -152,10 +156,12 @@ impl Desk<'_> {
     /// Pushes a message and waits as far as is wished, or only as far as `only` says.
     pub(super) async fn push(
         &self,
-        order: PushOrder,
+        mut order: PushOrder,
         mut wish: Wish,
         only: Option<Await>,
     ) -> Asked {
+        wish.level = only.unwrap_or(wish.level);
+        order.waits = wish.level != Await::Accepted;
         let (class, key) = (order.class.clone(), order.key.clone());
         let given = order.transaction_id.clone();
         let processes = &self.rooms.processes;
@@ -164,12 +170,11 @@ impl Desk<'_> {
                 "process": format!("{class}/{key}"), "transaction_id": given });
             return Ok(Reply { status: GOES_ON, body });
         };
-        if defines {
-            wish.level = Await::Slot;
-        }
-        match only {
-            Some(only) => wish.level = only,
-            None => processes.run_to(&class, &key, address.seq).await?,
+        if only.is_none() {
+            if defines {
+                wish.level = Await::Slot;
+            }
+            processes.run_to(&class, &key, address.seq).await?;
         }
         let extra = json!({ "transaction_id": given.unwrap_or_else(|| address.id()),
             "duplicate": duplicate });
@@ -190,6 +195,9 @@ impl Desk<'_> {
             return Err(ProcessError::NoSlot(slot));
         }
         let recorded = slot < shown.done;
+        if let Some(why) = shown.stopped.as_deref().filter(|_| !recorded) {
+            return Err(ProcessError::Stopped(why.into()));
+        }
         processes.run_to(class, key, slot).await?;
         let messages = processes.schedule(class, key, &shown, slot, slot + 1).await?;
         let message = messages.first().ok_or(ProcessError::NoSlot(slot))?;
@@ -217,6 +225,7 @@ impl Desk<'_> {
         let status = match () {
             () if !reached => GOES_ON,
             () if wish.strict && standing.status() == "failed" => FAILED,
+            () if wish.strict && standing.status() == "cancelled" => CALLED_OFF,
             () => DONE,
         };
         let levels = max_depth.map_or(LEVELS_MAX, |depth| (depth as usize + 1).min(LEVELS_MAX));
@@ -239,6 +248,8 @@ impl Desk<'_> {
         result_depth: u64,
         max_depth: Option<u64>,
     ) -> Result<Value, ProcessError> {
+        let results = usize::try_from(result_depth).unwrap_or(usize::MAX);
+        let reach = Reach { results, ..reach };
         let tree = Some(self.rooms.processes.tree(standing.root, from, reach).await?);
         let now_ms = self.rooms.clock.now_ms();
         let told = Told { standing, tree, result_depth, max_depth, now_ms };
@@ -276,7 +287,8 @@ impl Desk<'_> {
     pub(super) async fn graph(&self, push: &str) -> Asked {
         let processes = &self.rooms.processes;
         let standing = processes.standing(push).await?;
-        let tree = processes.tree(standing.root, standing.root, Reach::default()).await?;
+        let reach = Reach { results: 0, ..Reach::default() };
+        let tree = processes.tree(standing.root, standing.root, reach).await?;
         done(graph(&standing, tree))
     }
 
@@ -302,9 +314,11 @@ impl Desk<'_> {
         let from = span.from.max(shown.base);
         let end = span.last.saturating_add(1).min(shown.next).max(from);
         let to = end.min(from.saturating_add(span.limit));
-        let messages = processes.schedule(class, key, &shown, from, to).await?;
-        let records = processes.slots_from(&shown, from, span.limit as usize).await?;
+        let (records, more_after) = processes.slots_from(&shown, from, span.limit as usize).await?;
         let mut records: BTreeMap<_, _> = records.into_iter().collect();
+        // No further than it is known what became of them.
+        let to = more_after.map_or(to, |slot| to.min(slot + 1));
+        let messages = processes.schedule(class, key, &shown, from, to).await?;
         let slots: Vec<Value> = messages
             .iter()
             .map(|message| {
@@ -349,12 +363,37 @@ impl Desk<'_> {
             () = self.stopping() => None,
         };
         match waited {
-            Some(found) => done(part(&record(process, slot, &found), path)?),
+            Some(found) => match path.strip_prefix("outbox/") {
+                Some(rest) => self.entry(&found, rest).await,
+                None => done(part(&record(process, slot, &found), path)?),
+            },
             None => {
                 let body = json!({ "process": process, "slot": slot, "status": "pending" });
                 Ok(Reply { status: GOES_ON, body })
             }
         }
+    }
+
+    /// An entry of a slot's outbox by its index, with what it said under `message`.
+    async fn entry(&self, found: &SlotRecord, path: &str) -> Asked {
+        let missing = || ProcessError::NoPath(format!("outbox/{path}"));
+        let (index, rest) = path.split_once('/').unwrap_or((path, ""));
+        let entry = found.outbox.iter().find(|it| it.index.to_string() == index);
+        let entry = entry.ok_or_else(missing)?;
+        let address = |id: &str| Address::parse(id).ok_or_else(missing);
+        let (root, slot) = (address(&found.cascade)?, address(&found.message_id)?);
+        let sent = self.rooms.processes.sent(root, slot, entry.index).await?;
+        let mut body = json!(entry);
+        if let (Some(sent), Value::Object(fields)) = (sent, &mut body) {
+            if let Some(address) = sent.address {
+                fields.insert("message_id".into(), address.id().into());
+            }
+            if sent.is_json {
+                let message: Value = serde_json::from_slice(&sent.payload).unwrap_or_default();
+                fields.insert("message".into(), message);
+            }
+        }
+        done(part(&body, rest)?)
     }
 
     /// What became of the newest message, once all before it are done.

@@ -284,15 +284,15 @@ mod tests {
     #[test]
     fn what_is_noted_is_found_and_takes_the_place_of_what_was() {
         let disk = SimDisk::new(1);
-        let files = disk.files();
         for seed in 1..4 {
             let store = Identity::new(&SeededRandom::new(seed), shards(4), seed);
             for _ in 0..2 {
-                store.note(&*files).unwrap();
+                store.note(&*disk.files()).unwrap();
                 disk.crash();
-                assert_eq!(Identity::load(&*files).unwrap(), Some(store));
+                assert_eq!(Identity::load(&*disk.files()).unwrap(), Some(store));
             }
         }
+        let files = disk.files();
         // Damaged: there is nothing to lose.
         disk.put(FILE_NAME, b"{");
         let store = Identity::new(&SeededRandom::new(9), shards(4), 9);

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
+use crate::delivery::desk::words;
 use crate::shard::look::letters::LetterFilter;
 use crate::wire::http::Api;
-use crate::wire::http::dead::{failed, words};
+use crate::wire::http::dead::failed;
 use crate::wire::http::status::Failure;
 
 /// Letters that are looked at, the newest.

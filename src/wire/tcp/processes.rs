@@ -89,6 +89,7 @@ async fn push(
         transaction_id: (!id.is_empty()).then(|| id.to_owned()),
         terms: wish.terms,
         sub,
+        waits: false,
     };
     told(desk.push(order, wish, None).await)
 }

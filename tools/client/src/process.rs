@@ -39,6 +39,8 @@ pub enum ReplyStatus {
     GoesOn,
     /// It failed, and the push was [strict](ProcessPush::strict).
     Failed,
+    /// It was called off, and the push was strict.
+    CalledOff,
 }
 
 /// What a server says of processes.
@@ -66,6 +68,7 @@ impl ProcessReply {
             200 => ReplyStatus::Done,
             202 => ReplyStatus::GoesOn,
             424 => ReplyStatus::Failed,
+            409 => ReplyStatus::CalledOff,
             other => return Err(Error::Protocol(format!("status {other} in answer to {asked}"))),
         };
         let json = serde_json::from_slice(&json);

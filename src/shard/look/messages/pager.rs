@@ -240,7 +240,8 @@ impl Pager {
             self.matched += len;
             return Ok((true, 1));
         }
-        let mut cost = 1;
+        // The first one is looked at however little time there is: else nothing would go on.
+        let mut cost = 0;
         for seq in (first..end).rev() {
             if cost >= most {
                 if let Some(walk) = self.walks.get_mut(&number) {
@@ -269,7 +270,7 @@ impl Pager {
             }
             self.matched += 1;
         }
-        Ok((true, cost))
+        Ok((true, cost.max(1)))
     }
 }
 
