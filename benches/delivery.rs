@@ -16,7 +16,7 @@ use onrush::base::random::SeededRandom;
 use onrush::delivery::{Delivery, Handout};
 use onrush::shard::command::{Held, Parcel, Popped, Source};
 use onrush::state::codec::Chunk;
-use onrush_protocol::response::MessagesWriter;
+use onrush_protocol::response::{MessagesKind, MessagesWriter};
 
 /// An answer's messages: `partitions` with `batches` each, of `messages`. Only the claimed ones of a
 /// batch go out: all but `skipped` at its beginning and its end.
@@ -79,11 +79,12 @@ fn unpacked(delivery: &Delivery, popped: Popped) -> Handout {
 
 /// The frame that answers the pop.
 fn framed(handout: Handout) -> usize {
-    let mut writer = MessagesWriter::new(&handout.token, handout.until_ms);
+    let mut writer = MessagesWriter::new(MessagesKind::Plain, &handout.token, handout.until_ms);
     for package in handout.packages {
         let mut section = writer.section(&handout.queue, package.partition, &package.name);
         for delivered in &package.batches {
-            section.chunk(delivered.first_seq, delivered.time_ms, delivered.batch.bytes().clone());
+            let batch = delivered.batch.bytes().clone();
+            section.chunk(delivered.first_seq, delivered.time_ms, "", batch);
         }
         section.end(&[]);
     }

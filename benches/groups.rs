@@ -1,9 +1,10 @@
 //! What finding work costs in a queue of many partitions: pops of ten messages in ten partitions, whether
 //! the queue has ten partitions or very many, against a whole server.
 //!
-//! In: `PARTITIONS`, 100 000 unless it says something else; `ONRUSH_TEST_STORE`, as for tests. Out:
-//! criterion's figures of one pop. A group has read everything; before each pop, ten messages come, and
-//! after it they are acknowledged: neither is in the figure.
+//! In: `PARTITIONS`, a million unless it says something else; `ONRUSH_TEST_STORE`, as for tests. Out:
+//! criterion's figures of one pop, and how the medians compare. A group has read everything; before each
+//! pop, ten messages come, and after it they are acknowledged: neither is in the figure. The round trip and
+//! the commit are, and they are most of it: what finding alone costs is in the bench `state`.
 
 #[path = "../tests/support/server.rs"]
 #[allow(dead_code, clippy::indexing_slicing, clippy::unwrap_used, reason = "set-up of tests")]
@@ -26,7 +27,7 @@ const GROUP: &str = "readers";
 
 fn partitions() -> usize {
     let asked = std::env::var("PARTITIONS").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(100_000)
+    asked.unwrap_or(1_000_000)
 }
 
 fn one() -> Bytes {
@@ -64,15 +65,21 @@ async fn filled(partitions: usize) -> (TestServer, Client, Connection) {
     (server, client, connection)
 }
 
-/// How long `times` pops take.
-async fn pops(client: &Client, connection: &Connection, step: usize, times: u64) -> Duration {
+/// How long `times` pops take, in all and each.
+async fn pops(
+    client: &Client,
+    connection: &Connection,
+    (step, times): (usize, u64),
+    each: &mut Vec<Duration>,
+) -> Duration {
     let mut taken = Duration::ZERO;
     for _ in 0..times {
         push(connection, (0..BUSY).map(|at| at * step)).await;
         let pop = client.queue("wide").pop().group(GROUP).batch(100).partitions(100);
         let started = Instant::now();
         let popped = pop.await.expect("a pop");
-        taken += started.elapsed();
+        each.push(started.elapsed());
+        taken += each.last().copied().unwrap_or_default();
         assert_eq!(popped.len(), BUSY);
         client.ack(&popped).await.expect("an ack");
     }
@@ -83,16 +90,25 @@ fn sparse(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let mut group = criterion.benchmark_group("pop 10 messages of 10 partitions");
+    let mut medians = Vec::new();
     for partitions in [BUSY, partitions()] {
+        let mut each = Vec::new();
         let (server, client, connection) = runtime.block_on(filled(partitions));
         group.bench_function(format!("in a queue of {partitions}"), |bencher| {
             bencher.iter_custom(|times| {
-                runtime.block_on(pops(&client, &connection, partitions / BUSY, times))
+                let step = partitions / BUSY;
+                runtime.block_on(pops(&client, &connection, (step, times), &mut each))
             });
         });
         runtime.block_on(server.stop());
+        each.sort_unstable();
+        medians.extend(each.get(each.len() / 2).map(|median| (partitions, *median)));
     }
     group.finish();
+    if let [(few, of_few), (many, of_many)] = medians[..] {
+        let ratio = of_many.as_secs_f64() / of_few.as_secs_f64();
+        eprintln!("median pop: {of_few:?} of {few}, {of_many:?} of {many}, ratio {ratio:.2}");
+    }
 }
 
 fn short_runs() -> Criterion {

@@ -1,5 +1,5 @@
-//! How fast a shard decides: pushes with and without transaction ids, pops with their acks, and entries
-//! made into bytes around the size from which batches are no longer copied.
+//! How fast a shard decides: pushes with and without transaction ids, pops with their acks, also from very
+//! many partitions, and entries made into bytes around the size from which batches are no longer copied.
 //!
 //! In: nothing. Out: criterion's figures, per message where they are decided one by one.
 
@@ -12,7 +12,7 @@ use onrush::base::place::{ShardCount, ShardId, StoreKey};
 use onrush::state::catalog::{Catalog, CatalogShard, QueueDefinition};
 use onrush::state::codec::{self, Chunk};
 use onrush::state::draft::ack::{AckItem, Verdict};
-use onrush::state::draft::pop::{PopAsk, PopBudget};
+use onrush::state::draft::pop::{Claim, PopAsk, PopBudget};
 use onrush::state::draft::push::PushBatch;
 use onrush::state::draft::{Context, Draft};
 use onrush::state::effect::{Effect, Entry, GroupIndex, GroupStart, Origin};
@@ -134,8 +134,9 @@ fn push(draft: &mut Draft<'_>, commit: &[PushBatch]) {
     }
 }
 
-/// What groups cost a producer: the same pushes into a queue of 0, 1 and 10 groups, which lag, or which
-/// have read everything before each commit. Their reading is not in the figure.
+/// What groups cost a shard where a producer pushes: the same pushes into a queue of 0, 1 and 10 groups,
+/// which lag, or which have read everything before each commit. Their reading is not in the figure; what a
+/// producer has left beside ten groups that read is measured by `onrush-load mixed --groups 10 --pairs 5`.
 fn fan_out(criterion: &mut Criterion) {
     const BATCHES: usize = 64;
     let pushes: Vec<PushBatch> = (0..BATCHES).map(|_| batch(10, None)).collect();
@@ -228,6 +229,76 @@ fn consuming(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Pops of ten messages in ten partitions, of a queue that has no others or a million of them, all read:
+/// what finding them costs, without a round trip, a commit's sync or anything else.
+fn sparse(criterion: &mut Criterion) {
+    const BUSY: usize = 10;
+    let mut group = criterion.benchmark_group("pop 10 messages of 10 partitions");
+    for partitions in [BUSY, 1_000_000] {
+        let mut shard = wide(partitions);
+        let one = batch(1, None);
+        group.bench_function(format!("in a queue of {partitions}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..times {
+                    shard.commit(|draft| {
+                        for at in 0..BUSY {
+                            push_to(draft, at * (partitions / BUSY), &one);
+                        }
+                    });
+                    let (mut claims, started) = (Vec::new(), Instant::now());
+                    shard.commit(|draft| claims = lease_ten(draft));
+                    taken += started.elapsed();
+                    assert_eq!(claims.len(), BUSY);
+                    shard.commit(|draft| {
+                        for claim in &claims {
+                            let (first, end) = *claim.ranges.first().expect("a message");
+                            let (verdict, error) = (Verdict::Completed, "".into());
+                            let item = AckItem { first, last: end - 1, verdict, error };
+                            let acked = draft.ack(claim.partition, "g0", Some([1; 16]), &[item]);
+                            assert!(acked.iter().all(Result::is_ok), "{acked:?}");
+                        }
+                    });
+                }
+                taken
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A shard whose queue has so many partitions, all of them read by a group.
+fn wide(partitions: usize) -> Shard {
+    const PER_COMMIT: usize = 10_000;
+    let (mut shard, one) = (Shard::new(), batch(1, None));
+    shard.commit(|draft| register(draft, 0));
+    for start in (0..partitions).step_by(PER_COMMIT) {
+        shard.commit(|draft| {
+            for at in start..partitions.min(start + PER_COMMIT) {
+                push_to(draft, at, &one);
+            }
+        });
+        shard.commit(|draft| read_all(draft, 0));
+    }
+    shard
+}
+
+fn push_to(draft: &mut Draft<'_>, at: usize, one: &PushBatch) {
+    let name = format!("p{at}");
+    let placed = draft.place(0, &name, KEY.place(0, &name)).expect("the queue is there");
+    black_box(draft.push(placed, one).expect("nothing fails in memory"));
+}
+
+fn lease_ten(draft: &mut Draft<'_>) -> Vec<Claim> {
+    let mut budget = PopBudget { messages: 100, bytes: 1 << 20, partitions: 100 };
+    let (partition, group, token) = (None, "g0", [1; 16]);
+    let (lease_ms, auto_ack) = (0, false);
+    let ask = PopAsk { queue: 0, partition, group, token, lease_ms, auto_ack };
+    let mut claims = Vec::new();
+    draft.pop(&ask, 0, &mut budget, &mut claims).expect("a pop");
+    claims
+}
+
 /// Entries of 256 batches whose size is around what is copied, made into a rope and walked once as
 /// the log's checksum does.
 fn encoding(criterion: &mut Criterion) {
@@ -258,5 +329,5 @@ fn encoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pushes, fan_out, consuming, encoding);
+criterion_group!(benches, pushes, fan_out, consuming, sparse, encoding);
 criterion_main!(benches);

@@ -54,7 +54,7 @@ def requests_and_answers(frames):
     sections = section + struct.pack("<I", 0) + section + struct.pack("<I", 3) + b"abc"
     yield "request", "push-bad-batches", b"\x03\x02" + bytes(12) + b"\x02\x00" + sections
     yield "request", "push-no-section", b"\x03\x00" + bytes(14)
-    yield "request", "unknown", b"\x2a"
+    yield "request", "unknown", b"\x4d"
 
 
 def streams(frames):

@@ -300,6 +300,7 @@ fn http_config(settings: &Settings, store_words: &StoreWords) -> http::Config {
             Dialect::Onrush => http::Dialect::Onrush,
             Dialect::Queen => http::Dialect::Queen,
         },
+        data_dir: settings.server.data_dir.clone(),
         cors: http::Cors::parse(&settings.http.cors_origins),
         body_bytes_max: settings.http.body_bytes_max,
         header_timeout: Duration::from_millis(settings.http.header_timeout_ms),

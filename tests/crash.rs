@@ -69,5 +69,6 @@ async fn nothing_acknowledged_is_lost_doubled_or_reordered_by_sigkill() {
     assert!(report.problems.is_empty(), "after {kills} kills: {report:#?}");
     assert!(report.acknowledged > crashes() as u64, "hardly any load: {report:#?}");
     assert!(report.acks_confirmed > 0, "no consumer got anything: {report:#?}");
+    assert!(report.deliveries > 0, "no lease was looked at: {report:#?}");
     println!("{kills} kills: {report:#?}");
 }

@@ -2,7 +2,8 @@
 //! the server with it. Nothing acknowledged may be lost, nothing pushed at QoS 2 may stand twice,
 //! nothing may come out of order, and nothing whose ack was confirmed may come again.
 //!
-//! `CYCLES` sets how often something happens, 10 unless it says otherwise; `SEED` which things;
+//! `CYCLES` sets how often something happens, 10 unless it says otherwise: everything that can happen
+//! once, in an order by lot, and then what is drawn; `SEED` sets the lots;
 //! `FROZEN_MS` how long the database is frozen at most, 3,000 unless it says otherwise.
 
 #![allow(
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use onrush_pgharness::{Cluster, Installation, Stop, installations};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use checker::Checker;
@@ -38,11 +40,50 @@ use load::Load;
 use process::ServerProcess;
 use seeds::number;
 
+/// How long anything may take that is expected to happen; never how long it does take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn spawn(folder: &Path, url: &str) -> ServerProcess {
     let url = format!("database.url={url}");
     // Every commit that can be is parted in two, however small.
     let halves = "database.parts_bytes_min=1";
     ServerProcess::spawn_with(folder, &[&url, halves, "store.checkpoint_interval_ms=100"])
+}
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    DatabaseKilled,
+    DatabaseStoppedAtOnce,
+    DatabaseStopped,
+    DatabaseFrozen,
+    ConnectionsCut,
+    ServerKilled,
+    ServerKilledWhileItBufferedAndReplayed,
+    DatabaseFlapped,
+    ServerStartedWithoutTheDatabase,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind::DatabaseKilled,
+    Kind::DatabaseStoppedAtOnce,
+    Kind::DatabaseStopped,
+    Kind::DatabaseFrozen,
+    Kind::ConnectionsCut,
+    Kind::ServerKilled,
+    Kind::ServerKilledWhileItBufferedAndReplayed,
+    Kind::DatabaseFlapped,
+    Kind::ServerStartedWithoutTheDatabase,
+];
+
+/// What happens in so many cycles: each kind once, in an order drawn by lot, and then whatever is drawn.
+fn draw(cycles: u64, random: &mut StdRng) -> Vec<Kind> {
+    let mut all = KINDS.to_vec();
+    all.shuffle(random);
+    let more = (0..cycles).map(|_| KINDS[random.random_range(0..KINDS.len())]);
+    all.extend(more);
+    all.truncate(cycles as usize);
+    all
 }
 
 /// A run: a database, a server on it, and a load on the server.
@@ -53,6 +94,7 @@ struct Run {
     folder: tempfile::TempDir,
     random: StdRng,
     url: String,
+    checker: Arc<Checker>,
 }
 
 impl Run {
@@ -79,45 +121,62 @@ impl Run {
         self.cluster.sql("postgres", sql).unwrap();
     }
 
-    async fn something_happens(&mut self) -> &'static str {
-        match self.random.random_range(0..8) {
-            0 => {
+    /// Both die, and the server starts again where nobody answers it: it takes pushes all the same.
+    async fn start_without_the_database(&mut self) {
+        self.cluster.kill();
+        self.pause(0..1_000).await;
+        self.server.kill();
+        self.load.point_at(None);
+        let before = self.checker.report().acknowledged;
+        self.server = spawn(self.folder.path(), &self.url);
+        let addr = self.server.listening().await;
+        self.load.point_at(Some(addr));
+        let taken = async {
+            while self.checker.report().acknowledged == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("pushes are taken meanwhile");
+        self.pause(0..500).await;
+        self.start_database();
+        // Perhaps while it is at it to find out what the database has.
+        if self.random.random_bool(0.5) {
+            self.pause(0..300).await;
+            self.restart_server().await;
+        }
+    }
+
+    async fn happens(&mut self, kind: Kind) {
+        match kind {
+            Kind::DatabaseKilled => {
                 self.cluster.kill();
                 self.pause(0..1_500).await;
                 self.start_database();
-                "the database was killed"
             }
-            1 => {
+            Kind::DatabaseStoppedAtOnce => {
                 self.cluster.stop(Stop::Immediate);
                 self.pause(0..1_500).await;
                 self.start_database();
-                "the database was stopped at once"
             }
-            2 => {
+            Kind::DatabaseStopped => {
                 self.cluster.stop(Stop::Fast);
                 self.pause(0..500).await;
                 self.start_database();
-                "the database was stopped"
             }
-            3 => {
+            Kind::DatabaseFrozen => {
                 let most = number("FROZEN_MS", 3_000).max(1_001);
                 self.cluster.freeze();
                 self.pause(1_000..most).await;
                 self.cluster.thaw();
-                "the database was frozen"
             }
-            4 => {
+            Kind::ConnectionsCut => {
                 for _ in 0..5 {
                     self.cut_connections();
                     self.pause(0..30).await;
                 }
-                "connections were cut"
             }
-            5 => {
-                self.restart_server().await;
-                "the server was killed"
-            }
-            6 => {
+            Kind::ServerKilled => self.restart_server().await,
+            Kind::ServerKilledWhileItBufferedAndReplayed => {
                 self.cluster.kill();
                 self.pause(600..1_200).await;
                 // It dies with messages in its failover log.
@@ -128,17 +187,16 @@ impl Run {
                 // And again while it pushes them to the database.
                 self.pause(0..60).await;
                 self.restart_server().await;
-                "the server was killed while it buffered and while it replayed"
             }
-            _ => {
+            Kind::DatabaseFlapped => {
                 for _ in 0..4 {
                     self.cluster.kill();
                     self.pause(0..700).await;
                     self.start_database();
                     self.pause(0..200).await;
                 }
-                "the database flapped"
             }
+            Kind::ServerStartedWithoutTheDatabase => self.start_without_the_database().await,
         }
     }
 }
@@ -162,12 +220,14 @@ async fn fails_again_and_again(installation: &Installation, salt: u64) {
     let addr = server.listening().await;
     let load = Load::start(Arc::clone(&checker));
     load.point_at(Some(addr));
-    let random = StdRng::seed_from_u64(number("SEED", 20_261_121) + salt);
-    let mut run = Run { cluster, server, load, folder, random, url };
+    let mut random = StdRng::seed_from_u64(number("SEED", 20_261_121) + salt);
     let cycles = number("CYCLES", 10);
-    for cycle in 0..cycles {
+    let kinds = draw(cycles, &mut random);
+    let mut run = Run { cluster, server, load, folder, random, url, checker: Arc::clone(&checker) };
+    for (cycle, kind) in kinds.into_iter().enumerate() {
         run.pause(100..500).await;
-        println!("{cycle}: {}", run.something_happens().await);
+        println!("{cycle}: {kind:?}");
+        run.happens(kind).await;
     }
     run.pause(500..600).await;
     run.restart_server().await;
@@ -180,5 +240,6 @@ async fn fails_again_and_again(installation: &Installation, salt: u64) {
     assert!(report.problems.is_empty(), "after {cycles} cycles: {report:#?}");
     assert!(report.acknowledged > cycles * 10, "hardly any load: {report:#?}");
     assert!(report.acks_confirmed > 0, "no consumer got anything: {report:#?}");
+    assert!(report.deliveries > 0, "no lease was looked at: {report:#?}");
     println!("{cycles} cycles: {report:#?}");
 }

@@ -19,10 +19,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use onrush_client::{Client, Code, LeaseToken, Message, NO_LEASE, QueueOptions};
 use onrush_protocol::frame;
 use onrush_protocol::request::{
-    Ack, AckItem, AckOutcome, Configure, DeleteQueue, Extend, Hello, Ping, Pop, Push, PushSection,
-    PushSections, PushTerms, Stats, SubscriptionStart, Token, Transaction,
+    Ack, AckItem, AckOutcome, BeginJob, ChangeMessage, Configure, DeleteQueue, Extend, Hello,
+    JobAction, ListMessages, MessageChange, MessageKey, Ping, Pop, Push, PushSection, PushSections,
+    PushTerms, Stats, SubscriptionStart, Token, Transaction,
 };
-use onrush_protocol::response::{Failure, Messages, Receipts, SectionReceipt};
+use onrush_protocol::response::{Failure, MessageStanding, Messages, Receipts, SectionReceipt};
 use onrush_protocol::{
     BatchBuilder, LongText, NewRecord, Opcode, Qos, Request, Response, ShortText,
 };
@@ -612,6 +613,32 @@ fn every_request() -> Vec<Request> {
         }),
         Request::DeleteQueue(DeleteQueue { queue: queue() }),
         Request::Stats(Stats {}),
+        Request::ListMessages(ListMessages {
+            skip: 0,
+            limit: 10,
+            status: Some(MessageStanding::Pending),
+            from_ms: 0,
+            to_ms: 0,
+            partition: Some("p".parse().unwrap()),
+            queue: Some(queue()),
+        }),
+        Request::ChangeMessage(ChangeMessage {
+            partition: 0,
+            key: MessageKey::TransactionId(LongText::lossy("t")),
+            change: MessageChange::Bury,
+            group: Some("g".parse().unwrap()),
+            error: LongText::lossy("why"),
+        }),
+        Request::BeginJob(BeginJob {
+            action: JobAction::Requeue { queue: Some(queue()), partition: None },
+            queue: queue(),
+            group: Some("g".parse().unwrap()),
+            partition: None,
+            error: LongText::lossy("why"),
+            limit: 1,
+            rate: 1,
+            dry_run: false,
+        }),
     ]
 }
 

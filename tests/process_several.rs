@@ -1,7 +1,8 @@
-//! XG-09: several servers on one PostgreSQL evaluate the same processes, each slot once; one that is frozen
-//! past its hold on an instance commits nothing of it when it wakes.
+//! Processes on a real PostgreSQL. XG-09: several servers evaluate the same processes, each slot once; one
+//! that is frozen past its hold on an instance commits nothing of it when it wakes. XG-11: a database that
+//! dies or stands still in the middle loses and doubles nothing.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
@@ -39,6 +40,101 @@ fn ask(url: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn xg_11_what_a_database_interrupts_goes_on_where_it_was() {
+    let mut cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = spawn(folder.path(), 0, &cluster);
+    server.listening().await;
+    let url = server.http_url();
+    define_chains(&url);
+    let mut pushes = chains(&url, "killed");
+    pushes.push(push(&url, "fan/root", &json!({ "count": 100, "class": "fan" })));
+    until(&url, "pingpong/killed0", |shown| shown["slots"].as_u64() > Some(20)).await;
+    cluster.kill();
+    // Whoever pushes meanwhile is told that it is kept, and no more than that.
+    let body = json!({ "message": { "add": 1 }, "transactionId": "meanwhile" });
+    let path = "/api/v1/processes/counter/a/push";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (status, answer) = ask(&url, "POST", path, &body);
+        if status == 202 && answer["dbHealthy"] == false {
+            break;
+        }
+        assert!(matches!(status, 202 | 503), "{status}: {answer}");
+        assert!(Instant::now() < deadline, "{status}: {answer}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = ask(&url, "GET", "/api/v1/processes/pingpong/killed0", &Value::Null).1;
+    assert_ne!(before["slots"], 202, "nothing goes on while the store is away");
+    cluster.start_again().unwrap();
+    all_complete(&url, &pushes);
+    until(&url, "counter/a", |shown| shown["evaluated"] == 1).await;
+    let (_, count) = ask(&url, "GET", "/api/v1/processes/counter/a/state/count", &Value::Null);
+    assert_eq!(count, 1, "taken once, however often it was sent");
+    // And one that stands still for longer than an instance is held.
+    let more = chains(&url, "frozen");
+    until(&url, "pingpong/frozen0", |shown| shown["slots"].as_u64() > Some(20)).await;
+    cluster.freeze();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    cluster.thaw();
+    all_complete(&url, &more);
+    for name in ["killed", "frozen"] {
+        for n in 0..CHAINS {
+            let path = format!("/api/v1/processes/pingpong/{name}{n}");
+            let (_, shown) = ask(&url, "GET", &path, &Value::Null);
+            assert_eq!((&shown["slots"], &shown["pending"]), (&json!(LIMIT + 2), &json!(0)));
+        }
+    }
+    let (_, back) = ask(&url, "GET", "/api/v1/processes/fan/root/state/back", &Value::Null);
+    assert_eq!(back, 100);
+}
+
+/// Chains that run at a time, and pings of each.
+const CHAINS: u64 = 8;
+const LIMIT: u64 = 200;
+
+fn define_chains(url: &str) {
+    for (class, module) in [("pingpong", "pingpong"), ("fan", "fan"), ("counter", "counter")] {
+        let body = json!({ "runtime": "native", "module": module, "limits": { "hops": 0 } });
+        let (status, answer) = ask(url, "PUT", &format!("/api/v1/processes/{class}"), &body);
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+fn push(url: &str, process: &str, message: &Value) -> String {
+    let body = json!({ "message": message, "await": "accepted" });
+    let (status, answer) = ask(url, "POST", &format!("/api/v1/processes/{process}/push"), &body);
+    assert_eq!(status, 200, "{answer}");
+    answer["push_id"].as_str().unwrap().to_owned()
+}
+
+fn chains(url: &str, name: &str) -> Vec<String> {
+    let message = json!({ "start": true, "limit": LIMIT });
+    (0..CHAINS).map(|n| push(url, &format!("pingpong/{name}{n}"), &message)).collect()
+}
+
+fn all_complete(url: &str, pushes: &[String]) {
+    for push in pushes {
+        let path = format!("/api/v1/pushes/{push}?wait=100000&limit=1");
+        let (_, shown) = ask(url, "GET", &path, &Value::Null);
+        assert_eq!((&shown["complete"], &shown["status"]), (&json!(true), &json!("ok")), "{shown}");
+    }
+}
+
+async fn until(url: &str, process: &str, is_so: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let path = format!("/api/v1/processes/{process}");
+    loop {
+        let (_, shown) = ask(url, "GET", &path, &Value::Null);
+        if is_so(&shown) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{process}: {shown}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
     let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +144,7 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
     other.listening().await;
     let (at_one, at_other) = (one.http_url(), other.http_url());
     for class in ["pingpong", "fan"] {
-        let body = json!({ "runtime": "native", "module": class });
+        let body = json!({ "runtime": "native", "module": class, "limits": { "hops": 0 } });
         let (status, answer) = ask(&at_one, "PUT", &format!("/api/v1/processes/{class}"), &body);
         assert_eq!(status, 200, "{answer}");
         // The other one hears of it by following.

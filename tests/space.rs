@@ -125,7 +125,7 @@ async fn what_is_too_old_goes_whether_it_was_consumed_or_not_but_for_what_is_hel
     let name = "news".parse().unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let kept = server.rooms().catalogs.describe(&name).await.unwrap().messages;
+        let kept = server.rooms().catalogs.describe(&name).await.unwrap().total;
         assert!(kept >= 2, "a lease holds them");
         if kept == 2 {
             break;
@@ -137,7 +137,7 @@ async fn what_is_too_old_goes_whether_it_was_consumed_or_not_but_for_what_is_hel
     await_start(&client, 2 * MEGABYTE).await;
     assert_eq!(client.ack(&held).await.unwrap().acked, 2);
     let deadline = Instant::now() + PATIENCE;
-    while server.rooms().catalogs.describe(&name).await.unwrap().messages > 0 {
+    while server.rooms().catalogs.describe(&name).await.unwrap().total > 0 {
         assert!(Instant::now() < deadline, "the lease is over and they are kept");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

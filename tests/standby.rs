@@ -21,11 +21,11 @@ mod station;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::Ground;
-use onrush::base::clock::SystemClock;
+use onrush::base::clock::{Clock, SystemClock};
 use onrush::base::files::DiskFiles;
 use onrush::base::place::{ShardCount, StoreKey};
 use onrush::base::random::SeededRandom;
@@ -56,6 +56,26 @@ struct Bench {
     seed: u64,
     starts: u64,
     disk_bytes_max: u64,
+    clock: Arc<Counting>,
+    retention_interval_ms: u64,
+}
+
+/// The machine's clock, and how often it is asked.
+struct Counting {
+    clock: SystemClock,
+    asked: AtomicU64,
+}
+
+impl Clock for Counting {
+    fn now_ms(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.clock.now_ms()
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.clock.monotonic_us()
+    }
 }
 
 impl Bench {
@@ -63,7 +83,9 @@ impl Bench {
         let store = SimulatedLog::new(seed, ShardCount::new(SHARDS).unwrap());
         let line = Arc::new(store.connect());
         let (kv, folder) = (Arc::new(MemoryKv::new()), tempfile::tempdir().unwrap());
-        Self { store, line, kv, folder, seed, starts: 0, disk_bytes_max: u64::MAX }
+        let clock = Arc::new(Counting { clock: SystemClock::new(), asked: AtomicU64::new(0) });
+        let (starts, disk_bytes_max, retention_interval_ms) = (0, u64::MAX, 300_000);
+        Self { store, line, kv, folder, seed, starts, disk_bytes_max, clock, retention_interval_ms }
     }
 
     /// Starts an engine on what is there.
@@ -79,7 +101,7 @@ impl Bench {
         let ground = Ground {
             log: Arc::clone(&self.line),
             kv: Arc::clone(&self.kv),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             seed: self.seed * 1_000 + self.starts,
             standby: Some(standby),
         };
@@ -88,6 +110,7 @@ impl Bench {
             sole_writer: false,
             follow_interval_ms: 5,
             parts_bytes_min: 1,
+            retention_interval_ms: self.retention_interval_ms,
             ..Config::default()
         };
         let (engine, telemetry) = ground.start(replica, config);
@@ -245,6 +268,61 @@ fn a_restart_while_the_store_is_away_keeps_what_waits() {
         station.stop().await;
     });
     assert_eq!(bench.messages()["p"], ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn an_engine_that_is_dropped_lets_go_of_everything_and_keeps_what_it_answered_for() {
+    let mut bench = Bench::new(3);
+    runtime().block_on(async {
+        for is_away in [false, true] {
+            bench.line.set_cut(false);
+            let station = bench.start();
+            assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+            bench.line.set_cut(is_away);
+            let sent = push(&station, "p", "1").await;
+            assert!(matches!(sent, Sent::Stored(..) | Sent::Spilled));
+            drop(station);
+            let gone = async {
+                while Arc::strong_count(&bench.kv) > 1 || Arc::strong_count(&bench.line) > 1 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, gone).await.expect("its threads end by themselves");
+        }
+        bench.line.set_cut(false);
+        let station = bench.start();
+        drained(&station).await;
+        station.stop().await;
+    });
+    assert_eq!(bench.messages()["p"], ["0", "1", "0", "1"]);
+}
+
+#[test]
+fn what_waits_and_what_is_due_is_told_at_the_start_and_an_outage_costs_no_processor_time() {
+    let mut bench = Bench::new(5);
+    // Due all the time, and never done while the store is away.
+    bench.retention_interval_ms = 1;
+    runtime().block_on(async {
+        let station = bench.start();
+        assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));
+        bench.line.set_cut(true);
+        assert!(matches!(push(&station, "p", "1").await, Sent::Spilled));
+        station.stop().await;
+        let station = bench.start();
+        assert_eq!(station.telemetry.spill_waiting.get(), 1, "before anything happens");
+        assert!(matches!(push(&station, "p", "2").await, Sent::Spilled));
+        // What follows an answer is over by then.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let before = bench.clock.asked.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let asked = bench.clock.asked.load(Ordering::Relaxed) - before;
+        // A look every two milliseconds, and a lane that never sleeps asks a hundred times as often.
+        assert!(asked < 20_000, "{asked} looks at the clock in half a second");
+        bench.line.set_cut(false);
+        drained(&station).await;
+        station.stop().await;
+    });
+    assert_eq!(bench.messages()["p"], ["0", "1", "2"]);
 }
 
 #[test]

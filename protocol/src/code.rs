@@ -114,6 +114,8 @@ codes! {
     ReservedField = 211, "reserved_field", No, NotApplied;
     /// The code of a class does not compile, or there is no such code.
     ModuleInvalid = 212, "module_invalid", No, NotApplied;
+    /// The class takes no messages in this form.
+    CodecRejected = 213, "codec_rejected", No, NotApplied;
 
     /// The queue does not exist.
     QueueNotFound = 301, "queue_not_found", No, NotApplied;
@@ -131,6 +133,11 @@ codes! {
     EncryptionKeyMissing = 307, "encryption_key_missing", No, NotApplied;
     /// The queue has no such consumer group.
     GroupNotFound = 310, "group_not_found", No, NotApplied;
+    /// The message is not in a state in which that can be done to it: no dead letter, or one for all
+    /// groups already.
+    MessageSettled = 311, "message_settled", No, NotApplied;
+    /// There is no such job.
+    JobNotFound = 312, "job_not_found", No, NotApplied;
     /// A transaction names messages that are settled already; perhaps by itself, sent before.
     AlreadySettled = 320, "already_settled", No, NotApplied;
     /// A transaction asked to fail on a message that was pushed before, and there is one.
@@ -161,6 +168,10 @@ codes! {
     ProcessStopped = 356, "process_stopped", No, NotApplied;
     /// The class takes no messages from this sender.
     NotAccepted = 357, "not_accepted", No, NotApplied;
+    /// What the process was given is not all there any more, so it cannot be evaluated anew.
+    NotReplayable = 358, "not_replayable", No, NotApplied;
+    /// Nothing of the push is pending: there is nothing to call off.
+    PushComplete = 360, "push_complete", No, NotApplied;
 
     /// The partition's ring is full; the message was not taken.
     RingFull = 401, "ring_full", Yes, NotApplied;
@@ -231,6 +242,7 @@ mod tests {
             (210, "bad_control_value"),
             (211, "reserved_field"),
             (212, "module_invalid"),
+            (213, "codec_rejected"),
             (301, "queue_not_found"),
             (302, "partition_not_found"),
             (303, "queue_deleted"),
@@ -239,6 +251,8 @@ mod tests {
             (306, "message_not_found"),
             (307, "encryption_key_missing"),
             (310, "group_not_found"),
+            (311, "message_settled"),
+            (312, "job_not_found"),
             (320, "already_settled"),
             (321, "duplicate_message"),
             (322, "query_not_found"),
@@ -253,6 +267,8 @@ mod tests {
             (355, "version_conflict"),
             (356, "process_stopped"),
             (357, "not_accepted"),
+            (358, "not_replayable"),
+            (360, "push_complete"),
             (401, "ring_full"),
             (402, "busy"),
             (404, "disk_full"),

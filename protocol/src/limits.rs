@@ -57,6 +57,28 @@ pub const GROUPS_PER_ANSWER_MAX: u32 = 1_000;
 
 /// Most partitions in one answer about a group's partitions.
 pub const PARTITIONS_PER_ANSWER_MAX: u32 = 10_000;
+
+/// Most messages, and most dead letters, that one page may ask for.
+pub const PAGE_ITEMS_MAX: u32 = 1_000;
+
+/// Most messages that a page may leave out before it begins; older ones are found by their time.
+pub const MESSAGES_SKIP_MAX: u32 = 100_000;
+
+/// Most dead letters that a page may leave out before it begins; older ones are found by their time.
+pub const LETTERS_SKIP_MAX: u32 = 1_000_000;
+
+/// Longest text that a job looks for in the errors of dead letters, in bytes.
+pub const JOB_ERROR_BYTES_MAX: usize = 1_024;
+
+/// Most dead letters a second that a job can be told to move.
+pub const JOB_RATE_MAX: u32 = 1_000_000;
+
+/// Most jobs in one answer about jobs; a server remembers fewer.
+pub const JOBS_PER_ANSWER_MAX: u32 = 10_000;
+
+/// Longest that a request about processes may wait, in milliseconds: ten minutes.
+pub const PROCESS_WAIT_MS_MAX: u32 = 600_000;
+
 /// Most leases, most acks and most sections of one transaction.
 pub const TRANSACTION_PARTS_MAX: u32 = 10_000;
 

@@ -3,14 +3,28 @@
 //! In: the opcode byte of a frame. Out: [`Opcode`]. Requests are below 128; an answer has its
 //! request's number with the highest bit set; [`Opcode::Failure`] answers any request.
 
-/// What a frame's body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[expect(
-    missing_docs,
-    reason = "each variant is the struct of the same name in request or response"
-)]
-pub enum Opcode {
+/// Declares the enum and the list of all of it from one table.
+macro_rules! opcodes {
+    ($($variant:ident = $number:literal,)*) => {
+        /// What a frame's body is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[expect(
+            missing_docs,
+            reason = "each variant is the struct of the same name in request or response"
+        )]
+        pub enum Opcode {
+            $($variant = $number,)*
+        }
+
+        impl Opcode {
+            /// Every opcode there is, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+opcodes! {
     Hello = 1,
     Ping = 2,
     Push = 3,
@@ -25,7 +39,24 @@ pub enum Opcode {
     ListGroups = 12,
     GroupLag = 13,
     Subscribe = 14,
+    PopKnown = 15,
     Transaction = 20,
+    ListMessages = 30,
+    GetMessage = 31,
+    ChangeMessage = 32,
+    ListLetters = 33,
+    BeginJob = 34,
+    ListJobs = 35,
+    CancelJob = 36,
+    ListQueues = 37,
+    ClearQueue = 38,
+    PopAny = 39,
+    PushProcess = 40,
+    PushSlot = 41,
+    GetPush = 42,
+    CancelPush = 43,
+    GetProcess = 44,
+    ChangeProcess = 45,
     Welcome = 129,
     Pong = 130,
     Receipts = 131,
@@ -40,46 +71,28 @@ pub enum Opcode {
     Groups = 140,
     GroupPartitions = 141,
     Subscribed = 142,
+    KnownMessages = 143,
     Committed = 148,
+    MessagePage = 158,
+    MessageDetail = 159,
+    MessageChanged = 160,
+    LetterPage = 161,
+    JobBegun = 162,
+    Jobs = 163,
+    JobCancelled = 164,
+    Queues = 165,
+    Cleared = 166,
+    AnyMessages = 167,
+    ProcessPushed = 168,
+    SlotPushed = 169,
+    PushShown = 170,
+    PushCancelled = 171,
+    ProcessShown = 172,
+    ProcessChanged = 173,
     Failure = 255,
 }
 
 impl Opcode {
-    /// Every opcode there is, by number.
-    pub const ALL: [Self; 31] = [
-        Self::Hello,
-        Self::Ping,
-        Self::Push,
-        Self::Pop,
-        Self::Ack,
-        Self::Extend,
-        Self::Configure,
-        Self::DeleteQueue,
-        Self::Stats,
-        Self::Seek,
-        Self::DeleteGroup,
-        Self::ListGroups,
-        Self::GroupLag,
-        Self::Subscribe,
-        Self::Transaction,
-        Self::Welcome,
-        Self::Pong,
-        Self::Receipts,
-        Self::Messages,
-        Self::Acked,
-        Self::Extended,
-        Self::Configured,
-        Self::Deleted,
-        Self::StatsAnswer,
-        Self::Sought,
-        Self::GroupDeleted,
-        Self::Groups,
-        Self::GroupPartitions,
-        Self::Subscribed,
-        Self::Committed,
-        Self::Failure,
-    ];
-
     /// The number on the wire.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -89,7 +102,7 @@ impl Opcode {
     /// The opcode with this number, if there is one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|opcode| opcode.number() == number)
+        Self::ALL.iter().copied().find(|opcode| opcode.number() == number)
     }
 
     /// Whether a client sends it.
@@ -106,7 +119,7 @@ mod tests {
     #[test]
     fn every_opcode_keeps_its_number() {
         let numbers: Vec<u8> = Opcode::ALL.iter().map(|opcode| opcode.number()).collect();
-        let requests = (1..=14).chain([20]);
+        let requests = (1..=15).chain([20]).chain(30..=45);
         let answers = requests.clone().map(|request| request | 128);
         assert_eq!(numbers, requests.chain(answers).chain([255]).collect::<Vec<u8>>());
         let of = |opcode: Opcode| opcode.number();

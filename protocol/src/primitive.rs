@@ -110,6 +110,28 @@ impl<'a> Reader<'a> {
             .map_err(|error| DecodeError::Name { offset, error: error.at_field(field) })
     }
 
+    /// As [`Self::short`]; nothing at all where there are no bytes.
+    pub(crate) fn optional<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(Bytes) -> Result<T, NameError>,
+    ) -> Result<Option<T>, DecodeError> {
+        self.short(field, |raw| if raw.is_empty() { Ok(None) } else { parse(raw).map(Some) })
+    }
+
+    /// A four-byte number within its limits.
+    pub(crate) fn u32_in(
+        &mut self,
+        field: &'static str,
+        min: u32,
+        max: u32,
+    ) -> Result<u32, DecodeError> {
+        let offset = self.at;
+        let value = self.u32(field)?;
+        in_range(field, offset, u64::from(value), u64::from(min), u64::from(max))?;
+        Ok(value)
+    }
+
     /// Bytes behind a two-byte length, checked by `parse`.
     pub(crate) fn long<T>(
         &mut self,
@@ -175,6 +197,54 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// Declares an enum that is one byte on the wire, numbered without gaps from its first variant on.
+macro_rules! numbered {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $($(#[$of:meta])* $variant:ident = $number:literal,)+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$of])* $variant = $number,)+
+        }
+
+        impl $name {
+            /// All of them, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The number on the wire.
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                self as u8
+            }
+
+            /// The one with this number, if there is one.
+            #[must_use]
+            pub fn from_number(number: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|it| it.number() == number)
+            }
+
+            /// Reads one.
+            pub(crate) fn read(
+                reader: &mut $crate::primitive::Reader<'_>,
+            ) -> Result<Self, $crate::decode_error::DecodeError> {
+                let offset = reader.at();
+                let number = reader.u8($field)?;
+                Self::from_number(number).ok_or_else(|| {
+                    let numbers = || Self::ALL.iter().map(|it| u64::from(it.number()));
+                    $crate::decode_error::DecodeError::Value {
+                        field: $field,
+                        offset,
+                        value: u64::from(number),
+                        min: numbers().min().unwrap_or(0),
+                        max: numbers().max().unwrap_or(0),
+                    }
+                })
+            }
+        }
+    };
+}
+pub(crate) use numbered;
 
 /// Holds a number against its limits.
 pub(crate) fn in_range(

@@ -12,9 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::base::place::QueueId;
 use crate::shard::Engine;
-use crate::shard::command::{
-    Asked, Command, CommandError, Define, Delete, Describe, Description, Maintain,
-};
+use crate::shard::command::{Asked, Command, CommandError, Define, Delete, Maintain};
+use crate::shard::look::figures::QueueFigures;
 use crate::state::catalog::QueueDefinition;
 use crate::state::classes::OWN_NAME;
 use crate::state::draft::DecideError;
@@ -54,6 +53,9 @@ pub enum CatalogError {
         "the queue asks for encryption and for rows in SQL (sqlRows), which are never encrypted"
     )]
     SealedRows,
+    /// A setting would let go of messages of a class of processes that were never evaluated.
+    #[error("{0} would let go of messages that a process has not evaluated")]
+    OfClass(&'static str),
     /// Rows in SQL were asked for and the store is in no database.
     #[error("the queue asks for rows in SQL (sqlRows) and this server's store is in no database")]
     NoDatabase,
@@ -136,8 +138,8 @@ impl Catalogs {
     /// Makes a queue, or replaces all settings of one that exists. Answers when that is durable.
     ///
     /// # Errors
-    /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`], [`CatalogError::SealedRows`] and
-    /// [`CatalogError::NoDatabase`]: nothing was changed.
+    /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`], [`CatalogError::SealedRows`],
+    /// [`CatalogError::NoDatabase`] and [`CatalogError::OfClass`]: nothing was changed.
     pub async fn configure(
         &self,
         name: &QueueName,
@@ -155,6 +157,13 @@ impl Catalogs {
         }
         if asked.sql_rows && !self.has_sql {
             return Err(CatalogError::NoDatabase);
+        }
+        let is_class = {
+            let catalog = self.engine.catalog_now();
+            catalog.find(name.as_str()).is_some_and(|queue| catalog.class(queue.id).is_some())
+        };
+        if is_class {
+            check_of_class(&asked.options, asked.ttl_asked)?;
         }
         self.define(name, namespace, task, Some(asked)).await
     }
@@ -212,15 +221,13 @@ impl Catalogs {
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
     }
 
-    /// A queue in numbers.
+    /// A queue in numbers. Looks at all its partitions, some at a time.
     ///
     /// # Errors
     /// [`CatalogError::NotFound`].
-    pub async fn describe(&self, name: &QueueName) -> Result<Description, CatalogError> {
+    pub async fn describe(&self, name: &QueueName) -> Result<QueueFigures, CatalogError> {
         let found = self.find(name).ok_or_else(|| CatalogError::NotFound(name.detach()))?;
-        let (reply, answer) = oneshot::channel();
-        self.engine.submit(Command::Describe(Describe { queue: found.id, reply }));
-        answer.await.map_err(|_| CommandError::ShuttingDown.into())
+        Ok(self.engine.queue_figures(found.id).await?)
     }
 
     async fn define(
@@ -276,4 +283,22 @@ fn check(options: &QueueOptions) -> Result<(), CatalogError> {
         }
     }
     Ok(())
+}
+
+/// Checks settings of a queue that is a class of processes: a message that is let go of unevaluated would
+/// keep its cascade pending for ever.
+///
+/// # Errors
+/// [`CatalogError::OfClass`].
+pub fn check_of_class(options: &QueueOptions, ttl_asked: bool) -> Result<(), CatalogError> {
+    let is_default = options.ttl_s == QueueOptions::default().ttl_s;
+    let settings = [
+        ("ttl", options.ttl_s > 0 && (ttl_asked || !is_default)),
+        ("retentionSeconds", options.retention_enabled && options.retention_s > 0),
+        ("maxWaitTimeSeconds", options.max_wait_time_s > 0),
+    ];
+    match settings.into_iter().find(|(_, lets_go)| *lets_go) {
+        Some((setting, _)) => Err(CatalogError::OfClass(setting)),
+        None => Ok(()),
+    }
 }

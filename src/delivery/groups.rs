@@ -14,9 +14,10 @@ use crate::catalog::not_own;
 use crate::delivery::Delivery;
 use crate::shard::command::{Command, CommandError};
 use crate::shard::groups::{
-    ForgetGroup, Forgotten, GroupStanding, PartitionStanding, Seek, Sought, Standings, Subscribe,
-    Survey, SurveyPage, SurveyPlace,
+    ForgetGroup, Forgotten, PartitionStanding, Seek, Sought, Subscribe, Survey, SurveyPage,
+    SurveyPlace,
 };
+use crate::shard::look::standings::GroupStanding;
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::{GroupStart, Sequence};
 
@@ -126,7 +127,8 @@ impl Delivery {
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
-    /// How all groups stand, in one queue or in all, by queue and name: exact, and from counters.
+    /// How all groups stand, in one queue or in all, by queue and name; see
+    /// [`Engine::group_standings`](crate::shard::Engine::group_standings).
     ///
     /// # Errors
     /// [`CommandError::ShuttingDown`].
@@ -134,9 +136,7 @@ impl Delivery {
         &self,
         queue: Option<QueueId>,
     ) -> Result<Vec<GroupStanding>, CommandError> {
-        let (reply, answer) = oneshot::channel();
-        self.engine.submit(Command::Standings(Standings { queue, reply }));
-        answer.await.map_err(|_| CommandError::ShuttingDown)
+        self.engine.group_standings(queue).await
     }
 
     /// For each group of a queue that lags, when the oldest message was pushed that it has not

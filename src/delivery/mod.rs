@@ -1,12 +1,16 @@
-//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf.
+//! Handing messages out and taking verdicts back: pop, ack, extend; [`groups`] on whose behalf, and the
+//! [`desk`] of whoever runs queues.
 //!
 //! In: what a consumer asks. Out: batches as they were pushed, cut to what was claimed. Leases,
 //! cursors and waiting are decided by the shards below; this room asks them, and brings bodies that
 //! are no longer in memory. Knows no producer and no ring.
 
+pub mod desk;
+pub mod discover;
 pub mod groups;
 pub mod jobs;
 pub mod parcel;
+mod turns;
 
 use std::sync::Arc;
 
@@ -20,6 +24,7 @@ use crate::base::place::{PartitionNumber, QueueId};
 use crate::base::random::Random;
 use crate::catalog::{Catalogs, not_own};
 use crate::delivery::parcel::{Delivered, Package, Unpacked};
+use crate::delivery::turns::Turns;
 use crate::log::ReadError;
 use crate::sealing::{OpenError, Place};
 use crate::shard::Engine;
@@ -132,6 +137,8 @@ pub struct Delivery {
     engine: Arc<Engine>,
     catalogs: Catalogs,
     random: Arc<dyn Random>,
+    /// Who is asked first where any queue will do.
+    turns: Arc<Turns>,
     /// The message that did not open last: said once, however often it is asked for.
     unopened: Arc<Mutex<Option<(PartitionNumber, Sequence)>>>,
 }
@@ -140,7 +147,7 @@ impl Delivery {
     /// Hands out what `engine` keeps.
     #[must_use]
     pub fn new(engine: Arc<Engine>, catalogs: Catalogs, random: Arc<dyn Random>) -> Self {
-        Self { engine, catalogs, random, unopened: Arc::default() }
+        Self { engine, catalogs, random, turns: Arc::default(), unopened: Arc::default() }
     }
 
     /// Messages for a consumer, from as many partitions as it allows.
@@ -177,10 +184,10 @@ impl Delivery {
     }
 
     fn submit_pop(&self, order: PopOrder, reply: ReplyTo<Popped>) {
-        let mut token = LeaseToken::default();
-        self.random.fill(&mut token);
-        let wait_until_us = (order.wait_ms > 0)
-            .then(|| self.engine.clock().monotonic_us() + order.wait_ms.saturating_mul(1000));
+        let token = self.token();
+        let asked_us = self.engine.clock().monotonic_us();
+        let wait_until_us =
+            (order.wait_ms > 0).then(|| asked_us + order.wait_ms.saturating_mul(1000));
         let pop = Pop {
             queue: order.queue,
             partition: order.partition,
@@ -190,11 +197,20 @@ impl Delivery {
             token,
             lease_ms: order.lease_ms,
             auto_ack: order.auto_ack,
+            asked_us,
             wait_until_us,
             ticket: None,
             reply,
         };
         self.engine.submit(Command::Pop(Box::new(pop)));
+    }
+
+    /// A token for a lease that is taken otherwise than by a pop.
+    #[must_use]
+    pub fn token(&self) -> LeaseToken {
+        let mut token = LeaseToken::default();
+        self.random.fill(&mut token);
+        token
     }
 
     /// The batches of an answer. Waits for the disk where they are no longer in memory, and for a commit

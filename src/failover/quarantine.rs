@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::files::{self, Files};
+use crate::failover::record::Spilled;
 
 /// Where batches are set aside.
 pub struct Quarantine {
@@ -57,13 +58,39 @@ impl Quarantine {
         self.files.sync_dir()
     }
 
-    /// How many batches are set aside.
+    /// What is set aside. Reads the beginning of each file.
     ///
     /// # Errors
     /// The disk's.
-    pub fn count(&self) -> io::Result<u64> {
-        let names = self.files.list()?;
-        Ok(names.iter().filter(|name| name.ends_with(".batch")).count() as u64)
+    pub fn tally(&self) -> io::Result<SetAside> {
+        let mut found = SetAside::default();
+        for name in self.files.list()?.iter().filter(|name| name.ends_with(".batch")) {
+            let file = self.files.open(name)?;
+            let mut begins = [0; 2];
+            let read = file.read_at(&mut begins, 0)?;
+            found.add(begins.get(..read).unwrap_or_default(), file.len()?);
+        }
+        Ok(found)
+    }
+}
+
+/// How much is set aside.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SetAside {
+    /// Batches, each in a file of its own.
+    pub batches: u64,
+    /// Of those, answered before they were durable.
+    pub buffered: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl SetAside {
+    /// Adds a batch of so many bytes whose record begins so.
+    pub fn add(&mut self, begins: &[u8], bytes: u64) {
+        self.batches += 1;
+        self.buffered += u64::from(Spilled::was_buffered(begins));
+        self.bytes += bytes;
     }
 }
 
@@ -80,7 +107,11 @@ mod tests {
         let record = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
         quarantine.keep(17, &record, "the queue was deleted").unwrap();
         quarantine.keep(17, &record, "again").unwrap();
-        assert_eq!(quarantine.count().unwrap(), 1);
+        quarantine.keep(18, &[Bytes::from_static(&[1, 0, 7])], "answered before").unwrap();
+        quarantine.keep(19, &[Bytes::from_static(&[1, 2, 7])], "answered after").unwrap();
+        quarantine.keep(20, &[Bytes::from_static(&[1])], "no batch at all").unwrap();
+        let tally = SetAside { batches: 4, buffered: 1, bytes: 10 };
+        assert_eq!(quarantine.tally().unwrap(), tally);
         let path = folder.path().join("quarantine");
         let read = |name: &str| std::fs::read(path.join(name)).unwrap();
         assert_eq!(read("00000000000000000017.batch"), b"abc");

@@ -63,6 +63,12 @@ fn short(_: bytes::TryGetError) -> SpilledError {
 }
 
 impl Spilled {
+    /// Whether the record that begins so was answered before it was durable.
+    #[must_use]
+    pub fn was_buffered(begins: &[u8]) -> bool {
+        begins.starts_with(&[VERSION, Qos::Buffered as u8])
+    }
+
     /// Its bytes as a rope; the batch is shared, not copied.
     #[must_use]
     pub fn encode(&self) -> [Bytes; 2] {

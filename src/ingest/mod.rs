@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onrush_protocol::batch::{BatchError, BatchLimits, RecordBatch};
+use onrush_protocol::batch::{BatchError, BatchLimits, Record, RecordBatch};
 use onrush_protocol::name::{PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
 
@@ -71,6 +71,14 @@ pub enum PushError {
         /// Its index.
         record: usize,
     },
+    /// A record for a process has a transaction id such as only processes write.
+    #[error(
+        "record {record} has a transaction id that begins with p: and a number, as those of processes do"
+    )]
+    OwnId {
+        /// Its index.
+        record: usize,
+    },
     /// The queue would hold more messages that are not done than it may.
     #[error("the queue holds as many messages that are not done as its maxSize of {limit} allows")]
     QueueFull {
@@ -80,6 +88,14 @@ pub enum PushError {
     /// No room, and at QoS 0 nobody waits; or nobody made room in time.
     #[error(transparent)]
     Full(#[from] Full),
+}
+
+/// Whether a transaction id is one of those that processes write: whoever uses one before a process does
+/// would have its message taken for one that was there before.
+#[must_use]
+pub fn is_own_id(id: &str) -> bool {
+    let rest = id.strip_prefix("p:");
+    rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// Why the fast path did not take a push: the slow path can go on from here.
@@ -299,6 +315,14 @@ impl Ingest {
             let mut records = admitted.batch.records();
             if let Some(record) = records.position(|it| it.headers.get(OWN_HEADER).is_some()) {
                 return Err(PushError::OwnHeader { record });
+            }
+        }
+        if admitted.batch.has_transaction_ids()
+            && self.engine.catalog_now().class(found.id).is_some()
+        {
+            let is_own = |it: Record<'_>| it.transaction_id.is_some_and(is_own_id);
+            if let Some(record) = admitted.batch.records().position(is_own) {
+                return Err(PushError::OwnId { record });
             }
         }
         self.seal_and_place(found, admitted)

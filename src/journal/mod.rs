@@ -46,6 +46,7 @@ use self::segments::Segments;
 use self::writer::Writer;
 use crate::base::files::{Files, FolderLock};
 use crate::base::random::{Random, SystemRandom};
+use crate::telemetry::latency::Latency;
 
 /// Name of the file that says that a process uses the folder.
 const LOCK_NAME: &str = "LOCK";
@@ -313,6 +314,11 @@ impl Journal {
     /// What was done since the log was opened.
     pub fn stats(&self) -> Stats {
         self.writer.stats()
+    }
+
+    /// How long syncs took since the log was opened.
+    pub fn sync_latency(&self) -> &Latency {
+        self.writer.sync_latency()
     }
 
     /// Why nothing more is accepted, if so.

@@ -20,6 +20,8 @@ use super::record::{
 };
 use super::segment::{CreateError, Segment};
 use super::segments::Segments;
+use crate::base::clock::{Clock, SystemClock};
+use crate::telemetry::latency::Latency;
 
 /// Where an appended record is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +57,8 @@ pub(super) struct Writer {
     synced: AtomicU64,
     poison: OnceLock<Arc<str>>,
     counters: Counters,
+    /// For figures: nothing is decided by it.
+    clock: SystemClock,
 }
 
 struct Tail {
@@ -75,6 +79,7 @@ struct Counters {
     bytes: AtomicU64,
     syncs: AtomicU64,
     rolls: AtomicU64,
+    sync_latency: Latency,
 }
 
 impl Writer {
@@ -99,7 +104,12 @@ impl Writer {
             synced: AtomicU64::new(end),
             poison: OnceLock::new(),
             counters: Counters::default(),
+            clock: SystemClock::new(),
         }
+    }
+
+    pub(super) fn sync_latency(&self) -> &Latency {
+        &self.counters.sync_latency
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -259,6 +269,7 @@ impl Writer {
             let tail = self.tail.lock();
             (tail.unsynced.clone(), Arc::clone(&tail.active), tail.end)
         };
+        let started_us = self.clock.monotonic_us();
         for segment in sealed.iter().chain([&active]) {
             if let Err(source) = segment.sync() {
                 self.poison("syncing", &source);
@@ -269,6 +280,7 @@ impl Writer {
         self.tail.lock().unsynced.drain(..sealed.len());
         self.synced.store(end, Ordering::Release);
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.sync_latency.record(self.clock.monotonic_us() - started_us, 1);
         Ok(())
     }
 

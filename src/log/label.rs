@@ -1,4 +1,4 @@
-//! Names that people know: what an entry brings into the world or takes out of it.
+//! Names that people know, and what is gone: what an entry brings into the world or takes out of it.
 //!
 //! A log is read by engines, which know everything by number, and never needs these. A log in a
 //! database keeps them as rows beside its entries, so that people can ask for a queue by its name. In:
@@ -31,6 +31,15 @@ pub enum Label {
         queue: QueueId,
         /// Whether they are.
         on: bool,
+    },
+    /// Messages were deleted one by one, in the shard of the entry.
+    Erased {
+        /// Their partition's number.
+        number: PartitionNumber,
+        /// Sequence of the first one.
+        first: u64,
+        /// Sequence of the last one.
+        last: u64,
     },
     /// A queue is gone with all it holds.
     Gone {

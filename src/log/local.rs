@@ -31,7 +31,7 @@ use self::recovery::Hint;
 use self::syncer::Syncer;
 use super::{
     Append, AppendError, Bounds, Durability, Extent, Front, Log, LogFuture, Proposal, ReadError,
-    StoredEntry,
+    StoredEntry, Syncs,
 };
 use crate::base::files::Files;
 use crate::base::place::{ShardCount, ShardId};
@@ -358,6 +358,11 @@ impl Log for LocalLog {
 
     fn durable_to(&self, _shard: ShardId) -> u64 {
         self.bounds().synced
+    }
+
+    fn syncs(&self) -> Option<Syncs<'_>> {
+        let failed = u64::from(self.journal.poison_cause().is_some());
+        Some(Syncs { took: self.journal.sync_latency(), failed })
     }
 
     fn bounds(&self) -> Bounds {

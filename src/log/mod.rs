@@ -25,6 +25,7 @@ use bytes::Bytes;
 use self::label::Label;
 use self::vault::Vault;
 use crate::base::place::ShardId;
+use crate::telemetry::latency::Latency;
 
 /// A boxed future: one per group commit, so its allocation does not count.
 pub type LogFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -303,6 +304,12 @@ pub trait Log: Send + Sync + 'static {
         true
     }
 
+    /// Whether what was reached last in the store's place is another store: nothing that is kept for
+    /// this one would ever get there.
+    fn is_other(&self) -> bool {
+        false
+    }
+
     /// Makes everything appended so far durable.
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 
@@ -333,10 +340,46 @@ pub trait Log: Send + Sync + 'static {
         false
     }
 
+    /// How its syncs went; `None` where the log does not sync anything itself.
+    fn syncs(&self) -> Option<Syncs<'_>> {
+        None
+    }
+
+    /// Connections to where the log is; none where it is part of this process.
+    fn connections(&self) -> Connections {
+        Connections::default()
+    }
+
     /// Where checkpoints are kept that other machines can start from; `None` for a log that only this
     /// machine has.
     fn vault(&self) -> Option<&dyn Vault> {
         None
+    }
+}
+
+/// How making a log durable went since it was opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Syncs<'a> {
+    /// How long each took.
+    pub took: &'a Latency,
+    /// How many failed: one at most, because nothing is appended after it.
+    pub failed: u64,
+}
+
+/// Connections to a store, as they are now.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Connections {
+    /// On which an append waits for its answer.
+    pub active: u64,
+    /// All others.
+    pub idle: u64,
+}
+
+impl Connections {
+    /// All of them.
+    #[must_use]
+    pub fn sum(self) -> u64 {
+        self.active + self.idle
     }
 }
 

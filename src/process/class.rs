@@ -6,6 +6,7 @@ use onrush_protocol::name::QueueName;
 use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
 
+use crate::catalog::check_of_class;
 use crate::process::definition::{Definition, DefinitionError};
 use crate::process::modules::Code;
 use crate::process::{Inner, ProcessError, Processes};
@@ -33,7 +34,7 @@ impl Processes {
     ///
     /// # Errors
     /// [`ProcessError::Definition`], [`ProcessError::Version`] where `expected` is not the newest
-    /// version; nothing was changed then.
+    /// version, [`ProcessError::Catalog`] where its queue lets go of messages; nothing was changed then.
     pub async fn define(
         &self,
         name: &QueueName,
@@ -50,9 +51,12 @@ impl Processes {
         compiled.map_err(|error| DefinitionError::Module(error.to_string()))?;
         let inner = &self.inner;
         inner.ensure_desk().await?;
-        if inner.catalogs.find(name).is_none() {
-            let asked = Asked { options: options(), ..Asked::default() };
-            inner.catalogs.configure(name, "", "", asked).await?;
+        match inner.catalogs.find(name) {
+            Some(queue) => check_of_class(&queue.options, queue.ttl_asked)?,
+            None => {
+                let asked = Asked { options: options(), ..Asked::default() };
+                inner.catalogs.configure(name, "", "", asked).await?;
+            }
         }
         let (reply, answer) = oneshot::channel();
         let text = definition.text().into();
@@ -64,6 +68,7 @@ impl Processes {
             Classed::NoQueue => return Err(ProcessError::NoClass(name.as_str().into())),
         }
         inner.defined.notify_waiters();
+        inner.waiting.notify_waiters();
         self.class(name)
     }
 

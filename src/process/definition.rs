@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::process::codec::Codec;
 use crate::process::runtime::{Limits, Prelude};
+use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
 /// Largest definition in bytes, its module included.
 pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
@@ -16,6 +18,8 @@ pub const DEFINITION_BYTES_MAX: usize = 6 << 20;
 pub const HOPS_MAX: u32 = 10_000;
 /// Most messages of one cascade that a class may allow.
 pub const MESSAGES_MAX: u64 = 100_000_000;
+/// Most messages that may wait in a process where a class allows that many.
+const BACKLOG_MAX: u64 = 1_000_000_000;
 /// Longest time that a message for a class that does not exist waits for it, milliseconds.
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -104,6 +108,9 @@ pub struct Bounds {
     /// Bytes of one state value.
     #[serde(alias = "stateValueBytes")]
     pub state_value_bytes: u64,
+    /// Bytes of all state keys of an instance, with their values.
+    #[serde(alias = "stateBytes")]
+    pub state_bytes: u64,
     /// State keys that one slot touches.
     #[serde(alias = "stateKeys")]
     pub state_keys: u64,
@@ -131,6 +138,7 @@ impl Default for Bounds {
             outbox_bytes: outbox_bytes as u64,
             output_bytes: output_bytes as u64,
             state_value_bytes: state_value_bytes as u64,
+            state_bytes: 1 << 30,
             state_keys: Limits::default().state_keys_touched as u64,
             hops: 64,
             messages: 100_000,
@@ -152,9 +160,12 @@ impl Bounds {
             ("outbox_bytes", self.outbox_bytes, most.outbox_bytes),
             ("output_bytes", self.output_bytes, most.output_bytes),
             ("state_value_bytes", self.state_value_bytes, most.state_value_bytes),
+            ("state_bytes", self.state_bytes, most.state_bytes),
             ("state_keys", self.state_keys, most.state_keys),
             ("hops", u64::from(self.hops), u64::from(HOPS_MAX)),
             ("messages", self.messages, MESSAGES_MAX),
+            ("backlog_soft", self.backlog_soft, BACKLOG_MAX),
+            ("backlog_hard", self.backlog_hard, BACKLOG_MAX),
         ];
         pairs.into_iter().find(|(_, value, limit)| value > limit)
     }
@@ -174,6 +185,29 @@ impl Bounds {
             state_keys_touched: size(self.state_keys),
             ..Limits::default()
         }
+    }
+}
+
+/// How long what became of slots is kept. State is kept whatever it says, and so is the log: that is
+/// the queue's `completedRetentionSeconds`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// The newest slots of each process; 0 = all.
+    pub slots: u64,
+    /// Seconds since they were evaluated; 0 = for ever.
+    pub seconds: u64,
+}
+
+impl Retention {
+    /// Whether anything is ever let go of.
+    #[must_use]
+    pub fn lets_go(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn keeps_all(&self) -> bool {
+        !self.lets_go()
     }
 }
 
@@ -209,9 +243,23 @@ pub struct Definition {
     /// Targets by another name, without the `@`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<Box<str>, Box<str>>,
+    /// In which forms its messages may be.
+    #[serde(default = "any_form", skip_serializing_if = "is_any_form")]
+    pub codecs: Vec<Codec>,
     /// What it allows.
     #[serde(default)]
     pub limits: Bounds,
+    /// How long what became of its slots is kept.
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
+}
+
+fn any_form() -> Vec<Codec> {
+    Codec::ALL.into()
+}
+
+fn is_any_form(codecs: &[Codec]) -> bool {
+    Codec::ALL.iter().all(|codec| codecs.contains(codec))
 }
 
 fn anybody() -> Vec<Box<str>> {
@@ -262,11 +310,26 @@ impl Definition {
         if let Some((field, value, limit)) = definition.limits.over() {
             return Err(DefinitionError::Limit { field, value, limit });
         }
+        if definition.codecs.is_empty() {
+            return Err(DefinitionError::Malformed("codecs names no form".into()));
+        }
         if let UnknownTarget::Park(value) = definition.unknown_target
             && value > PARKED_MS_MAX
         {
             let (field, limit) = ("unknown_target.park", PARKED_MS_MAX);
             return Err(DefinitionError::Limit { field, value, limit });
+        }
+        for (key, value) in &definition.init {
+            let (key, value) = (key.len(), value.get().len());
+            for (field, value, limit) in [
+                ("bytes of a key in init", key, STATE_KEY_BYTES_MAX),
+                ("bytes of a value in init", value, STATE_VALUE_BYTES_MAX),
+            ] {
+                if value > limit {
+                    let (value, limit) = (value as u64, limit as u64);
+                    return Err(DefinitionError::Limit { field, value, limit });
+                }
+            }
         }
         Ok(definition)
     }
@@ -325,12 +388,21 @@ mod tests {
     #[test]
     fn what_is_no_definition_or_asks_for_too_much_is_refused() {
         let read = |text: &str| Definition::read(text.as_bytes()).map(|_| ());
-        for text in ["{}", "[]", r#"{"runtime":"java","module":""}"#] {
+        for text in [
+            "{}",
+            "[]",
+            r#"{"runtime":"java","module":""}"#,
+            r#"{"runtime":"native","module":"","codecs":[]}"#,
+            r#"{"runtime":"native","module":"","codecs":["xml"]}"#,
+        ] {
             assert!(matches!(read(text), Err(DefinitionError::Malformed(_))), "{text}");
         }
         let more = r#"{"runtime":"native","module":"","limits":{"hops":10001}}"#;
         let error = DefinitionError::Limit { field: "hops", value: 10_001, limit: 10_000 };
         assert_eq!(read(more), Err(error));
+        let init =
+            format!(r#"{{"runtime":"native","module":"","init":{{"{}":1}}}}"#, "k".repeat(1025));
+        assert!(matches!(read(&init), Err(DefinitionError::Limit { value: 1_025, .. })));
         let long = vec![b' '; DEFINITION_BYTES_MAX + 1];
         assert!(matches!(Definition::read(&long), Err(DefinitionError::TooLarge { .. })));
     }

@@ -30,12 +30,18 @@ pub(super) struct Envelope {
     /// It makes the instance, with these state keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) spawn: Option<Box<RawValue>>,
+    /// Who pushed it, for a first message that is sent after all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sub: Option<Box<str>>,
     /// The timer that sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timer: Option<Box<str>>,
     /// It is no message but the definition of an instance.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) defines: bool,
+    /// It is no message either: it takes all state of the instance away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) resets: bool,
 }
 
 /// How far a cascade may go: as the first message was told, and handed on.

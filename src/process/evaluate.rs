@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Clock;
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::process::definition::OnError;
+use crate::process::codec::Codec;
+use crate::process::definition::{Create, Definition, Mode, OnError};
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Dirty, Fetch, Instance, Overlay};
 use crate::process::keys::Address;
@@ -22,7 +23,9 @@ use crate::process::record::{Fault, SlotRecord, SlotStatus};
 use crate::process::runtime::{
     Call, CallKind, GuestError, Message, OutboxEntry, Outcome, Reply, StateFault, StateView,
 };
+use crate::state::catalog::{Catalog, QueueDefinition};
 use crate::state::classes::Class;
+use crate::state::effect::Sequence;
 
 /// Slots of one step, at most.
 const SLOTS_MAX: usize = 256;
@@ -59,12 +62,28 @@ pub(super) struct Done {
 pub(super) struct Evaluated {
     pub(super) done: Vec<Done>,
     pub(super) dirty: Dirty,
+    /// Bytes by which that makes the state larger.
+    pub(super) grown: i64,
     /// The version that the instance is at now.
     pub(super) version: u32,
     /// Why it stops, where it does.
     pub(super) stopped: Option<Box<str>>,
+    /// Its one slot takes all state away.
+    pub(super) wiped: bool,
     /// Why it ended before its time: the store cannot be read.
     pub(super) unavailable: Option<String>,
+}
+
+impl Evaluated {
+    /// It stands: what is known of the instance is what it left.
+    pub(super) fn leave(self, instance: &mut Instance, next: Sequence) {
+        if self.wiped {
+            instance.clear();
+        }
+        instance.version = self.version;
+        instance.stopped = self.stopped;
+        instance.keep(self.dirty, self.grown, next);
+    }
 }
 
 /// What one slot came to.
@@ -82,6 +101,13 @@ impl Job {
         format!("{}/{}", self.class, self.key.as_str())
     }
 
+    /// How messages of a class are evaluated; `None` where its code is not known here.
+    pub(super) fn mode_of(&self, catalog: &Catalog, queue: &QueueDefinition) -> Option<Mode> {
+        let newest = catalog.class(queue.id).and_then(|class| class.newest())?;
+        let code = self.modules.get(queue.id, &queue.name, newest).ok()?;
+        Some(code.definition.mode)
+    }
+
     /// Evaluates slots until the step is full. `cancelled` are cascades that were called off.
     pub(super) fn evaluate(
         &self,
@@ -92,7 +118,15 @@ impl Job {
         let began_us = self.clock.monotonic_us();
         let mut evaluated = Evaluated { version: instance.version, ..Evaluated::default() };
         let mut bytes = 0;
-        for (at, message) in incoming.iter().enumerate().take(SLOTS_MAX) {
+        let first = incoming.first().map_or(0, |message| message.address.seq);
+        // One behind a message that was taken out of the log is for the next step: a step settles its
+        // slots as one range.
+        let together = (first..).zip(incoming).take_while(|(seq, it)| it.address.seq == *seq);
+        for (at, (_, message)) in together.enumerate().take(SLOTS_MAX) {
+            if message.envelope.resets && at > 0 {
+                // What lies before it is committed first: it has a step of its own.
+                break;
+            }
             let is_cancelled = cancelled.contains(&message.root);
             let turn = match self.turn(instance, &mut evaluated, message, is_cancelled) {
                 Ok(turn) => turn,
@@ -110,9 +144,14 @@ impl Job {
                 let slot = message.address.seq;
                 evaluated.stopped = Some(format!("slot {slot} failed").into());
             }
+            evaluated.wiped = record.status == SlotStatus::Reset;
             evaluated.done.push(Done { at, record, outbox, code });
             let took_us = self.clock.monotonic_us().saturating_sub(began_us);
-            if evaluated.stopped.is_some() || took_us > STEP_US || bytes > STEP_BYTES {
+            if evaluated.wiped
+                || evaluated.stopped.is_some()
+                || took_us > STEP_US
+                || bytes > STEP_BYTES
+            {
                 break;
             }
         }
@@ -129,6 +168,15 @@ impl Job {
     ) -> Result<Turn, String> {
         let now_ms = self.clock.now_ms();
         let (mut record, version) = (self.record(message, now_ms), evaluated.version);
+        if instance.skips(message.address.seq) {
+            let fault = Fault::new("skipped", "somebody let it be passed over");
+            (record.status, record.error) = (SlotStatus::Skipped, Some(fault));
+            return Ok(Turn { record, outbox: Vec::new(), code: None, version });
+        }
+        if message.envelope.resets {
+            record.status = SlotStatus::Reset;
+            return Ok(Turn { record, outbox: Vec::new(), code: None, version: 0 });
+        }
         let code = self.versions.at(message.address.time_ms);
         let code = code.map(|code| self.modules.get(self.queue, &self.class, code));
         let code = match code {
@@ -141,22 +189,10 @@ impl Job {
             }
         };
         record.version = code.version;
-        let until_ms = message.envelope.until_ms;
-        let passed_over = match () {
-            () if is_cancelled => {
-                Some((SlotStatus::Cancelled, "cancelled", "the cascade was called off"))
-            }
-            () if until_ms > 0 && until_ms < now_ms => {
-                Some((SlotStatus::Expired, "expired", "its time was over"))
-            }
-            () if !code.definition.accepts(&message.from) => {
-                let why = "the class takes no messages from this sender";
-                Some((SlotStatus::Refused, "not_accepted", why))
-            }
-            () if message.envelope.spawn.is_some() && version > 0 => {
-                Some((SlotStatus::Refused, "process_exists", "the process exists already"))
-            }
-            () => None,
+        let passed_over = if is_cancelled {
+            Some((SlotStatus::Cancelled, "cancelled", "the cascade was called off"))
+        } else {
+            passed_over(&code.definition, version, message, now_ms)
         };
         if let Some((status, code_word, why)) = passed_over {
             (record.status, record.error) = (status, Some(Fault::new(code_word, why)));
@@ -165,14 +201,16 @@ impl Job {
         let began_us = self.clock.monotonic_us();
         let (partition, step) = (self.partition, &evaluated.dirty);
         let (slot, fetch) = (Dirty::new(), &self.fetch);
-        let mut view = Overlay { partition, instance, step, slot, fetch };
+        let (grown, bytes_max) = ((evaluated.grown, 0), code.definition.limits.state_bytes);
+        let mut view = Overlay { partition, instance, step, slot, grown, bytes_max, fetch };
         let outcome = self.run(&code, version, message, &mut view);
-        let written = view.slot;
+        let (written, grown) = (view.slot, view.grown.1);
         record.took_us = self.clock.monotonic_us().saturating_sub(began_us);
         record.take(&outcome);
         match outcome.result {
             Ok(reply) => {
                 evaluated.dirty.extend(written);
+                evaluated.grown += grown;
                 let version = code.version;
                 Ok(Turn { record, outbox: reply.outbox, code: Some(code), version })
             }
@@ -269,6 +307,43 @@ impl Job {
     }
 }
 
+/// Why the code of a slot is not run, where it is not.
+fn passed_over(
+    definition: &Definition,
+    version: u32,
+    message: &Incoming,
+    now_ms: u64,
+) -> Option<(SlotStatus, &'static str, &'static str)> {
+    let until_ms = message.envelope.until_ms;
+    match () {
+        () if until_ms > 0 && until_ms < now_ms => {
+            Some((SlotStatus::Expired, "expired", "its time was over"))
+        }
+        () if !definition.accepts(&message.from) => {
+            let why = "the class takes no messages from this sender";
+            Some((SlotStatus::Refused, "not_accepted", why))
+        }
+        () if !message.envelope.defines
+            && !definition.codecs.contains(&Codec::of(message.is_json)) =>
+        {
+            let why = "the class takes no messages in this form";
+            Some((SlotStatus::Refused, "codec_rejected", why))
+        }
+        () if definition.create == Create::Explicit
+            && version == 0
+            && !message.envelope.defines
+            && message.envelope.spawn.is_none() =>
+        {
+            let why = "only its definition makes a process of this class";
+            Some((SlotStatus::Refused, "process_not_found", why))
+        }
+        () if message.envelope.spawn.is_some() && version > 0 => {
+            Some((SlotStatus::Refused, "process_exists", "the process exists already"))
+        }
+        () => None,
+    }
+}
+
 impl SlotRecord {
     fn fail(&mut self, code: &str, why: impl Into<Box<str>>) {
         (self.status, self.error) = (SlotStatus::Failed, Some(Fault::new(code, why)));
@@ -327,11 +402,7 @@ impl Words {
         Self { id: message.address.id(), cascade: message.root.id(), parent }
     }
 
-    fn message<'a>(
-        &'a self,
-        message: &'a Incoming,
-        definition: &crate::process::definition::Definition,
-    ) -> Message<'a> {
+    fn message<'a>(&'a self, message: &'a Incoming, definition: &Definition) -> Message<'a> {
         let origin = message.envelope.origin.as_ref();
         let parent = self.parent.as_deref();
         Message {

@@ -52,7 +52,8 @@ impl Incoming {
         let (root, from) = match &envelope.origin {
             Some(origin) => (origin.root(), format!("process:{}", origin.from).into()),
             None => {
-                let name = sub.map_or("", ProducerSub::as_str);
+                let name = sub.map(ProducerSub::as_str).or(envelope.sub.as_deref());
+                let name = name.unwrap_or_default();
                 match &envelope.timer {
                     Some(timer) => (address, format!("timer:{timer}").into()),
                     None => (address, format!("client:{name}").into()),
@@ -75,23 +76,35 @@ impl Incoming {
         self.envelope.origin.is_none()
     }
 
+    /// Whether what it sends to classes in manual mode is to be evaluated with its cascade.
+    pub(super) fn lets_run(&self) -> bool {
+        self.envelope.terms.max_depth.is_none_or(|most| self.depth() < most)
+    }
+
     pub(super) fn depth(&self) -> u32 {
         self.envelope.origin.as_ref().map_or(0, |origin| origin.depth)
     }
 
-    /// How many messages may still follow one after the other; [`ANY_HOPS`] for any number.
+    /// How many messages may still follow one after the other; [`ANY_HOPS`] for any number. Whoever
+    /// pushes may ask for less than the class of the first message allows, and not for more.
     pub(super) fn hops_left(&self, definition: &Definition) -> u32 {
         let of_class = match definition.limits.hops {
             0 => ANY_HOPS,
             hops => hops,
         };
-        self.envelope.terms.hops.unwrap_or(of_class)
+        match self.envelope.terms.hops {
+            None => of_class,
+            Some(asked) if self.is_root() => asked.min(of_class),
+            Some(left) => left,
+        }
     }
 
-    /// How many messages its cascade may have.
+    /// How many messages its cascade may have; of the first message as [`Self::hops_left`].
     pub(super) fn messages_max(&self, definition: &Definition) -> u64 {
+        let of_class = definition.limits.messages;
         match self.envelope.terms.messages_max {
-            0 => definition.limits.messages,
+            0 => of_class,
+            asked if self.is_root() => asked.min(of_class),
             most => most,
         }
     }

@@ -6,7 +6,7 @@
 //! known of it is forgotten. In: questions of guests. Out: answers, from the lane where nobody here
 //! knows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,19 +14,28 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::base::place::PartitionNumber;
-use crate::process::keys::{META, STATE, STOPPED, VERSION};
+use crate::process::keys::{
+    META, PASSED, SKIP, STATE, STATE_BYTES, STOPPED, VERSION, read_skip_key,
+};
 use crate::process::runtime::{StateFault, StateView};
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::shard::look::View as Look;
+use crate::shard::transaction::{StateChanges, StateOwner, read_place};
+use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{OwnerId, Sequence};
 use crate::state::kv::KvError;
-use crate::state::states::{StateAsk, StatePage};
+use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateAsk, StatePage};
 
 /// Keys that are read when an instance is first met: all of them, for most.
 const FIRST_ROWS: usize = 512;
 /// Bytes of them.
 const FIRST_BYTES: usize = 256 << 10;
+/// Keys, and bytes of them, that are read at a time to find out how large a state is.
+const TOTAL_ROWS: usize = 4_096;
+const TOTAL_BYTES: usize = 1 << 20;
+/// Slots of an instance that may wait to be passed over one by one.
+pub(super) const SKIPS_MAX: usize = 1_024;
 /// What a key costs beside its bytes.
 const KEY_OVERHEAD: usize = 64;
 
@@ -42,12 +51,22 @@ pub(super) struct Instance {
     pub(super) version: u32,
     /// Why it is stopped, where it is.
     pub(super) stopped: Option<Box<str>>,
+    /// Slots that are to be passed over.
+    skips: BTreeSet<Sequence>,
+    /// Slots before this one are, too.
+    passed: Sequence,
     /// Keys whose values are known.
     keys: Dirty,
     /// Whether all that it has are.
     complete: bool,
     bytes: usize,
+    /// Bytes of all its keys with their values, or more: what is written over without having been read
+    /// counts on.
+    pub(super) total: u64,
 }
+
+/// Bytes of state from which on the store keeps how many they are.
+const TOTAL_KEPT: u64 = 128 << 10;
 
 impl Instance {
     /// Reads what is needed of an instance. Waits for a turn of the lane.
@@ -60,25 +79,62 @@ impl Instance {
         at: Sequence,
     ) -> Result<Self, CommandError> {
         let mut instance = Self { at, ..Self::default() };
-        let (meta, page) = engine
+        let (meta, skips, page) = engine
             .look(move |look| {
-                let keys = [VERSION, STOPPED].map(Bytes::from_static);
+                let keys = [VERSION, STOPPED, PASSED, STATE_BYTES].map(Bytes::from_static);
                 let meta = values(look, META, partition, &keys)?;
-                Ok::<_, KvError>((meta, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
+                let skips = page(look, &skips_of(partition))?;
+                Ok::<_, KvError>((meta, skips, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
             })
             .await?
             .map_err(|error| CommandError::Decide(error.into()))?;
         for (key, value) in meta {
             match &*key {
                 VERSION => instance.version = read_version(&value),
+                STATE_BYTES => instance.total = (&*value).try_into().map_or(0, u64::from_le_bytes),
+                PASSED => instance.passed = read_place(&value).map_or(0, |(_, seq, _)| seq),
                 _ => instance.stopped = Some(String::from_utf8_lossy(&value).into()),
             }
         }
+        instance.skips = skips.rows.iter().filter_map(|row| read_skip_key(&row.key)).collect();
         instance.complete = page.more_after.is_none();
+        let read = page.rows.iter().map(|row| size(row.key.len(), Some(&row.value))).sum();
+        // Of one whose keys are all here it is known exactly; where nobody kept it, it is found out.
+        instance.total = match instance.complete {
+            true => read,
+            false if instance.total == 0 => u64::MAX,
+            false => instance.total,
+        };
         for row in page.rows {
             instance.know(text(&row.key), Some(row.value));
         }
         Ok(instance)
+    }
+
+    /// One that has nothing, and of which all is known.
+    pub(super) fn fresh() -> Self {
+        Self { complete: true, ..Self::default() }
+    }
+
+    /// Nothing is left of its state.
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        (self.bytes, self.total, self.complete, self.version) = (0, 0, true, 0);
+    }
+
+    /// Whether a slot is to be passed over.
+    pub(super) fn skips(&self, slot: Sequence) -> bool {
+        slot < self.passed || self.skips.contains(&slot)
+    }
+
+    /// All its keys with their values, where all of them are known.
+    pub(super) fn into_keys(self) -> Dirty {
+        self.keys
+    }
+
+    /// Bytes of what is known of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn know(&mut self, key: Box<str>, value: Option<Bytes>) {
@@ -92,9 +148,10 @@ impl Instance {
         }
     }
 
-    /// What was evaluated up to `next` stands.
-    pub(super) fn keep(&mut self, dirty: Dirty, next: Sequence) {
+    /// What was evaluated up to `next` stands, and made the state so much larger.
+    pub(super) fn keep(&mut self, dirty: Dirty, grown: i64, next: Sequence) {
         self.at = next;
+        self.total = self.total.saturating_add_signed(grown);
         for (key, value) in dirty {
             if value.is_none() && self.complete {
                 if let Some(old) = self.keys.remove(&key) {
@@ -105,6 +162,26 @@ impl Instance {
             self.know(key, value);
         }
     }
+}
+
+/// Which slots are to be passed over one by one.
+pub(super) fn skips_of(partition: PartitionNumber) -> StateAsk {
+    let prefix = Bytes::from_static(SKIP);
+    let (rows_max, bytes_max) = (SKIPS_MAX, usize::MAX);
+    StateAsk { owner: META, partition, prefix, after: None, rows_max, bytes_max }
+}
+
+/// The change that keeps how large a state is, where that is worth it.
+pub(super) fn total_change(partition: PartitionNumber, total: u64) -> Option<StateChanges> {
+    let value = Bytes::copy_from_slice(&total.to_le_bytes());
+    let ops = vec![StateOp::Put { key: Bytes::from_static(STATE_BYTES), value }];
+    let owner = StateOwner::Number(META);
+    (total > TOTAL_KEPT).then_some(StateChanges { owner, partition, ops, may_miss: true })
+}
+
+/// What a key with its value counts.
+fn size(key: usize, value: Option<&Bytes>) -> u64 {
+    value.map_or(0, |value| (key + value.len()) as u64)
 }
 
 /// The value of the version key.
@@ -220,6 +297,28 @@ impl Fetch {
         Ok(found.into_iter().next().map(|(_, value)| value))
     }
 
+    /// Bytes of all state keys of an instance, read from the first to the last.
+    fn total(&self, partition: PartitionNumber) -> Result<u64, StateFault> {
+        let (mut total, mut after) = (0, None);
+        loop {
+            let ask = StateAsk {
+                owner: STATE,
+                partition,
+                prefix: Bytes::new(),
+                after,
+                rows_max: TOTAL_ROWS,
+                bytes_max: TOTAL_BYTES,
+            };
+            let asked = self.engine.look(move |look| page(look, &ask));
+            let page = self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)?;
+            total += page.rows.iter().map(|row| size(row.key.len(), Some(&row.value))).sum::<u64>();
+            match page.more_after {
+                Some(key) => after = Some(key),
+                None => return Ok(total),
+            }
+        }
+    }
+
     fn scan(
         &self,
         partition: PartitionNumber,
@@ -244,11 +343,62 @@ pub(super) struct Overlay<'a> {
     pub(super) step: &'a Dirty,
     /// What this slot wrote.
     pub(super) slot: Dirty,
+    /// How much larger the state was made by earlier slots of the step, and by this one.
+    pub(super) grown: (i64, i64),
+    /// Bytes that the state may have.
+    pub(super) bytes_max: u64,
     pub(super) fetch: &'a Fetch,
+}
+
+impl Overlay<'_> {
+    fn known(&self, key: &str) -> Option<&Option<Bytes>> {
+        let written = self.slot.get(key).or_else(|| self.step.get(key));
+        written.or_else(|| self.instance.keys.get(key))
+    }
+
+    fn is_known(&self, key: &str) -> bool {
+        self.known(key).is_some()
+    }
+
+    /// Bytes by which a key's new value makes the state larger, as far as its old one is known.
+    fn growth(&self, key: &str, value: Option<&Bytes>) -> i64 {
+        let old = self.known(key).and_then(Option::as_ref);
+        size(key.len(), value) as i64 - size(key.len(), old) as i64
+    }
+
+    fn is_over(&self, grows: i64) -> bool {
+        let (step, slot) = self.grown;
+        let total = self.instance.total.saturating_add_signed(step);
+        total.saturating_add_signed(slot + grows) > self.bytes_max
+    }
+
+    /// Writes or removes a key, if the state is not too large then.
+    fn set(&mut self, key: &str, value: Option<Bytes>) -> Result<(), StateFault> {
+        let mut grows = self.growth(key, value.as_ref());
+        if grows > 0 && self.is_over(grows) {
+            if !self.instance.complete {
+                // It may be less: what is written over unread counts as new.
+                if !self.is_known(key) {
+                    let old = self.fetch.get(self.partition, key)?;
+                    self.instance.know(key.into(), old);
+                    grows = self.growth(key, value.as_ref());
+                }
+                self.instance.total = self.fetch.total(self.partition)?;
+            }
+            if grows > 0 && self.is_over(grows) {
+                let (what, limit) = ("bytes of state", self.bytes_max);
+                return Err(StateFault::Limit { what, limit });
+            }
+        }
+        self.grown.1 += grows;
+        self.slot.insert(key.into(), value);
+        Ok(())
+    }
 }
 
 impl StateView for Overlay<'_> {
     fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateFault> {
+        may_be_key(key)?;
         if let Some(value) = self.slot.get(key).or_else(|| self.step.get(key)) {
             return Ok(value.clone());
         }
@@ -264,16 +414,21 @@ impl StateView for Overlay<'_> {
     }
 
     fn put(&mut self, key: &str, value: Bytes) -> Result<(), StateFault> {
-        self.slot.insert(key.into(), Some(value));
-        Ok(())
+        may_be_key(key)?;
+        if value.len() > STATE_VALUE_BYTES_MAX {
+            let (what, limit) = ("bytes of a state value", STATE_VALUE_BYTES_MAX as u64);
+            return Err(StateFault::Limit { what, limit });
+        }
+        self.set(key, Some(value))
     }
 
     fn remove(&mut self, key: &str) -> Result<(), StateFault> {
-        self.slot.insert(key.into(), None);
-        Ok(())
+        may_be_key(key)?;
+        self.set(key, None)
     }
 
     fn scan(&mut self, prefix: &str, limit: usize) -> Result<Vec<(String, Bytes)>, StateFault> {
+        may_be_key(prefix)?;
         let mut merged: BTreeMap<Box<str>, Option<Bytes>> = BTreeMap::new();
         if !self.instance.complete {
             // So many more as lie below what was removed.
@@ -290,6 +445,15 @@ impl StateView for Overlay<'_> {
         merged.extend(below(&self.slot, prefix));
         let found = merged.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
         Ok(found.take(limit).collect())
+    }
+}
+
+/// Whatever wrote it: the log and the rows have no room for a longer one.
+fn may_be_key(key: &str) -> Result<(), StateFault> {
+    let (what, limit) = ("bytes of a state key", STATE_KEY_BYTES_MAX as u64);
+    match key.len() > STATE_KEY_BYTES_MAX {
+        true => Err(StateFault::Limit { what, limit }),
+        false => Ok(()),
     }
 }
 

@@ -24,13 +24,22 @@ pub(super) const META: OwnerId = 0xffff_0004;
 pub(super) const TIMERS: OwnerId = 0xffff_0006;
 /// Beside the desk's partition: id → due time of its timer.
 pub(super) const TIMER_IDS: OwnerId = 0xffff_0007;
-/// Beside the desk's partition: target class and [`child_key`] → message.
+/// Beside the desk's partition: [`parked_key`] → message.
 pub(super) const PARKED: OwnerId = 0xffff_0008;
 
 /// [`META`]: the version of the class that an instance is at, 4 bytes.
 pub(super) const VERSION: &[u8] = b"version";
 /// [`META`]: there while an instance is stopped; its value says why.
 pub(super) const STOPPED: &[u8] = b"stopped";
+/// [`META`]: what the key of a slot that is to be passed over begins with; the slot follows.
+pub(super) const SKIP: &[u8] = b"skip:";
+/// [`META`]: where the newest reset stands that passes over all slots before it.
+pub(super) const PASSED: &[u8] = b"passed";
+/// [`META`]: records of slots before this one (8 bytes, big end first) are let go of.
+pub(super) const TRIMMED: &[u8] = b"trimmed";
+
+/// [`META`]: bytes of an instance's state keys, or more, 8 bytes; there once they are many.
+pub(super) const STATE_BYTES: &[u8] = b"bytes";
 
 /// The address of a message, which is its id too.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -64,6 +73,21 @@ pub(super) fn slot_key(slot: Sequence) -> Bytes {
     let mut key = BytesMut::with_capacity(8);
     key.put_u64(slot);
     key.freeze()
+}
+
+/// Key that says that a slot is to be passed over.
+pub(super) fn skip_key(slot: Sequence) -> Bytes {
+    [SKIP, &slot_key(slot)].concat().into()
+}
+
+/// The slot of [`skip_key`].
+pub(super) fn read_skip_key(key: &[u8]) -> Option<Sequence> {
+    read_slot_key(key.strip_prefix(SKIP)?)
+}
+
+/// The first message of the cascade that a key of [`CASCADES`] is of.
+pub(super) fn read_root_seq(mut key: &[u8]) -> Option<Sequence> {
+    key.try_get_u64().ok()
 }
 
 /// Key of a cascade's tally.
@@ -153,9 +177,20 @@ pub(super) fn timer_key(due_ms: u64, id: &[u8]) -> Bytes {
     key.freeze()
 }
 
-/// Key of what waits for a class or queue.
+/// Bytes of a source at the end of a [`child_key`]: partition, slot, index.
+const SOURCE: usize = 16;
+
+/// Key of what waits for a class or queue: what one source sent in the order in which it did, whatever
+/// cascades that was for.
 pub(super) fn parked_key(class: &str, child: &[u8]) -> Bytes {
-    [class.as_bytes(), &[0], child].concat().into()
+    let source = child.len().checked_sub(SOURCE).and_then(|at| child.get(at..));
+    [class.as_bytes(), &[0], source.unwrap_or_default(), child].concat().into()
+}
+
+/// The child key in a [`parked_key`].
+pub(super) fn read_parked_key(key: &[u8]) -> Option<&[u8]> {
+    let name = key.iter().position(|byte| *byte == 0)?;
+    key.get(name + 1 + SOURCE..)
 }
 
 #[cfg(test)]
@@ -171,6 +206,21 @@ mod tests {
         assert_eq!(read_child_key(&key), Some((1, 2, 3)));
         assert!(key.starts_with(&slot_key(root.seq)));
         assert_eq!(read_slot_key(&slot_key(5)), Some(5));
+        assert_eq!(read_root_seq(&key), Some(9));
+        assert_eq!(read_skip_key(&skip_key(5)), Some(5));
+        assert_eq!(read_skip_key(b"skip:5"), None);
         assert_eq!(read_child_key(b"short"), None);
+    }
+
+    #[test]
+    fn what_waits_for_a_class_stands_in_the_order_in_which_its_source_sent_it() {
+        let root = |seq| Address { partition: 7, seq, time_ms: 1 };
+        let early = child_key(root(90), 3, 5, 1);
+        let late = child_key(root(2), 3, 6, 1);
+        assert!(late < early, "its cascade began before");
+        let (one, other) = (parked_key("late", &early), parked_key("late", &late));
+        assert!(one < other);
+        assert_eq!(read_parked_key(&one), Some(&*early));
+        assert_eq!(read_parked_key(b"late"), None);
     }
 }

@@ -1,28 +1,35 @@
 //! Messages that lie at the desk: those that were refused, to be looked at and sent after all, and
-//! those that wait for their time or their target.
+//! those that wait for their time or their target. What they say is kept as they came: JSON, or bytes.
 //!
 //! Whoever sends one takes its key in the same transaction, so of several engines one does.
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use onrush_protocol::batch::BatchBuilder;
+use onrush_protocol::batch::{BatchBuilder, BatchError};
 use serde_json::value::RawValue;
 
 use crate::base::place::PartitionNumber;
+use crate::ingest::PushError;
 use crate::process::commit::StepError;
+use crate::process::definition::Mode;
 use crate::process::envelope::Envelope;
 use crate::process::evaluate::raw;
 use crate::process::faults::{Place, cross};
+use crate::process::incoming::Incoming;
 use crate::process::instance::page;
 use crate::process::keys::{Address, CASCADES, DEAD, dead_prefix, read_child_key};
 use crate::process::outgoing::{Outgoing, Parts, count};
-use crate::process::record::Letter;
+use crate::process::record::{Fault, Letter};
 use crate::process::step::Step;
 use crate::process::target::{self, Target};
+use crate::process::way::Waypoint;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::shard::command::CommandError;
 use crate::shard::transaction::{PlaceNote, StateChanges, StateOwner};
+use crate::state::catalog::QueueDefinition;
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::OwnerId;
 use crate::state::states::{StateAsk, StatePage};
@@ -54,6 +61,8 @@ pub struct LetterShown {
     pub since_ms: u64,
     /// What it says.
     pub payload: Box<RawValue>,
+    /// Whether that is a text that stands for bytes, in base64.
+    pub base64: bool,
 }
 
 /// What is to become of a letter.
@@ -65,6 +74,51 @@ pub(super) enum Fate {
     NoTarget,
     /// Somebody else took it.
     Taken,
+}
+
+impl Letter {
+    /// The message of a slot itself, which failed.
+    pub(super) fn of_message(
+        message: &Incoming,
+        target: String,
+        fault: Fault,
+        now_ms: u64,
+    ) -> Self {
+        let as_it_is = raw(&message.payload).filter(|_| message.is_json);
+        let base64 = as_it_is.is_none();
+        let text = || serde_json::to_vec(&STANDARD.encode(&message.payload)).ok();
+        let payload = as_it_is.or_else(|| raw(&text()?)).unwrap_or_default();
+        let mut envelope = Envelope::read(&message.envelope.write()).unwrap_or_default();
+        envelope.sub = message.from.strip_prefix("client:").map(Into::into);
+        Self {
+            target: target.into(),
+            code: fault.code,
+            reason: fault.message,
+            cascade: message.root.id().into(),
+            since_ms: now_ms,
+            until_ms: 0,
+            transaction_id: format!("r:{}", message.address.id()).into(),
+            envelope: raw(&envelope.write()).unwrap_or_default(),
+            payload,
+            base64,
+        }
+    }
+
+    /// Whether it can be a message at all.
+    pub(super) fn fits(&self) -> Result<(), BatchError> {
+        self.put(&mut BatchBuilder::new(), true)
+    }
+
+    fn put(&self, builder: &mut BatchBuilder, is_process: bool) -> Result<(), BatchError> {
+        let envelope = is_process.then(|| self.envelope.get().as_bytes());
+        let text = self.payload.get().as_bytes();
+        let bytes = self.base64.then(|| {
+            let text: String = serde_json::from_slice(text).unwrap_or_default();
+            STANDARD.decode(text).unwrap_or_default()
+        });
+        let (payload, is_json) = (bytes.as_deref().unwrap_or(text), bytes.is_none());
+        Parts { id: &self.transaction_id, envelope, payload }.put_as(builder, is_json)
+    }
 }
 
 impl Inner {
@@ -84,18 +138,18 @@ impl Inner {
             return Ok(Fate::NoTarget);
         };
         let mut builder = BatchBuilder::new();
-        let envelope = is_process.then(|| letter.envelope.get().as_bytes());
-        let payload = letter.payload.get().as_bytes();
-        Parts { id: &letter.transaction_id, envelope, payload }
-            .put(&mut builder)
-            .map_err(crate::ingest::PushError::from)?;
+        letter.put(&mut builder, is_process).map_err(PushError::from)?;
         let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
+        let runs = self.runs_with_cascade(&queue, letter);
+        let (is_auto, claim) = (false, None);
+        let outgoing = builder.finish();
         let outgoing =
-            builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
+            outgoing.map(|batch| Outgoing { queue, partition, batch, runs, is_auto, claim });
         step.outgoing.extend(outgoing);
         if let Some(root) = Address::parse(&letter.cascade) {
             // A plain queue's message is done when it is there.
-            let pending = change.pending - i64::from(!is_process);
+            let was_counted = owner != DEAD || change.messages > 0;
+            let pending = change.pending - i64::from(!is_process && was_counted);
             step.states.push(count(root, TallyChange { pending, ..change }));
             step.roots.push(root);
             if read_child_key(child).is_some_and(|(.., index)| index > 0) {
@@ -112,15 +166,36 @@ impl Inner {
         self.carry_out(&step).await
     }
 
+    /// Whether a message for a class in manual mode is evaluated with its cascade, as far as whoever
+    /// pushed wanted that.
+    fn runs_with_cascade(&self, queue: &QueueDefinition, letter: &Letter) -> bool {
+        let Some(Envelope { terms, origin: Some(origin), .. }) =
+            Envelope::read(letter.envelope.get().as_bytes())
+        else {
+            return false;
+        };
+        let catalog = self.engine.catalog_now();
+        let newest = catalog.class(queue.id).and_then(|class| class.newest());
+        let code = newest.and_then(|newest| self.modules.get(queue.id, &queue.name, newest).ok());
+        let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
+        is_manual && terms.max_depth.is_none_or(|most| origin.depth <= most)
+    }
+
     /// Commits a step that takes a letter.
+    ///
+    /// # Errors
+    /// When it was not carried out, or perhaps was.
     pub(super) async fn carry_out(&self, step: &Step) -> Result<Fate, ProcessError> {
         match self.commit(None, step).await {
-            Ok(_) => {
-                step.roots.iter().for_each(|root| self.board.tell(*root));
+            Ok(committed) => {
+                self.tell(step, &committed);
                 Ok(Fate::Sent)
             }
             Err(StepError::Gone) => Ok(Fate::Taken),
             Err(StepError::Again | StepError::Tally(..)) => Ok(Fate::NoTarget),
+            Err(StepError::Full(error)) => Err(CommandError::Decide(error).into()),
+            Err(StepError::Closed(_, error)) => Err(error),
+            Err(StepError::Later(error)) => Err(error.into()),
         }
     }
 
@@ -128,11 +203,7 @@ impl Inner {
     pub(super) fn resolve(
         &self,
         text: &str,
-    ) -> Option<(
-        Arc<crate::state::catalog::QueueDefinition>,
-        onrush_protocol::name::PartitionName,
-        bool,
-    )> {
+    ) -> Option<(Arc<QueueDefinition>, onrush_protocol::name::PartitionName, bool)> {
         let (Target::Named(queue, partition) | Target::Queue(queue, partition)) =
             target::parse(text)?
         else {
@@ -189,24 +260,30 @@ impl Processes {
         };
         let after = after.map(|id| key_of(id).ok_or_else(|| ProcessError::NoPath(id.into())));
         let page = self.inner.at_desk(DEAD, prefix, after.transpose()?, limit).await?;
-        let shown = page.rows.iter().filter_map(|row| {
-            let letter: Letter = serde_json::from_slice(&row.value).ok()?;
-            let envelope = Envelope::read(letter.envelope.get().as_bytes()).unwrap_or_default();
-            let origin = envelope.origin;
-            Some(LetterShown {
-                id: id_of(&row.key),
-                target: letter.target,
-                code: letter.code,
-                reason: letter.reason,
-                cascade: letter.cascade,
-                parent: origin.as_ref().map(|origin| origin.parent().id()),
-                depth: origin.as_ref().map_or(0, |origin| origin.depth),
-                from: origin.map(|origin| origin.from),
-                since_ms: letter.since_ms,
-                payload: letter.payload,
-            })
-        });
+        let shown = page
+            .rows
+            .iter()
+            .filter_map(|row| Some(shown(&row.key, serde_json::from_slice(&row.value).ok()?)));
         Ok((shown.collect(), page.more_after.as_deref().map(id_of)))
+    }
+
+    /// A message that was refused, and the messages that led to it, the first of its cascade before all
+    /// others; of a long way the end.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoPath`] where there is no such letter, [`ProcessError::Command`].
+    pub async fn letter_with_way(
+        &self,
+        id: &str,
+    ) -> Result<(LetterShown, Vec<Waypoint>), ProcessError> {
+        let (key, letter) = self.letter(id).await?;
+        let shown = shown(&key, letter);
+        let parent = shown.parent.as_deref().and_then(Address::parse);
+        let way = match parent {
+            Some(parent) => self.inner.way_to(parent).await?,
+            None => Vec::new(),
+        };
+        Ok((shown, way))
     }
 
     /// Sends a message that was refused after all, with the limits of its class anew. Answers when that
@@ -222,9 +299,11 @@ impl Processes {
         envelope.until_ms = 0;
         letter.envelope = raw(&envelope.write()).unwrap_or_default();
         let truncated = -i64::from(matches!(&*letter.code, "hop_limit" | "cascade_limit"));
+        // A first message has no cascade but its own: sent again it begins another.
+        let more = i64::from(envelope.origin.is_some());
         let change = TallyChange {
-            pending: 1,
-            messages: 1,
+            pending: more,
+            messages: more,
             refused: -1,
             truncated,
             ..TallyChange::default()
@@ -259,6 +338,27 @@ impl Processes {
         let letter = serde_json::from_slice(&row.value);
         let letter = letter.map_err(|_| ProcessError::Command(CommandError::ShuttingDown))?;
         Ok((key, letter))
+    }
+}
+
+fn shown(key: &[u8], letter: Letter) -> LetterShown {
+    let Envelope { origin, sub, .. } =
+        Envelope::read(letter.envelope.get().as_bytes()).unwrap_or_default();
+    LetterShown {
+        id: id_of(key),
+        target: letter.target,
+        code: letter.code,
+        reason: letter.reason,
+        cascade: letter.cascade,
+        parent: origin.as_ref().map(|origin| origin.parent().id()),
+        depth: origin.as_ref().map_or(0, |origin| origin.depth),
+        from: match (origin, sub) {
+            (Some(origin), _) => Some(origin.from),
+            (None, sub) => sub.map(|sub| format!("client:{sub}").into()),
+        },
+        since_ms: letter.since_ms,
+        payload: letter.payload,
+        base64: letter.base64,
     }
 }
 

@@ -1,26 +1,20 @@
 //! Looking at processes: instances, slots, state keys, letters. Changes nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{PartitionName, QueueName};
 
 use crate::base::place::PartitionNumber;
-use crate::delivery::parcel::Delivered;
-use crate::ingest::PushError;
 use crate::process::board::Deadline;
 use crate::process::commit::GROUP;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{page, values};
 use crate::process::keys::{
-    Address, META, RESULTS, STATE, STOPPED, VERSION, read_slot_key, slot_key,
+    Address, META, RESULTS, STATE, STOPPED, TRIMMED, VERSION, read_slot_key, slot_key,
 };
 use crate::process::record::SlotRecord;
 use crate::process::{Inner, ProcessError, Processes};
-use crate::sealing::Place;
-use crate::shard::command::CommandError;
 use crate::shard::look::View;
 use crate::state::effect::Sequence;
 use crate::state::kv::KvError;
@@ -64,6 +58,8 @@ pub struct InstanceShown {
     pub done: Sequence,
     /// The first slot whose message is kept.
     pub base: Sequence,
+    /// The first slot of which is kept what became of it.
+    pub kept_from: Sequence,
     /// The version of its class that it is at; 0 before its first message.
     pub version: u32,
     /// Why it is stopped, where it is.
@@ -113,11 +109,12 @@ fn shown(look: &View<'_>, partition: PartitionNumber) -> Result<Option<InstanceS
     };
     let group = shard.group(it.queue, GROUP);
     let cursor = group.and_then(|group| shard.cursor(partition, group));
-    let keys = [VERSION, STOPPED].map(Bytes::from_static);
-    let (mut version, mut stopped) = (0, None);
+    let keys = [VERSION, STOPPED, TRIMMED].map(Bytes::from_static);
+    let (mut version, mut stopped, mut kept_from) = (0, None, 0);
     for (key, value) in values(look, META, partition, &keys)? {
         match &*key {
             VERSION => version = (&*value).try_into().map_or(0, u32::from_le_bytes),
+            TRIMMED => kept_from = read_slot_key(&value).unwrap_or(0),
             _ => stopped = Some(String::from_utf8_lossy(&value).into()),
         }
     }
@@ -126,6 +123,7 @@ fn shown(look: &View<'_>, partition: PartitionNumber) -> Result<Option<InstanceS
         next: it.next_seq,
         base: it.base_seq,
         done: cursor.map_or(0, |cursor| cursor.next),
+        kept_from,
         version,
         stopped,
     }))
@@ -139,6 +137,12 @@ pub(super) fn record_of(
 ) -> Result<Option<Bytes>, KvError> {
     let found = values(look, RESULTS, partition, &[slot_key(slot)])?;
     Ok(found.into_iter().next().map(|(_, value)| value))
+}
+
+/// The first slot of an instance of which is kept what became of it.
+pub(super) fn kept_from(look: &View<'_>, partition: PartitionNumber) -> Result<Sequence, KvError> {
+    let found = values(look, META, partition, &[Bytes::from_static(TRIMMED)])?;
+    Ok(found.first().and_then(|(_, value)| read_slot_key(value)).unwrap_or(0))
 }
 
 /// Reads a record.
@@ -164,7 +168,8 @@ impl Processes {
     /// The record of a slot; `None` when it is not evaluated yet.
     ///
     /// # Errors
-    /// As [`Self::instance`]; [`ProcessError::NoSlot`] where there is no such message.
+    /// As [`Self::instance`]; [`ProcessError::NoSlot`] where there is no such message, or what became of
+    /// it is not kept any more.
     pub async fn slot(
         &self,
         class: &QueueName,
@@ -177,6 +182,9 @@ impl Processes {
         }
         let partition = instance.partition;
         let value = self.inner.engine.look(move |look| record_of(look, partition, slot)).await??;
+        if value.is_none() && slot < instance.kept_from {
+            return Err(ProcessError::NoSlot(slot));
+        }
         Ok(value.and_then(|value| read_record(&value)))
     }
 
@@ -218,43 +226,15 @@ impl Processes {
         from: Sequence,
         to: Sequence,
     ) -> Result<Vec<Scheduled>, ProcessError> {
-        let (partition, engine) = (instance.partition, Arc::clone(&self.inner.engine));
-        let queue = engine.catalog_now().find(class.as_str()).map(|queue| queue.id);
+        let queue = self.inner.engine.catalog_now().find(class.as_str()).map(|queue| queue.id);
         let queue = queue.ok_or_else(|| ProcessError::NoClass(class.as_str().into()))?;
-        let runs = engine.look(move |look| {
-            let at = usize::from(look.replica.count().of_partition(partition));
-            let shard = look.replica.shards.get(at);
-            shard.map_or(Ok(Vec::new()), |shard| shard.runs(look.kv, partition, from, to))
-        });
-        let (runs, key) = (runs.await??, key.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let shard = engine.shards().of_partition(partition);
-            let mut all = Vec::new();
-            for run in runs {
-                let chunks = engine.read(shard, &run);
-                let chunks = chunks.map_err(|error| ProcessError::Malformed(error.to_string()))?;
-                for chunk in chunks {
-                    let batch = RecordBatch::parse_trusted(chunk.batch);
-                    let batch = batch.map_err(PushError::from)?;
-                    let place = Place { queue, partition: key.as_str() };
-                    let opened = match batch.is_sealed() {
-                        true => engine.seals().open(place, &batch),
-                        false => Ok(batch),
-                    };
-                    let batch =
-                        opened.map_err(|(_, error)| ProcessError::Malformed(error.to_string()))?;
-                    let (first_seq, time_ms, sub) = (chunk.first_seq, chunk.time_ms, chunk.sub);
-                    let delivered = Delivered { first_seq, time_ms, sub, batch };
-                    all.extend(Incoming::of_batch(partition, &delivered).map(Scheduled::from));
-                }
-            }
-            all.retain(|it: &Scheduled| (from..to).contains(&it.address.seq));
-            Ok(all)
-        });
-        reading.await.unwrap_or(Err(ProcessError::Command(CommandError::ShuttingDown)))
+        let (key, partition) = (key.as_str().to_owned(), instance.partition);
+        let messages = self.inner.read(queue, key, partition, from, to).await?;
+        Ok(messages.into_iter().map(Scheduled::from).collect())
     }
 
-    /// Records of slots from one on, as many as fit one answer. Slots that are not evaluated have none.
+    /// Records of slots from one on, as many as fit one answer, and the slot behind which there are more.
+    /// Slots that are not evaluated have none.
     ///
     /// # Errors
     /// As [`Self::instance`].
@@ -263,7 +243,7 @@ impl Processes {
         instance: &InstanceShown,
         from: Sequence,
         limit: usize,
-    ) -> Result<Vec<(Sequence, SlotRecord)>, ProcessError> {
+    ) -> Result<(Vec<(Sequence, SlotRecord)>, Option<Sequence>), ProcessError> {
         let ask = StateAsk {
             owner: RESULTS,
             partition: instance.partition,
@@ -272,11 +252,11 @@ impl Processes {
             rows_max: limit,
             bytes_max: PAGE_BYTES,
         };
-        let rows = self.page(ask).await?.rows;
-        let slots = rows
-            .iter()
-            .filter_map(|row| Some((read_slot_key(&row.key)?, read_record(&row.value)?)));
-        Ok(slots.collect())
+        let page = self.page(ask).await?;
+        let rows = page.rows.iter();
+        let slots =
+            rows.filter_map(|row| Some((read_slot_key(&row.key)?, read_record(&row.value)?)));
+        Ok((slots.collect(), page.more_after.as_deref().and_then(read_slot_key)))
     }
 
     /// State keys of an instance in key order, as many as fit one answer.

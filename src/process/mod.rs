@@ -12,42 +12,56 @@
 //! | [`definition`], `modules` | what a class says, and its code; [`runtime`] guests, `native` code of our own |
 //! | [`class`] | which classes there are |
 //! | [`push`] | a message goes in, and what its sender waits for |
-//! | `runner` | which instances are evaluated; `evaluate` slots in order, `instance` their state keys |
-//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `envelope` where messages go and come from |
+//! | `runner` | which instances are evaluated, `lot` for how long, `turns` whose code runs next |
+//! | `evaluate` | slots in order; `instance` their state keys |
+//! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `route`, `codec` where messages go and in which form, `envelope` where they come from; `hand_over` what goes on at once |
 //! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
-//! | [`look`], [`tree`], `board` | what became of slots and cascades, and who waits for it |
+//! | [`control`], [`trial`], [`verify`] | what is done to an instance beside its messages, and what would come of them |
+//! | `trim` | what became of slots is let go of |
+//! | [`look`], [`tree`], [`sent`], [`way`], `board` | what became of slots and cascades, and who waits for it |
 //! | [`faults`] | where a test may let it all end |
 //! | [`keys`], [`record`] | where all that is kept, and in which form |
 
 mod board;
 pub mod class;
+pub mod codec;
 mod commit;
+pub mod control;
 mod cron;
 pub mod definition;
 mod desk;
 mod envelope;
 mod evaluate;
 pub mod faults;
+mod hand_over;
 mod incoming;
 mod instance;
 pub mod keys;
 pub mod letters;
 pub mod look;
+mod lot;
 mod modules;
 mod native;
 mod outgoing;
 pub mod push;
 pub mod record;
+mod route;
 mod runner;
 pub mod runtime;
+pub mod sent;
 mod step;
 mod sweep;
 mod target;
 pub mod timers;
 pub mod tree;
+pub mod trial;
+mod trim;
+mod turns;
+pub mod verify;
+pub mod way;
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -63,6 +77,7 @@ use crate::process::definition::DefinitionError;
 use crate::process::instance::Cache;
 use crate::process::modules::Modules;
 use crate::process::runner::Errand;
+use crate::process::turns::Turns;
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::state::kv::KvError;
@@ -73,9 +88,9 @@ pub struct Config {
     /// How long an instance is held at a time, milliseconds: how long it rests when an engine that
     /// shares the store is gone.
     pub lease_ms: u64,
-    /// Instances that are evaluated at a time, in multiples of what one pop takes.
+    /// Instances that are worked off at a time, in multiples of what one pop takes.
     pub pops_max: usize,
-    /// Evaluations at a time.
+    /// Evaluations at a time, of code that is quick; and half as many of code that is slow.
     pub evaluators: usize,
     /// Bytes of state keys kept in memory.
     pub cache_bytes: usize,
@@ -114,6 +129,12 @@ pub enum ProcessError {
     /// The process has no such slot, or it was not evaluated.
     #[error("the process has no slot {0}")]
     NoSlot(u64),
+    /// The slot is evaluated already.
+    #[error("slot {0} is evaluated already")]
+    Evaluated(u64),
+    /// What a process was given is not all there any more.
+    #[error("it cannot be replayed: {0}")]
+    NotWhole(String),
     /// There is no such push.
     #[error("there is no push '{0}'")]
     NoPush(String),
@@ -138,9 +159,15 @@ pub enum ProcessError {
     /// The class takes no messages from the caller.
     #[error("the class takes no messages from {0}")]
     NotAccepted(String),
+    /// The class takes no messages in this form.
+    #[error("the class takes no messages in JSON")]
+    Codec,
     /// The process is stopped.
     #[error("the process is stopped: {0}")]
     Stopped(String),
+    /// Nothing of the push is pending.
+    #[error("the push '{0}' is complete: there is nothing to call off")]
+    Complete(String),
     /// The process has more waiting than clients may add to.
     #[error("the process has {0} messages waiting")]
     Backlog(u64),
@@ -188,7 +215,7 @@ struct Inner {
     resumed: Notify,
     /// Pops whose instances are not all worked off.
     instances: Arc<Semaphore>,
-    evaluators: Semaphore,
+    turns: Turns,
     desk: OnceLock<PartitionNumber>,
     /// Instances that were stopped, or resumed, while they may have been under way.
     stops: Mutex<HashSet<PartitionNumber>>,
@@ -196,6 +223,8 @@ struct Inner {
     errands: mpsc::UnboundedSender<Errand>,
     /// Where those are taken from, until somebody does.
     errands_to_run: Mutex<Option<mpsc::UnboundedReceiver<Errand>>>,
+    /// What is under way is to end soon.
+    stopping: AtomicBool,
     /// Held by everything under way.
     busy: Arc<()>,
     /// Slots that were evaluated.
@@ -215,18 +244,19 @@ impl Processes {
             delivery,
             config,
             modules: Arc::new(Modules::new(Arc::clone(&clock))),
-            clock,
             cache: Cache::new(config.cache_bytes),
             board: Board::default(),
             defined: Notify::new(),
             waiting: Notify::new(),
             resumed: Notify::new(),
             instances: Arc::new(Semaphore::new(config.pops_max.max(1))),
-            evaluators: Semaphore::new(config.evaluators.max(1)),
+            turns: Turns::new(config.evaluators, Arc::clone(&clock)),
+            clock,
             desk: OnceLock::new(),
             stops: Mutex::default(),
             errands,
             errands_to_run: Mutex::new(Some(to_run)),
+            stopping: AtomicBool::new(false),
             busy: Arc::default(),
             slots: AtomicU64::new(0),
         };

@@ -10,6 +10,7 @@ use crate::process::keys::{Address, CASCADES, tally_key};
 use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::transaction::StateOp;
+use crate::state::effect::LeaseToken;
 use crate::state::tally::TallyChange;
 
 /// A batch on its way to a target.
@@ -20,6 +21,10 @@ pub(super) struct Outgoing {
     /// Whether its target's class is in manual mode, and its messages are to be evaluated all the same:
     /// whoever pushed wanted them to be.
     pub(super) runs: bool,
+    /// Whether its target is evaluated by itself.
+    pub(super) is_auto: bool,
+    /// The lease by which it goes on at once, where that is asked for.
+    pub(super) claim: Option<LeaseToken>,
 }
 
 /// A record to be.
@@ -31,11 +36,20 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(super) fn put(&self, builder: &mut BatchBuilder) -> Result<(), BatchError> {
+        self.put_as(builder, true)
+    }
+
+    /// As [`Self::put`], whatever the payload is.
+    pub(super) fn put_as(
+        &self,
+        builder: &mut BatchBuilder,
+        is_json: bool,
+    ) -> Result<(), BatchError> {
         let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
         builder.push(&NewRecord {
             transaction_id: Some(self.id),
             headers: header.as_ref().map_or(&[], |header| header.as_slice()),
-            is_json: true,
+            is_json,
             payload: self.payload,
             ..NewRecord::default()
         })

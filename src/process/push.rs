@@ -12,23 +12,22 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use crate::base::place::PartitionNumber;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Accepted, Signer, Stored};
-use crate::ingest::{PushError, PushTerms};
+use crate::ingest::{PushError, PushTerms, is_own_id};
 use crate::process::board::Deadline;
-use crate::process::definition::Mode;
+use crate::process::codec::Codec;
+use crate::process::definition::{Create, Definition, Mode};
 pub use crate::process::envelope::Terms;
 use crate::process::envelope::{Envelope, HEADER};
-use crate::process::keys::{Address, META, STOPPED};
+use crate::process::keys::{Address, STOPPED};
+use crate::process::look::InstanceShown;
 use crate::process::outgoing::count;
 use crate::process::runner::Errand;
 use crate::process::runtime::ENVELOPE;
 use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
-use crate::shard::command::CommandError;
-use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::Pushed;
 use crate::state::draft::transaction::StateOp;
@@ -70,6 +69,9 @@ pub struct PushOrder {
     pub terms: Terms,
     /// Who pushes, where that is known.
     pub sub: Option<ProducerSub>,
+    /// Whether its sender waits for what comes of it: a process that is stopped takes only messages for
+    /// later.
+    pub waits: bool,
 }
 
 /// What became of a push by the time it was durable.
@@ -90,10 +92,25 @@ pub enum Taken {
 
 /// What is looked at of a message before it is taken.
 #[derive(Deserialize)]
-struct Kind<'a> {
+pub(super) struct Kind<'a> {
     #[serde(borrow, rename = "type", alias = "Type")]
     kind: Option<std::borrow::Cow<'a, str>>,
-    init: Option<Box<RawValue>>,
+    /// First state keys of the instance that it defines.
+    pub(super) init: Option<Box<RawValue>>,
+}
+
+impl Kind<'_> {
+    /// Whether it is no message but the definition of an instance.
+    pub(super) fn defines(&self) -> bool {
+        self.kind.as_deref() == Some("Process")
+    }
+}
+
+/// What a push asks of its process.
+#[derive(Clone, Copy)]
+struct Asks {
+    defines: bool,
+    waits: bool,
 }
 
 impl Processes {
@@ -103,15 +120,22 @@ impl Processes {
     /// # Errors
     /// [`ProcessError`]: it was not taken, unless the error says otherwise.
     pub async fn push(&self, order: PushOrder) -> Result<Taken, ProcessError> {
-        let PushOrder { class, key, message, transaction_id, terms, sub } = order;
+        let PushOrder { class, key, message, transaction_id, terms, sub, waits } = order;
         let (queue, code) = self.inner.newest(&class)?;
         let from = format!("client:{}", sub.as_ref().map_or("", ProducerSub::as_str));
         if !code.definition.accepts(&from) {
             return Err(ProcessError::NotAccepted(from));
         }
+        if transaction_id.as_deref().is_some_and(is_own_id) {
+            return Err(PushError::OwnId { record: 0 }.into());
+        }
         let kind = look_at(&message)?;
-        let defines = kind.kind.as_deref() == Some("Process");
-        self.inner.may_push(&queue.name, &key, &code.definition, defines).await?;
+        if !kind.defines() && !code.definition.codecs.contains(&Codec::Json) {
+            return Err(ProcessError::Codec);
+        }
+        let defines = kind.defines();
+        let asks = Asks { defines, waits };
+        self.inner.may_push(&queue.name, &key, &code.definition, asks).await?;
         let spawn = kind.init.filter(|_| defines);
         let envelope = Envelope { terms, spawn, defines, ..Envelope::default() };
         let header = envelope.write();
@@ -197,19 +221,17 @@ impl Processes {
     /// Answers when that is durable.
     ///
     /// # Errors
-    /// [`ProcessError::NoPush`], [`ProcessError::Command`].
+    /// [`ProcessError::NoPush`]; [`ProcessError::Complete`] where nothing is left to call off;
+    /// [`ProcessError::Command`].
     pub async fn cancel(&self, push: &str) -> Result<Standing, ProcessError> {
         let standing = self.standing(push).await?;
         let root = standing.root;
-        if !standing.is_complete() {
-            let change = TallyChange { cancel: true, ..TallyChange::default() };
-            let step = Step { states: vec![count(root, change)], ..Step::default() };
-            match self.inner.commit(None, &step).await {
-                Ok(_) => {}
-                Err(_) => return Err(ProcessError::Command(CommandError::ShuttingDown)),
-            }
-            self.inner.board.tell(root);
+        if standing.is_complete() && standing.status() != "cancelled" {
+            return Err(ProcessError::Complete(root.id()));
         }
+        let change = TallyChange { cancel: true, ..TallyChange::default() };
+        let step = Step { states: vec![count(root, change)], roots: vec![root], ..Step::default() };
+        self.inner.carry_out(&step).await?;
         self.inner.standing(root).await
     }
 
@@ -229,16 +251,8 @@ impl Processes {
             Some(reason) => StateOp::Put { key, value: Bytes::copy_from_slice(reason.as_bytes()) },
             None => StateOp::Remove { key },
         };
-        let (owner, ops) = (StateOwner::Number(META), vec![op]);
-        let change = StateChanges { owner, partition, ops, may_miss: false };
-        let step = Step { states: vec![change], ..Step::default() };
-        match self.inner.commit(None, &step).await {
-            Ok(_) => {}
-            Err(_) => return Err(ProcessError::NoProcess(class.as_str().into())),
-        }
-        self.inner.cache.forget(partition);
-        self.inner.stops.lock().insert(partition);
-        self.inner.resumed.notify_waiters();
+        self.inner.change_meta(class, partition, op).await?;
+        self.inner.look_again(partition);
         Ok(())
     }
 
@@ -316,40 +330,54 @@ impl Inner {
         &self,
         class: &str,
         key: &PartitionName,
-        definition: &crate::process::definition::Definition,
-        defines: bool,
+        definition: &Definition,
+        asks: Asks,
     ) -> Result<(), ProcessError> {
         let shown = self.instance(class, key).await?;
-        let name = || format!("{class}/{}", key.as_str());
-        match shown {
-            None if definition.create == crate::process::definition::Create::Explicit
-                && !defines =>
-            {
-                Err(ProcessError::NoProcess(name()))
-            }
-            Some(shown) if shown.next - shown.done >= definition.limits.backlog_soft => {
-                Err(ProcessError::Backlog(shown.next - shown.done))
-            }
-            _ => Ok(()),
+        // One whose definition waits in its log is as good as there.
+        let is_there = shown.as_ref().is_some_and(|it| it.version > 0 || it.next > it.done);
+        if definition.create == Create::Explicit && !asks.defines && !is_there {
+            return Err(ProcessError::NoProcess(format!("{class}/{}", key.as_str())));
+        }
+        let Some(InstanceShown { next, done, stopped, .. }) = shown else { return Ok(()) };
+        let waiting = next.saturating_sub(done);
+        match stopped.filter(|_| asks.waits) {
+            _ if waiting >= definition.limits.backlog_soft => Err(ProcessError::Backlog(waiting)),
+            Some(why) => Err(ProcessError::Stopped(why.into())),
+            None => Ok(()),
         }
     }
 }
 
 fn taken(stored: &Stored, defines: bool) -> Taken {
+    match address_of(stored) {
+        Some(address) => {
+            let mixed = match &stored.pushed {
+                Pushed::Stored { .. } => None,
+                Pushed::Mixed(outcomes) => outcomes.first(),
+            };
+            let duplicate = mixed.is_some_and(|outcome| outcome.duplicate);
+            Taken::Stored { address, duplicate, defines }
+        }
+        None => Taken::Kept,
+    }
+}
+
+/// Where the first record of a batch stands.
+pub(super) fn address_of(stored: &Stored) -> Option<Address> {
     let Stored { partition, pushed } = stored;
-    let (seq, time_ms, duplicate) = match pushed {
-        Pushed::Stored { first_seq, time_ms, .. } => (*first_seq, *time_ms, false),
-        Pushed::Mixed(outcomes) => match outcomes.first() {
-            Some(outcome) => (outcome.message.seq, outcome.message.time_ms, outcome.duplicate),
-            None => return Taken::Kept,
-        },
+    let (seq, time_ms) = match pushed {
+        Pushed::Stored { first_seq, time_ms, .. } => (*first_seq, *time_ms),
+        Pushed::Mixed(outcomes) => {
+            let message = &outcomes.first()?.message;
+            (message.seq, message.time_ms)
+        }
     };
-    let partition: PartitionNumber = *partition;
-    Taken::Stored { address: Address { partition, seq, time_ms }, duplicate, defines }
+    Some(Address { partition: *partition, seq, time_ms })
 }
 
 /// Checks a message: JSON, and if it is an object, one without fields of ours.
-fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
+pub(super) fn look_at(message: &[u8]) -> Result<Kind<'_>, ProcessError> {
     let nothing = Kind { kind: None, init: None };
     if message.first() != Some(&b'{') {
         let read: Result<IgnoredAny, _> = serde_json::from_slice(message);

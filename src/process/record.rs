@@ -21,15 +21,17 @@ pub enum SlotStatus {
     Expired,
     /// The class does not take messages from its sender.
     Refused,
-    /// Somebody passed over it.
+    /// Somebody let it be passed over.
     Skipped,
+    /// It took all state away: the process begins anew behind it.
+    Reset,
 }
 
 impl SlotStatus {
     /// Whether the slot counts as an error of its cascade.
     #[must_use]
     pub fn is_error(self) -> bool {
-        matches!(self, Self::Failed | Self::Expired | Self::Refused)
+        matches!(self, Self::Failed | Self::Expired | Self::Refused | Self::Skipped)
     }
 }
 
@@ -154,4 +156,7 @@ pub(super) struct Letter {
     pub(super) envelope: Box<RawValue>,
     /// Its payload.
     pub(super) payload: Box<RawValue>,
+    /// Whether that is a text that stands for bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) base64: bool,
 }

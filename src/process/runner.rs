@@ -7,31 +7,35 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onrush_protocol::name::{PartitionName, QueueName};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::base::place::QueueId;
 use crate::delivery::parcel::Package;
 use crate::delivery::{Handout, PopError, PopOrder};
-use crate::process::Inner;
-use crate::process::commit::{Settled, StepError, group};
+use crate::process::commit::{PAUSE_MS, PAUSE_MS_MAX, Settled, StepError, group};
 use crate::process::definition::Mode;
-use crate::process::evaluate::{Evaluated, Job};
+use crate::process::evaluate::{Done, Evaluated, Job};
 use crate::process::faults::{Place, cross};
+use crate::process::hand_over::Handed;
 use crate::process::incoming::Incoming;
-use crate::process::instance::{Fetch, Instance};
+use crate::process::instance::{Fetch, Instance, total_change};
 use crate::process::keys::Address;
+use crate::process::lot::{Left, Lot, Seat};
+use crate::process::record::Fault;
 use crate::process::step::{Builder, Step};
+use crate::process::{Inner, ProcessError};
 use crate::shard::command::{Command, LetGo};
 use crate::shard::transaction::Committed;
 use crate::state::draft::pop::PopBudget;
 use crate::state::draft::push::Pushed;
-use crate::state::effect::{GroupStart, LeaseToken, Sequence};
+use crate::state::effect::{GroupStart, Sequence};
 use crate::state::tally::Tally;
 
 /// How long a consumer waits for work before it asks again, milliseconds.
@@ -45,10 +49,16 @@ const BYTES: u64 = 2 << 20;
 /// How often classes of other engines are looked for, and how long a failed pop pauses.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Instances that are being evaluated, and what they need.
-pub(super) struct Lot {
-    token: LeaseToken,
-    until_ms: u64,
+/// Targets that take nothing of a step, and why.
+type Closed = HashMap<(QueueId, PartitionName), Fault>;
+
+/// What a step came to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved on at once")]
+enum Stepped {
+    /// It stands; and what comes after it.
+    On(Instance, Vec<Incoming>, Handed),
+    /// Nothing of it stands, and there is no next one.
+    Ended(Left),
 }
 
 /// An instance in manual mode that is to be evaluated up to a slot.
@@ -89,6 +99,8 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
         }
     }
     tasks.shutdown().await;
+    inner.stopping.store(true, Ordering::SeqCst);
+    inner.resumed.notify_waiters();
     inner.drain().await;
 }
 
@@ -107,15 +119,23 @@ async fn run_errands(inner: Arc<Inner>, errands: Option<mpsc::UnboundedReceiver<
     }
 }
 
-/// The consumer of a class, for as long as it is evaluated by itself.
+/// The consumer of a class, for as long as it is evaluated by itself. It has a place of the work list
+/// only while there is work: any number of classes may wait for theirs.
 async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
+    // Half of all places: a class whose code never ends leaves the others theirs.
+    let of_class = Arc::new(Semaphore::new((inner.config.pops_max / 2).max(1)));
     while inner.is_automatic(queue) {
-        let Ok(permit) = Arc::clone(&inner.instances).acquire_owned().await else { return };
+        let Ok(mine) = Arc::clone(&of_class).acquire_owned().await else { return };
         match inner.pop(&name, None, MESSAGES, WAIT_MS).await {
-            Ok(handout) => inner.begin(queue, handout, Some(permit)),
+            Ok(handout) if handout.packages.is_empty() => {}
+            Ok(handout) => {
+                let lot = Lot::new(handout.token, handout.until_ms, None);
+                let place = Arc::clone(&inner.instances).acquire_owned();
+                let Ok(place) = inner.keeping(&lot, place).await else { return };
+                inner.begin(queue, handout, Some(Seat::new(place, Some(mine))));
+            }
             Err(error) => {
                 tracing::debug!(class = %name, %error, "no instances now");
-                drop(permit);
                 sleep(LOOK).await;
             }
         }
@@ -123,6 +143,15 @@ async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
 }
 
 impl Inner {
+    /// Counts what was evaluated and stands.
+    pub(super) fn count(&self, done: &[Done]) {
+        let telemetry = self.engine.telemetry();
+        for it in done {
+            telemetry.fuel_used.add(it.record.fuel);
+            telemetry.cascade_depth.raise(u64::from(it.record.depth));
+        }
+    }
+
     /// Takes instances of a class.
     pub(super) async fn pop(
         &self,
@@ -146,135 +175,186 @@ impl Inner {
     }
 
     /// Begins to evaluate instances, each on its own.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        queue: QueueId,
-        handout: Handout,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
+    pub(super) fn begin(self: &Arc<Self>, queue: QueueId, handout: Handout, place: Option<Seat>) {
         let Handout { token, until_ms, packages, .. } = handout;
-        let permit = Arc::new(permit);
+        let lot = Lot::new(token, until_ms, place);
         for package in packages {
-            let (inner, permit) = (Arc::clone(self), Arc::clone(&permit));
-            let busy = self.busy.clone();
+            let (inner, mut lot, busy) = (Arc::clone(self), lot.clone(), self.busy.clone());
             tokio::spawn(async move {
-                inner.work_off(queue, package, Lot { token, until_ms }).await;
-                drop((permit, busy));
+                let partition = package.partition;
+                let left = inner.work_off(queue, package, &mut lot).await;
+                lot.leave_place();
+                drop(busy);
+                inner.leave(partition, left, &lot).await;
             });
         }
     }
 
-    /// Evaluates instances one after the other.
+    /// Evaluates instances one after the other, and keeps none.
     pub(super) async fn work_off_all(self: &Arc<Self>, queue: QueueId, handout: Handout) {
         let Handout { token, until_ms, packages, .. } = handout;
+        let mut lot = Lot::new(token, until_ms, None);
         for package in packages {
-            self.work_off(queue, package, Lot { token, until_ms }).await;
+            let partition = package.partition;
+            let left = self.work_off(queue, package, &mut lot).await;
+            // What waits in one that is stopped is evaluated when somebody pushes to it again.
+            let left = if left == Left::Stopped { Left::Work } else { left };
+            self.leave(partition, left, &lot).await;
         }
     }
 
-    /// Evaluates what was taken of an instance, step by step. What is left when the lease is lost, or
-    /// the instance stops, comes again.
-    pub(super) async fn work_off(self: &Arc<Self>, queue: QueueId, package: Package, mut lot: Lot) {
+    /// Evaluates what was taken of an instance, step by step. What is left comes again.
+    async fn work_off(self: &Arc<Self>, queue: QueueId, package: Package, lot: &mut Lot) -> Left {
         let Package { partition, name, batches, .. } = package;
         let (Ok(_), Some(job)) = (self.ensure_desk().await, self.job(queue, partition, name))
         else {
-            return;
+            return Left::Work;
         };
         let job = Arc::new(job);
         let mut incoming: Vec<Incoming> =
             batches.iter().flat_map(|batch| Incoming::of_batch(partition, batch)).collect();
-        let Some(first) = incoming.first().map(|message| message.address.seq) else { return };
-        let mut instance = match self.cache.take(partition, first) {
+        let Some(first) = incoming.first().map(|message| message.address.seq) else {
+            return Left::Work;
+        };
+        let known = self.cache.take(partition, first);
+        let mut instance = match known {
             Some(instance) => instance,
             None => match Instance::load(&self.engine, partition, first).await {
                 Ok(instance) => instance,
-                Err(_) => return,
+                Err(_) => return Left::Work,
             },
         };
-        while !incoming.is_empty() {
+        loop {
             if self.stops.lock().remove(&partition) {
                 let next = incoming.first().map_or(first, |message| message.address.seq);
                 match Instance::load(&self.engine, partition, next).await {
                     Ok(fresh) => instance = fresh,
-                    Err(_) => return,
+                    Err(_) => return Left::Work,
                 }
             }
             if instance.stopped.is_some() {
-                self.hold(partition, &lot).await;
-                return;
+                return Left::Stopped;
             }
-            self.keep_lease(&mut lot).await;
-            let stepped = self.step(&job, instance, incoming, &lot).await;
-            let Some((next, rest)) = stepped else { return };
-            (instance, incoming) = (next, rest);
+            if !self.keep_lease(lot).await {
+                return Left::Over;
+            }
+            match self.step(&job, instance, incoming, lot).await {
+                Stepped::On(next, rest, mut handed) => {
+                    (instance, incoming) = (next, rest);
+                    if let Some((more, next)) = handed.own.take() {
+                        (incoming, *lot) = (more, next);
+                    }
+                    if incoming.is_empty() {
+                        // First, so that whoever sends something back finds it.
+                        self.cache.put(partition, instance);
+                        self.begin_others(handed);
+                        return Left::Over;
+                    }
+                    self.begin_others(handed);
+                }
+                Stepped::Ended(left) => return left,
+            }
         }
-        self.cache.put(partition, instance);
     }
 
-    /// One step of an instance: evaluated, and committed. `None` when it is not ours any more.
+    /// One step of an instance: evaluated, and committed.
     async fn step(
         self: &Arc<Self>,
         job: &Arc<Job>,
         mut instance: Instance,
         mut incoming: Vec<Incoming>,
-        lot: &Lot,
-    ) -> Option<(Instance, Vec<Incoming>)> {
-        let (mut known, mut cancelled) = (HashMap::new(), HashSet::new());
+        lot: &mut Lot,
+    ) -> Stepped {
+        let (mut known, mut closed) = (HashMap::new(), HashMap::new());
+        let (mut cancelled, mut pause_ms) = (HashSet::new(), PAUSE_MS);
         let mut evaluated = None;
         loop {
             let mut done = match evaluated.take() {
                 Some(done) => done,
-                None => {
-                    let evaluation =
-                        self.evaluate(job, instance, incoming, &cancelled, lot).await?;
-                    (instance, incoming) = (evaluation.0, evaluation.1);
-                    evaluation.2
-                }
+                None => match self.evaluate(job, instance, incoming, &cancelled, lot).await {
+                    Some(evaluation) => {
+                        (instance, incoming) = (evaluation.0, evaluation.1);
+                        evaluation.2
+                    }
+                    None => return Stepped::Ended(Left::Work),
+                },
             };
             let Some(last) = done.done.last().and_then(|it| incoming.get(it.at)) else {
                 // The store cannot be read: a moment later, perhaps.
-                sleep(LOOK).await;
                 self.cache.forget(job.partition);
-                return None;
+                return Stepped::Ended(Left::Rest);
             };
-            let first = incoming.first().map_or(0, |it| it.address.seq);
             let last = last.address.seq;
+            let first = incoming.first().map_or(last, |it| it.address.seq);
             let settled = Settled { partition: job.partition, token: lot.token, first, last };
-            let step = {
-                let catalog = self.engine.catalog_now();
-                let desk = self.desk()?;
-                let builder = Builder::new(job, &catalog, desk, &known);
-                builder.build(&incoming, &mut done, instance.version)
-            };
-            match self.commit(Some(settled), &step).await {
-                Ok(committed) => {
+            let built = self.build(job, &instance, &incoming, &mut done, (&known, &closed));
+            let Some(mut step) = built else { return Stepped::Ended(Left::Work) };
+            let is_last = done.done.len() == incoming.len() && done.stopped.is_none();
+            match self.commit_and_take(job, lot, settled, &mut step, is_last).await {
+                Ok((committed, handed)) => {
                     cross(Place::Committed);
-                    self.run_manual_targets(&step, &committed);
+                    self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
-                    instance.version = done.version;
-                    instance.stopped = done.stopped;
-                    instance.keep(done.dirty, last + 1);
-                    self.slots
-                        .fetch_add(done.done.len() as u64, std::sync::atomic::Ordering::Relaxed);
-                    step.roots.iter().for_each(|root| self.board.tell(*root));
-                    if step.has_waiting {
-                        self.waiting.notify_waiters();
-                    }
-                    return Some((instance, incoming));
+                    self.count_slots(job.partition, &done, first..last + 1);
+                    done.leave(&mut instance, last + 1);
+                    return Stepped::On(instance, incoming, handed);
                 }
                 Err(StepError::Gone) => {
                     step.roots.iter().for_each(|root| self.board.tell(*root));
                     self.cache.forget(job.partition);
-                    return None;
+                    return Stepped::Ended(Left::Rest);
                 }
                 Err(StepError::Again) => evaluated = Some(done),
-                Err(StepError::Tally(index, tally)) => {
-                    if let Some(root) = step.tallied.get(&index) {
-                        evaluated = Some(done).filter(|_| !tally.cancelled);
-                        learn(*root, tally, &mut known, &mut cancelled);
+                Err(StepError::Closed(place, error)) => {
+                    closed.insert(place, why_closed(&error));
+                    evaluated = Some(done);
+                }
+                Err(StepError::Full(_) | StepError::Later(_)) => {
+                    // Whoever consumes that queue makes room; others may work meanwhile.
+                    lot.leave_place();
+                    if pause_ms > PAUSE_MS_MAX {
+                        self.cache.forget(job.partition);
+                        return Stepped::Ended(Left::Rest);
                     }
+                    self.keeping(lot, sleep(Duration::from_millis(pause_ms))).await;
+                    pause_ms *= 2;
+                    evaluated = Some(done);
+                }
+                Err(StepError::Tally(index, tally)) => {
+                    let Some(root) = step.tallied.get(&index) else { continue };
+                    evaluated = Some(done).filter(|_| !tally.cancelled);
+                    learn(*root, tally, &mut known, &mut cancelled);
                 }
             }
+        }
+    }
+
+    /// The step of what was evaluated, by what is known of cascades and of targets that are closed.
+    /// `None` where nobody has made the desk yet.
+    fn build(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        incoming: &[Incoming],
+        done: &mut Evaluated,
+        (known, closed): (&HashMap<Address, Tally>, &Closed),
+    ) -> Option<Step> {
+        let catalog = self.engine.catalog_now();
+        let builder = Builder::new(job, &catalog, self.desk()?, known, closed);
+        let mut step = builder.build(incoming, done, instance.version);
+        if done.grown != 0 {
+            let total = instance.total.saturating_add_signed(done.grown);
+            step.states.extend(total_change(job.partition, total));
+        }
+        Some(step)
+    }
+
+    /// A step stands: whoever waits for it hears of it, and what it sent is evaluated.
+    pub(super) fn tell(&self, step: &Step, committed: &Committed) {
+        self.run_manual_targets(step, committed);
+        step.roots.iter().for_each(|root| self.board.tell(*root));
+        if step.has_waiting {
+            self.waiting.notify_waiters();
         }
     }
 
@@ -292,7 +372,7 @@ impl Inner {
         }
     }
 
-    /// Evaluates on a thread of its own, as many at a time as there are cores.
+    /// Evaluates on a thread of its own, when it is the class's turn. `None` when the lease is over.
     async fn evaluate(
         &self,
         job: &Arc<Job>,
@@ -301,27 +381,25 @@ impl Inner {
         cancelled: &HashSet<Address>,
         lot: &Lot,
     ) -> Option<(Instance, Vec<Incoming>, Evaluated)> {
-        let _turn = self.evaluators.acquire().await.ok()?;
+        let _turn = self.keeping(lot, self.turns.take(job.queue)).await?;
+        if !self.keep_lease(lot).await {
+            // Whoever has it by now evaluates it.
+            return None;
+        }
         cross(Place::BeforeEvaluation);
         let (job, cancelled) = (Arc::clone(job), cancelled.clone());
         let evaluating = tokio::task::spawn_blocking(move || {
             let evaluated = job.evaluate(&mut instance, &incoming, &cancelled);
             (instance, incoming, evaluated)
         });
-        tokio::pin!(evaluating);
-        let third = Duration::from_millis(self.config.lease_ms / 3);
-        let evaluated = loop {
-            tokio::select! {
-                evaluated = &mut evaluating => break evaluated.ok(),
-                // However long the code takes, nobody else is to begin it meanwhile.
-                () = sleep(third) => drop(self.delivery.extend(lot.token, self.config.lease_ms).await),
-            }
-        };
+        // However long the code takes, nobody else is to begin it meanwhile.
+        let evaluated = self.keeping(lot, evaluating).await.ok();
         cross(Place::AfterEvaluation);
         evaluated
     }
 
-    fn job(
+    /// What it takes to evaluate slots of an instance.
+    pub(super) fn job(
         &self,
         queue: QueueId,
         partition: crate::base::place::PartitionNumber,
@@ -339,40 +417,6 @@ impl Inner {
             clock: Arc::clone(&self.clock),
             fetch: Fetch { engine: Arc::clone(&self.engine), handle: Handle::current() },
         })
-    }
-
-    /// Lets the lease end later where it is half over.
-    async fn keep_lease(&self, lot: &mut Lot) {
-        let now_ms = self.engine.clock().now_ms();
-        if lot.until_ms < now_ms + self.config.lease_ms / 2
-            && let Ok(Some(until_ms)) = self.delivery.extend(lot.token, self.config.lease_ms).await
-        {
-            lot.until_ms = until_ms;
-        }
-    }
-
-    /// Keeps an instance that is stopped to itself until it is resumed: it would only be handed out
-    /// again and again. Holds no place of the work list.
-    async fn hold(&self, partition: crate::base::place::PartitionNumber, lot: &Lot) {
-        let third = Duration::from_millis(self.config.lease_ms / 3);
-        loop {
-            let resumed = self.resumed.notified();
-            tokio::pin!(resumed);
-            resumed.as_mut().enable();
-            tokio::select! {
-                () = resumed => {}
-                () = sleep(third) => {}
-            }
-            match Instance::load(&self.engine, partition, 0).await {
-                Ok(instance) if instance.stopped.is_some() => {}
-                _ => break,
-            }
-            if !matches!(self.delivery.extend(lot.token, self.config.lease_ms).await, Ok(Some(_))) {
-                return;
-            }
-        }
-        let back = crate::shard::command::GiveBack { token: lot.token, partition, from: 0 };
-        self.engine.submit(Command::GiveBack(back));
     }
 
     /// Classes whose messages are evaluated as they come.
@@ -394,6 +438,11 @@ impl Inner {
         code.is_some_and(|code| code.definition.mode == Mode::Auto)
     }
 
+    /// Whether what is under way is to end soon.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     /// Waits until nothing is being evaluated any more.
     async fn drain(&self) {
         const PATIENCE: Duration = Duration::from_secs(5);
@@ -405,6 +454,15 @@ impl Inner {
         // What is left comes again: its lease ends.
         let _ = tokio::time::timeout(PATIENCE, idle).await;
     }
+}
+
+/// Why a target is closed, as an entry for it says.
+fn why_closed(error: &ProcessError) -> Fault {
+    let code = match error {
+        ProcessError::Backlog(_) => "backlog_full",
+        _ => "target_closed",
+    };
+    Fault::new(code, error.to_string())
 }
 
 /// What a refusal says of a cascade.

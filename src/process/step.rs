@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, BatchError};
-use onrush_protocol::name::{PartitionName, QueueName};
+use onrush_protocol::name::PartitionName;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::process::codec::Said;
 use crate::process::definition::{Definition, Mode, OnError, UnknownTarget};
 use crate::process::envelope::{Envelope, Origin, Terms, triple};
 use crate::process::evaluate::{Done, Evaluated, Job, raw};
@@ -21,21 +22,24 @@ use crate::process::incoming::{ANY_HOPS, Incoming};
 use crate::process::instance::version_value;
 use crate::process::keys::{
     Address, CASCADES, DEAD, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION, child_key,
-    dead_key, parked_key, reply_key, slot_key, timer_key,
+    dead_key, parked_key, reply_key, skip_key, slot_key, timer_key,
 };
 use crate::process::outgoing::{Outgoing, Parts, count};
 use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
-use crate::process::runtime::OutboxEntry;
-use crate::process::target::{self, Target};
+use crate::process::route::{Entry, Route, Signpost, no};
 use crate::shard::transaction::{PlaceNote, StateChanges, StateOwner};
 use crate::state::catalog::{Catalog, QueueDefinition};
 use crate::state::draft::transaction::StateOp;
-use crate::state::effect::OwnerId;
+use crate::state::effect::{LeaseToken, OwnerId};
 use crate::state::tally::{Tally, TallyChange};
 
 /// What one step is to change, but for the ack.
 #[derive(Default)]
 pub(super) struct Step {
+    /// Leases that must live, beside the one that is settled.
+    pub(super) leases: Vec<LeaseToken>,
+    /// Whether all state of the instance goes before it.
+    pub(super) wipes: bool,
     pub(super) states: Vec<StateChanges>,
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) notes: Vec<PlaceNote>,
@@ -53,28 +57,19 @@ struct Growing {
     partition: PartitionName,
     builder: BatchBuilder,
     runs: bool,
-}
-
-/// Where an entry goes.
-enum Route {
-    /// To a process (`true`) or a plain queue.
-    Queue(Arc<QueueDefinition>, PartitionName, bool),
-    /// To whoever pushed.
-    Reply,
-    /// Nowhere yet.
-    Unknown(Box<str>),
-    /// Nowhere.
-    No(&'static str, String),
+    is_auto: bool,
 }
 
 /// Makes a step.
 pub(super) struct Builder<'a> {
     job: &'a Job,
-    catalog: &'a Catalog,
+    signs: Signpost<'a>,
     /// The partition that keeps what waits; see `desk`.
     desk: PartitionNumber,
     /// Tallies that refused what was to be counted.
     known: &'a HashMap<Address, Tally>,
+    /// Targets that take nothing, and why.
+    closed: &'a HashMap<(QueueId, PartitionName), Fault>,
     growing: Vec<Growing>,
     open: HashMap<(QueueId, PartitionName), usize>,
     notes: Vec<PlaceNote>,
@@ -85,26 +80,20 @@ pub(super) struct Builder<'a> {
     now_ms: u64,
 }
 
-/// An entry with the message that it was sent for.
-struct Entry<'a> {
-    message: &'a Incoming,
-    definition: &'a Definition,
-    index: u32,
-    entry: &'a OutboxEntry,
-}
-
 impl<'a> Builder<'a> {
     pub(super) fn new(
         job: &'a Job,
         catalog: &'a Catalog,
         desk: PartitionNumber,
         known: &'a HashMap<Address, Tally>,
+        closed: &'a HashMap<(QueueId, PartitionName), Fault>,
     ) -> Self {
         Self {
             job,
-            catalog,
+            signs: Signpost { job, catalog },
             desk,
             known,
+            closed,
             growing: Vec::new(),
             open: HashMap::new(),
             notes: Vec::new(),
@@ -131,6 +120,10 @@ impl<'a> Builder<'a> {
             if !message.is_root() {
                 roots.push(message.address);
             }
+            if done.record.status == SlotStatus::Skipped {
+                let key = skip_key(message.address.seq);
+                self.change(META, partition, StateOp::Remove { key });
+            }
             let value = serde_json::to_vec(&done.record).unwrap_or_default().into();
             let key = slot_key(message.address.seq);
             self.change(RESULTS, partition, StateOp::Put { key, value });
@@ -152,7 +145,7 @@ impl<'a> Builder<'a> {
             let key = Bytes::from_static(STOPPED);
             self.change(META, partition, StateOp::Put { key, value });
         }
-        self.finish(roots)
+        Step { wipes: evaluated.wiped, ..self.finish(roots) }
     }
 
     fn finish(self, roots: Vec<Address>) -> Step {
@@ -175,10 +168,11 @@ impl<'a> Builder<'a> {
         }
         let finished = growing.into_iter().filter_map(|mut growing| {
             let batch = growing.builder.finish()?;
-            let Growing { queue, partition, runs, .. } = growing;
-            Some(Outgoing { queue, partition, batch, runs })
+            let Growing { queue, partition, runs, is_auto, .. } = growing;
+            Some(Outgoing { queue, partition, batch, runs, is_auto, claim: None })
         });
-        Step { states, outgoing: finished.collect(), notes, tallied, has_waiting, roots }
+        let outgoing = finished.collect();
+        Step { states, outgoing, notes, tallied, has_waiting, roots, ..Step::default() }
     }
 
     /// One slot: its entries, and what its cascade counts.
@@ -189,7 +183,9 @@ impl<'a> Builder<'a> {
             false => change.pending = -1,
         }
         change.errors = i64::from(done.record.status.is_error());
-        change.unless_cancelled = done.record.status != SlotStatus::Cancelled;
+        // State that was taken away does not come back.
+        let is_certain = matches!(done.record.status, SlotStatus::Cancelled | SlotStatus::Reset);
+        change.unless_cancelled = !is_certain;
         let definition = done.code.as_ref().map(|code| &code.definition);
         if let Some(definition) = definition {
             change.messages_max = message.messages_max(definition).min(i64::MAX as u64) as i64;
@@ -199,8 +195,9 @@ impl<'a> Builder<'a> {
         let Some(code) = done.code.clone() else { return };
         done.record.outbox.clear();
         for (index, entry) in (1..).zip(&done.outbox) {
-            let entry = Entry { message, definition: &code.definition, index, entry };
-            let record = self.entry(&entry);
+            let (said, fault) = Said::read(&entry.payload);
+            let entry = Entry { message, definition: &code.definition, index, entry, said };
+            let record = self.entry(entry, fault);
             done.record.outbox.push(record);
         }
         let keeps = code.definition.on_error == OnError::Dlq;
@@ -240,28 +237,18 @@ impl<'a> Builder<'a> {
     }
 
     /// Sends an entry, or finds out why not.
-    fn entry(&mut self, entry: &Entry<'_>) -> EntryRecord {
-        let Entry { message, definition, index, entry: sent } = entry;
+    fn entry(&mut self, mut entry: Entry<'_>, fault: Option<Fault>) -> EntryRecord {
+        let Entry { message, definition, index, entry: sent, .. } = entry;
         let mut record = EntryRecord {
-            index: *index,
+            index,
             target: sent.target.as_deref().map(Into::into),
             status: EntryStatus::Sent,
             to: None,
             error: None,
         };
         let hops = message.hops_left(definition);
-        let route = match self.route(entry) {
-            Route::Queue(..) | Route::Unknown(_) if hops == 0 => {
-                let why = "as many messages followed one after the other as may";
-                Route::No("hop_limit", why.into())
-            }
-            Route::Queue(..) | Route::Unknown(_)
-                if self.is_full(message.root, definition, message) =>
-            {
-                Route::No("cascade_limit", "the cascade has as many messages as it may".into())
-            }
-            route => route,
-        };
+        let route = self.signs.route(&entry);
+        // What is refused by a limit can be sent after all: its letter says where to.
         let name = match &route {
             Route::Queue(queue, partition, true) => {
                 format!("{}/{}", queue.name, partition.as_str())
@@ -272,12 +259,17 @@ impl<'a> Builder<'a> {
             Route::Unknown(name) => name.to_string(),
             Route::Reply | Route::No(..) => sent.target.clone().unwrap_or_default(),
         };
-        let sending = Sending { entry, name: &name, hops };
+        let route = match (self.limited(&entry, hops, route), fault) {
+            (Route::No(why), _) => Route::No(why),
+            (_, Some(fault)) => Route::No(fault),
+            (route, None) => self.coded(&mut entry, route),
+        };
+        let sending = Sending { entry: &entry, name: &name, hops };
         match route {
             Route::Reply => {
                 let (address, root) = (message.address, message.root);
-                let key = reply_key(root, address.partition, address.seq, *index);
-                let value = sent.payload.clone();
+                let key = reply_key(root, address.partition, address.seq, index);
+                let value = entry.said.as_json();
                 self.change(CASCADES, root.partition, StateOp::Put { key, value });
                 record.status = EntryStatus::Replied;
             }
@@ -285,17 +277,11 @@ impl<'a> Builder<'a> {
                 record.to = Some(name.as_str().into());
                 record.status = match self.send(&sending, queue, partition, is_process) {
                     Ok(status) => status,
-                    Err(error) => {
-                        let fault = Fault::new("payload_too_large", error.to_string());
-                        self.refuse(&sending, &fault);
-                        record.error = Some(fault);
-                        EntryStatus::Refused
-                    }
+                    Err(error) => return self.too_large(&sending, &error, record),
                 };
             }
-            Route::Unknown(to) => self.unknown(&sending, &to, &mut record),
-            Route::No(code, why) => {
-                let fault = Fault::new(code, why);
+            Route::Unknown(to) => return self.unknown(&sending, &to, record),
+            Route::No(fault) => {
                 self.refuse(&sending, &fault);
                 (record.status, record.error) = (EntryStatus::Refused, Some(fault));
             }
@@ -303,58 +289,36 @@ impl<'a> Builder<'a> {
         record
     }
 
-    /// Where an entry goes now.
-    fn route(&self, entry: &Entry<'_>) -> Route {
-        let Entry { message, definition, entry: sent, .. } = entry;
-        let Some(text) = sent.target.as_deref() else {
-            return Route::No("target_missing", "the entry names no target".into());
-        };
-        let mut target = target::parse(text);
-        if let Some(Target::Reply) = target
-            && let Some(to) = message.envelope.reply_to.as_deref()
-        {
-            target = target::parse(to);
-        }
-        if let Some(Target::Alias(alias)) = &target {
-            let meant = definition.aliases.get(alias);
-            target = meant.and_then(|meant| target::parse(meant));
-        }
-        match target {
-            None => Route::No("target_not_found", format!("there is no target '{text}'")),
-            Some(Target::Alias(alias)) => {
-                Route::No("target_not_found", format!("an alias of an alias: '@{alias}'"))
+    /// A route, unless its target takes nothing in this form.
+    fn coded(&self, entry: &mut Entry<'_>, route: Route) -> Route {
+        let Route::Queue(queue, _, true) = &route else { return route };
+        match self.signs.said(&entry.said, queue) {
+            Ok(said) => {
+                entry.said = said;
+                route
             }
-            Some(Target::Reply) => Route::Reply,
-            Some(Target::Sender) => match message.from.strip_prefix("process:") {
-                Some(sender) => match target::split(sender) {
-                    Some((class, key)) => self.named(&class, key),
-                    None => Route::Unknown(sender.into()),
-                },
-                None => Route::Reply,
-            },
-            Some(Target::Own) => match self.catalog.get(self.job.queue) {
-                Some(queue) => Route::Queue(Arc::clone(queue), self.job.key.clone(), true),
-                None => Route::No("target_not_found", "the class is gone".into()),
-            },
-            Some(Target::Named(class, key)) => self.named(&class, key),
-            Some(Target::Queue(name, partition)) => match self.catalog.find(name.as_str()) {
-                Some(queue) => {
-                    let is_process = self.catalog.class(queue.id).is_some();
-                    Route::Queue(Arc::clone(queue), partition, is_process)
-                }
-                None => Route::Unknown(format!("queue:{name}/{partition}").into()),
-            },
+            Err(fault) => Route::No(fault),
         }
     }
 
-    fn named(&self, class: &QueueName, key: PartitionName) -> Route {
-        match self.catalog.find(class.as_str()) {
-            Some(queue) => {
-                let is_process = self.catalog.class(queue.id).is_some();
-                Route::Queue(Arc::clone(queue), key, is_process)
-            }
-            None => Route::Unknown(format!("{class}/{key}").into()),
+    /// A route, unless a limit of the cascade ends it or its target is closed.
+    fn limited(&self, entry: &Entry<'_>, hops: u32, route: Route) -> Route {
+        let Entry { message, definition, .. } = entry;
+        if !matches!(route, Route::Queue(..) | Route::Unknown(_)) {
+            return route;
         }
+        if hops == 0 {
+            return no("hop_limit", "as many messages followed one after the other as may");
+        }
+        if self.is_full(message.root, definition, message) {
+            return no("cascade_limit", "the cascade has as many messages as it may");
+        }
+        let Route::Queue(queue, partition, _) = &route else { return route };
+        if self.closed.is_empty() {
+            return route;
+        }
+        let closed = self.closed.get(&(queue.id, partition.clone()));
+        closed.map_or(route, |fault| Route::No(fault.clone()))
     }
 
     /// Whether a cascade has as many messages as it may, as far as that is known.
@@ -365,13 +329,28 @@ impl<'a> Builder<'a> {
         known.messages + added >= most
     }
 
-    fn unknown(&mut self, sending: &Sending<'_>, to: &str, record: &mut EntryRecord) {
+    /// An entry that is larger than a message may be.
+    fn too_large(
+        &mut self,
+        sending: &Sending<'_>,
+        error: &BatchError,
+        record: EntryRecord,
+    ) -> EntryRecord {
+        let fault = Fault::new("payload_too_large", error.to_string());
+        self.refuse(sending, &fault);
+        EntryRecord { status: EntryStatus::Refused, error: Some(fault), ..record }
+    }
+
+    fn unknown(&mut self, sending: &Sending<'_>, to: &str, mut record: EntryRecord) -> EntryRecord {
         let fault = Fault::new("target_not_found", format!("there is no '{to}'"));
         let policy = sending.entry.definition.unknown_target;
         match policy {
             UnknownTarget::Park(ttl_ms) => {
                 let until_ms = self.now_ms.saturating_add(ttl_ms);
                 let letter = self.letter(sending, None, until_ms);
+                if let Err(error) = letter.fits() {
+                    return self.too_large(sending, &error, record);
+                }
                 let class = to.split_once('/').map_or(to, |(class, _)| class);
                 self.wait(PARKED, parked_key(class, &sending.child_key()), &letter);
                 let change = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
@@ -389,6 +368,7 @@ impl<'a> Builder<'a> {
                 (record.status, record.error) = (EntryStatus::Refused, Some(fault));
             }
         }
+        record
     }
 
     /// Puts an entry into the batch for its target, or among the timers.
@@ -403,18 +383,21 @@ impl<'a> Builder<'a> {
         if let Some(delay_ms) = sending.entry.entry.delay_ms.filter(|delay| *delay > 0) {
             let due_ms = self.now_ms.saturating_add(delay_ms);
             let letter = self.letter(sending, None, 0);
+            letter.fits()?;
             self.wait(TIMERS, timer_key(due_ms, &sending.child_key()), &letter);
             self.add(sending.root(), &pending, false);
             return Ok(EntryStatus::Delayed);
         }
         let envelope = is_process.then(|| self.envelope(sending).write());
         let id = self.transaction_id(sending.entry);
-        let payload = &sending.entry.entry.payload;
+        let Said { payload, is_json, .. } = &sending.entry.said;
         let record = Parts { id: &id, envelope: envelope.as_deref(), payload };
-        let runs = is_process && self.runs(&queue, sending.entry.message);
-        let (append, record) = self.put(queue, partition, &record)?;
+        let mode = if is_process { self.job.mode_of(self.signs.catalog, &queue) } else { None };
+        let runs = mode == Some(Mode::Manual) && sending.entry.message.lets_run();
+        let (append, record) = self.put(queue, partition, &record, *is_json)?;
         if let Some(growing) = self.growing.get_mut(append) {
             growing.runs |= runs;
+            growing.is_auto = mode == Some(Mode::Auto);
         }
         self.notes.push(PlaceNote {
             append,
@@ -428,29 +411,20 @@ impl<'a> Builder<'a> {
         Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
     }
 
-    /// Whether a message for a class in manual mode is to be evaluated with its cascade.
-    fn runs(&self, queue: &QueueDefinition, message: &Incoming) -> bool {
-        let newest = self.catalog.class(queue.id).and_then(|class| class.newest());
-        let code =
-            newest.and_then(|newest| self.job.modules.get(queue.id, &queue.name, newest).ok());
-        let is_manual = code.is_some_and(|code| code.definition.mode == Mode::Manual);
-        let most = message.envelope.terms.max_depth;
-        is_manual && most.is_none_or(|most| message.depth() < most)
-    }
-
     /// Adds a record to the batch for its target; returns where it is.
     fn put(
         &mut self,
         queue: Arc<QueueDefinition>,
         partition: PartitionName,
         record: &Parts<'_>,
+        is_json: bool,
     ) -> Result<(usize, usize), BatchError> {
         let place = (queue.id, partition.clone());
         if let Some(at) = self.open.get(&place).copied()
             && let Some(growing) = self.growing.get_mut(at)
         {
             let index = growing.builder.count() as usize;
-            match record.put(&mut growing.builder) {
+            match record.put_as(&mut growing.builder, is_json) {
                 Ok(()) => return Ok((at, index)),
                 // It may fit the next one.
                 Err(BatchError::Count { .. } | BatchError::TooLarge { field: "batch", .. }) => {}
@@ -458,9 +432,9 @@ impl<'a> Builder<'a> {
             }
         }
         let mut builder = BatchBuilder::new();
-        record.put(&mut builder)?;
+        record.put_as(&mut builder, is_json)?;
         let at = self.growing.len();
-        self.growing.push(Growing { queue, partition, builder, runs: false });
+        self.growing.push(Growing { queue, partition, builder, runs: false, is_auto: false });
         self.open.insert(place, at);
         Ok((at, 0))
     }
@@ -468,38 +442,24 @@ impl<'a> Builder<'a> {
     /// Keeps an entry that goes nowhere as a letter, with its cascade.
     fn refuse(&mut self, sending: &Sending<'_>, fault: &Fault) {
         let is_limit = matches!(&*fault.code, "hop_limit" | "cascade_limit");
-        let truncated = i64::from(is_limit);
-        let change = TallyChange { refused: 1, truncated, ..TallyChange::default() };
-        self.add(sending.root(), &change, false);
         let letter = self.letter(sending, Some(fault), 0);
-        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
-        let key = dead_key(sending.root(), &sending.child_key());
-        self.change(DEAD, self.desk, StateOp::Put { key, value });
+        self.bury(sending.root(), &sending.child_key(), &letter, i64::from(is_limit));
     }
 
     /// Keeps the message of a slot itself.
     fn bury_own(&mut self, message: &Incoming, done: &Done) {
-        let Some(payload) = raw(&message.payload) else { return };
         let fault = done.record.error.clone();
         let fault = fault.unwrap_or_else(|| Fault::new("failed", "it failed"));
-        let letter = Letter {
-            target: self.job.name().into(),
-            code: fault.code,
-            reason: fault.message,
-            cascade: message.root.id().into(),
-            since_ms: self.now_ms,
-            until_ms: 0,
-            transaction_id: format!("r:{}", message.address.id()).into(),
-            envelope: raw(&message.envelope.write()).unwrap_or_default(),
-            payload,
-        };
-        let value = serde_json::to_vec(&letter).unwrap_or_default().into();
-        let address = message.address;
-        let own = child_key(message.root, address.partition, address.seq, 0);
-        let key = dead_key(message.root, &own);
-        self.change(DEAD, self.desk, StateOp::Put { key, value });
-        let change = TallyChange { refused: 1, ..TallyChange::default() };
-        self.add(message.root, &change, false);
+        let letter = Letter::of_message(message, self.job.name(), fault, self.now_ms);
+        let Address { partition, seq, .. } = message.address;
+        self.bury(message.root, &child_key(message.root, partition, seq, 0), &letter, 0);
+    }
+
+    fn bury(&mut self, root: Address, child: &[u8], letter: &Letter, truncated: i64) {
+        let change = TallyChange { refused: 1, truncated, ..TallyChange::default() };
+        self.add(root, &change, false);
+        let value = serde_json::to_vec(letter).unwrap_or_default().into();
+        self.change(DEAD, self.desk, StateOp::Put { key: dead_key(root, child), value });
     }
 
     fn wait(&mut self, owner: OwnerId, key: Bytes, letter: &Letter) {
@@ -508,7 +468,8 @@ impl<'a> Builder<'a> {
     }
 
     fn letter(&self, sending: &Sending<'_>, fault: Option<&Fault>, until_ms: u64) -> Letter {
-        let Entry { message, entry, .. } = sending.entry;
+        let Entry { message, said, .. } = sending.entry;
+        let (payload, base64) = said.as_kept();
         let (code, reason) = fault
             .map_or_else(Default::default, |fault| (fault.code.clone(), fault.message.clone()));
         Letter {
@@ -520,7 +481,8 @@ impl<'a> Builder<'a> {
             until_ms,
             transaction_id: self.transaction_id(sending.entry).into(),
             envelope: raw(&self.envelope(sending).write()).unwrap_or_default(),
-            payload: raw(&entry.payload).unwrap_or_default(),
+            payload: raw(&payload).unwrap_or_default(),
+            base64,
         }
     }
 
@@ -534,7 +496,7 @@ impl<'a> Builder<'a> {
     }
 
     fn envelope(&self, sending: &Sending<'_>) -> Envelope {
-        let Entry { message, definition, index, entry } = sending.entry;
+        let Entry { message, definition, index, entry, .. } = sending.entry;
         let hops = match sending.hops {
             ANY_HOPS => ANY_HOPS,
             hops => hops.saturating_sub(1),
@@ -556,8 +518,10 @@ impl<'a> Builder<'a> {
             reply_to: entry.reply_to.as_deref().map(Into::into),
             until_ms,
             spawn: entry.spawn_init.as_deref().and_then(raw),
+            sub: None,
             timer: None,
             defines: false,
+            resets: false,
         }
     }
 }

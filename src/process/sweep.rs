@@ -3,6 +3,7 @@
 //! Nothing here is in memory: what is due, the desk's keys say, in the order of their times. Looked at
 //! when something was put there, when a class or queue came, and now and then for other engines.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use bytes::{Buf, Bytes};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::process::keys::{Address, DEAD, PARKED, TIMERS, dead_key};
+use crate::ingest::PushError;
+use crate::process::keys::{Address, DEAD, PARKED, TIMERS, dead_key, read_parked_key};
 use crate::process::letters::{Fate, take};
 use crate::process::outgoing::count;
-use crate::process::record::Letter;
+use crate::process::record::{Fault, Letter};
 use crate::process::step::Step;
 use crate::process::timers::TIMER_MARK;
 use crate::process::{Inner, ProcessError};
+use crate::shard::command::CommandError;
 use crate::shard::transaction::{StateChanges, StateOwner};
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::OwnerId;
@@ -42,7 +45,11 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Err(error) => tracing::debug!(%error, "what waits for its time is tried again"),
             }
             match inner.sweep_parked(parked_after.take()).await {
-                Ok(after) => parked_after = after,
+                Ok((after, any)) => {
+                    // Where some had their target, more may.
+                    pause = if any && after.is_some() { Duration::ZERO } else { pause };
+                    parked_after = after;
+                }
                 Err(error) => tracing::debug!(%error, "what waits for its target is tried again"),
             }
         }
@@ -54,65 +61,114 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// What one message came to; an error of its own keeps no others, one of the store all of them.
+fn passed_over<T>(sent: Result<T, ProcessError>) -> Result<Option<T>, ProcessError> {
+    match sent {
+        Ok(fate) => Ok(Some(fate)),
+        Err(ProcessError::Command(
+            error @ (CommandError::Append(_) | CommandError::ShuttingDown),
+        )) => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(%error, "a message that waits is tried again");
+            Ok(None)
+        }
+    }
+}
+
 impl Inner {
     pub(super) fn has_classes(&self) -> bool {
         self.engine.catalog_now().classes().next().is_some()
     }
 
-    /// Sends what is due; returns how long it is until the next is.
+    /// Sends what is due; returns how long it is until the next is. What cannot go now is passed over
+    /// and stays: nothing behind it waits for it.
     async fn sweep_timers(&self) -> Result<Duration, ProcessError> {
-        let page = self.at_desk(TIMERS, Bytes::new(), None, ROWS).await?;
-        for row in page.rows {
-            let now_ms = self.clock.now_ms();
-            let mut key = &*row.key;
-            let due_ms = key.try_get_u64().unwrap_or(0);
-            if due_ms > now_ms {
-                return Ok(Duration::from_millis(due_ms - now_ms));
+        let (mut after, mut blocked) = (None, HashSet::new());
+        loop {
+            let page = self.at_desk(TIMERS, Bytes::new(), after, ROWS).await?;
+            for row in page.rows {
+                let now_ms = self.clock.now_ms();
+                let mut child = &*row.key;
+                let due_ms = child.try_get_u64().unwrap_or(0);
+                if due_ms > now_ms {
+                    return Ok(Duration::from_millis(due_ms - now_ms));
+                }
+                if child.first() == Some(&TIMER_MARK) {
+                    let fired = self.fire(&row.key, &row.value, now_ms).await;
+                    passed_over(fired)?;
+                    continue;
+                }
+                let Ok(letter) = serde_json::from_slice::<Letter>(&row.value) else { continue };
+                let lot = (TIMERS, &row.key, child);
+                passed_over(self.send_waiting(lot, letter, &mut blocked, now_ms).await)?;
             }
-            if key.first() == Some(&TIMER_MARK) {
-                self.fire(&row.key, &row.value, now_ms).await?;
-                continue;
-            }
-            let Ok(letter) = serde_json::from_slice::<Letter>(&row.value) else { continue };
-            // It was pending from the start.
-            let change = TallyChange::default();
-            let sent = self.send_letter((TIMERS, &row.key), key, &letter, change).await?;
-            if sent == Fate::NoTarget {
-                self.give_up(TIMERS, &row.key, key, letter).await?;
+            match page.more_after {
+                Some(key) => after = Some(key),
+                None => return Ok(LOOK),
             }
         }
-        Ok(if page.more_after.is_some() { Duration::ZERO } else { LOOK })
     }
 
-    /// Sends what has a target by now, a page at a time; returns where the next begins.
-    async fn sweep_parked(&self, after: Option<Bytes>) -> Result<Option<Bytes>, ProcessError> {
+    /// Sends what has a target by now, a page at a time; returns where the next begins, and whether
+    /// anything was sent.
+    async fn sweep_parked(
+        &self,
+        after: Option<Bytes>,
+    ) -> Result<(Option<Bytes>, bool), ProcessError> {
         let page = self.at_desk(PARKED, Bytes::new(), after, ROWS).await?;
+        let (mut blocked, mut any) = (HashSet::new(), false);
         for row in page.rows {
             let Ok(letter) = serde_json::from_slice::<Letter>(&row.value) else { continue };
-            let child = row.key.iter().position(|byte| *byte == 0);
-            let child = child.and_then(|at| row.key.get(at + 1..)).unwrap_or_default().to_vec();
-            let change = TallyChange::default();
-            let sent = self.send_letter((PARKED, &row.key), &child, &letter, change).await?;
-            if sent == Fate::NoTarget && letter.until_ms <= self.clock.now_ms() {
-                self.give_up(PARKED, &row.key, &child, letter).await?;
-            }
+            let lot = (PARKED, &row.key, read_parked_key(&row.key).unwrap_or_default());
+            let until_ms = letter.until_ms;
+            let sent = self.send_waiting(lot, letter, &mut blocked, until_ms).await;
+            any |= passed_over(sent)? == Some(Fate::Sent);
         }
-        Ok(page.more_after)
+        Ok((page.more_after, any))
+    }
+
+    /// Sends a message that waited, unless its target is among those that have no room now. What has no
+    /// target at `until_ms`, or can be no message, becomes a dead letter.
+    async fn send_waiting(
+        &self,
+        (owner, key, child): (OwnerId, &Bytes, &[u8]),
+        letter: Letter,
+        blocked: &mut HashSet<Box<str>>,
+        until_ms: u64,
+    ) -> Result<Fate, ProcessError> {
+        if blocked.contains(&letter.target) {
+            return Ok(Fate::NoTarget);
+        }
+        // It was pending from the start.
+        let change = TallyChange::default();
+        match self.send_letter((owner, key), child, &letter, change).await {
+            Ok(Fate::NoTarget) if until_ms <= self.clock.now_ms() => {
+                let why = format!("there is no '{}'", letter.target);
+                self.give_up((owner, key, child), letter, Fault::new("target_not_found", why)).await
+            }
+            Err(ProcessError::Push(PushError::Batch(error))) => {
+                let fault = Fault::new("payload_too_large", error.to_string());
+                self.give_up((owner, key, child), letter, fault).await
+            }
+            Err(error) => {
+                blocked.insert(letter.target);
+                Err(error)
+            }
+            sent => sent,
+        }
     }
 
     /// What has waited in vain becomes a dead letter.
     async fn give_up(
         &self,
-        owner: OwnerId,
-        key: &Bytes,
-        child: &[u8],
+        (owner, key, child): (OwnerId, &Bytes, &[u8]),
         letter: Letter,
+        fault: Fault,
     ) -> Result<Fate, ProcessError> {
         let desk = self.ensure_desk().await?;
         let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
         if let Some(root) = Address::parse(&letter.cascade) {
-            let reason = format!("there is no '{}'", letter.target);
-            let (code, reason) = ("target_not_found".into(), reason.into());
+            let Fault { code, message: reason } = fault;
             let dead = Letter { code, reason, since_ms: self.clock.now_ms(), ..letter };
             let value = serde_json::to_vec(&dead).unwrap_or_default().into();
             step.states.push(StateChanges {

@@ -6,10 +6,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
-use onrush_protocol::batch::BatchBuilder;
+use onrush_protocol::batch::{BatchBuilder, BatchError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::ingest::PushError;
 use crate::process::cron::Schedule;
 use crate::process::envelope::Envelope;
 use crate::process::keys::{TIMER_IDS, TIMERS};
@@ -72,7 +73,17 @@ impl Timer {
         Some(self.next_ms + (missed + 1) * every_ms)
     }
 
+    /// What one turn of it sends.
+    fn batch(&self, envelope: Option<&[u8]>) -> Result<BatchBuilder, BatchError> {
+        let mut builder = BatchBuilder::new();
+        let id = format!("t:{}:{}", self.id, self.next_ms);
+        let payload = self.message.get().as_bytes();
+        Parts { id: &id, envelope, payload }.put(&mut builder)?;
+        Ok(builder)
+    }
+
     fn check(&self) -> Result<(), ProcessError> {
+        self.batch(None).map_err(PushError::from)?;
         let wrong = |text: &str| Err(ProcessError::Control(text.into()));
         if let Some(cron) = &self.cron {
             if self.every_ms.is_some() || self.at_ms.is_some() || self.delay_ms.is_some() {
@@ -145,10 +156,7 @@ impl Processes {
     /// # Errors
     /// [`ProcessError::Command`].
     pub async fn timer(&self, id: &str) -> Result<Option<Timer>, ProcessError> {
-        let key = Bytes::copy_from_slice(id.as_bytes());
-        let page = self.inner.at_desk(TIMER_IDS, key.clone(), None, 1).await?;
-        let row = page.rows.into_iter().find(|row| row.key == key);
-        Ok(row.and_then(|row| serde_json::from_slice(&row.value).ok()))
+        self.inner.timer(id).await
     }
 
     /// Timers in the order of their ids, as many as fit one answer.
@@ -193,7 +201,15 @@ fn kept(timer: &Timer, desk: u32) -> [StateChanges; 2] {
 }
 
 impl Inner {
-    /// A timer's turn.
+    async fn timer(&self, id: &str) -> Result<Option<Timer>, ProcessError> {
+        let key = Bytes::copy_from_slice(id.as_bytes());
+        let page = self.at_desk(TIMER_IDS, key.clone(), None, 1).await?;
+        let row = page.rows.into_iter().find(|row| row.key == key);
+        Ok(row.and_then(|row| serde_json::from_slice(&row.value).ok()))
+    }
+
+    /// A timer's turn. A row that its id does not name is left of somebody who set it at the same time:
+    /// it goes without one.
     pub(super) async fn fire(
         &self,
         key: &Bytes,
@@ -203,17 +219,22 @@ impl Inner {
         let Ok(mut timer) = serde_json::from_slice::<Timer>(value) else { return Ok(()) };
         let desk = self.ensure_desk().await?;
         let mut step = Step { states: vec![take(desk, TIMERS, key)], ..Step::default() };
+        if self.timer(&timer.id).await?.is_none_or(|it| it.next_ms != timer.next_ms) {
+            return self.carry_out(&step).await.map(|_| ());
+        }
         let envelope = Envelope { timer: Some(timer.id.clone()), ..Envelope::default() }.write();
         // A target that is not there misses its turn; the timer goes on.
         if let Some((queue, partition, is_process)) = self.resolve(&timer.target) {
-            let mut builder = BatchBuilder::new();
-            let id = format!("t:{}:{}", timer.id, timer.next_ms);
-            let envelope = is_process.then_some(envelope.as_slice());
-            let payload = timer.message.get().as_bytes();
-            let parts = Parts { id: &id, envelope, payload };
-            parts.put(&mut builder).map_err(crate::ingest::PushError::from)?;
-            let outgoing =
-                builder.finish().map(|batch| Outgoing { queue, partition, batch, runs: false });
+            let builder = timer.batch(is_process.then_some(envelope.as_slice()));
+            let mut builder = builder.map_err(PushError::from)?;
+            let outgoing = builder.finish().map(|batch| Outgoing {
+                queue,
+                partition,
+                batch,
+                runs: false,
+                is_auto: false,
+                claim: None,
+            });
             step.outgoing.extend(outgoing);
         } else {
             tracing::warn!(timer = &*timer.id, target = &*timer.target, "a timer has no target");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::process::instance::{page, values};
 use crate::process::keys::{Address, CASCADES, child_key, replies_prefix, tally_key};
-use crate::process::look::{read_record, record_of};
+use crate::process::look::{kept_from, read_record, record_of};
 use crate::process::push::Await;
 use crate::process::record::{EntryRecord, EntryStatus, SlotRecord, SlotStatus};
 use crate::process::{Inner, ProcessError, Processes};
@@ -22,6 +22,8 @@ use crate::state::tally::Tally;
 pub const NODES_MAX: usize = 1_000;
 /// Levels of one answer: readers of JSON do not like it deep.
 pub const LEVELS_MAX: usize = 48;
+/// Bytes of outputs, and of what was printed, in one answer; those behind are cut.
+const RESULT_BYTES: usize = 8 << 20;
 /// Nodes that are read in one turn of the lane.
 const CHUNK: usize = 64;
 
@@ -88,12 +90,28 @@ pub struct Node {
     pub entry: Option<EntryRecord>,
     /// Its record, once it is evaluated.
     pub record: Option<SlotRecord>,
+    /// Whether that is not kept any more.
+    pub is_trimmed: bool,
     /// How deep below the node that was asked for.
     pub depth: usize,
     /// What it sent, as far as this answer goes.
     pub children: Vec<Node>,
     /// Where the rest of it begins: the index of an entry.
     pub rest_from: Option<u32>,
+}
+
+impl Node {
+    /// Lets go of what its slot returned and printed, where that is not asked for or there is no room.
+    fn cut_results(&mut self, levels: usize, room: &mut usize) {
+        let Some(record) = &mut self.record else { return };
+        let bytes = record.output.as_ref().map_or(0, |it| it.get().len()) + record.printed.len();
+        if self.depth < levels && bytes <= *room {
+            *room -= bytes;
+            return;
+        }
+        record.output_truncated |= record.output.take().is_some();
+        record.printed_truncated |= !std::mem::take(&mut record.printed).is_empty();
+    }
 }
 
 /// How much of a tree is read.
@@ -103,13 +121,15 @@ pub struct Reach {
     pub nodes: usize,
     /// Levels.
     pub levels: usize,
+    /// Levels with what their slots returned and printed.
+    pub results: usize,
     /// The first entry of the node that was asked for.
     pub from_index: u32,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { nodes: NODES_MAX, levels: LEVELS_MAX, from_index: 1 }
+        Self { nodes: NODES_MAX, levels: LEVELS_MAX, results: usize::MAX, from_index: 1 }
     }
 }
 
@@ -123,6 +143,7 @@ impl Inner {
     /// How a cascade stands. Waits for a turn of the lane.
     pub(super) async fn standing(&self, root: Address) -> Result<Standing, ProcessError> {
         let read = self.engine.look(move |look| {
+            let kept_from = kept_from(look, root.partition)?;
             let tally = values(look, CASCADES, root.partition, &[tally_key(root)])?;
             let tally = tally.first().and_then(|(_, value)| Tally::from_value(value));
             let slot = record_of(look, root.partition, root.seq)?;
@@ -135,7 +156,9 @@ impl Inner {
                 bytes_max: usize::MAX,
             };
             let reply = page(look, &ask)?.rows.into_iter().next().map(|row| row.value);
-            Ok::<_, KvError>((tally, slot, reply, process_name(look, root)))
+            let process = process_name(look, root);
+            let is_kept = root.seq >= kept_from || slot.is_some() || tally.is_some();
+            Ok::<_, KvError>((tally, slot, reply, process.filter(|_| is_kept)))
         });
         let (tally, slot, reply, process) = read.await??;
         let process = process.ok_or_else(|| ProcessError::NoPush(root.id()))?;
@@ -146,11 +169,16 @@ impl Inner {
     /// Whether all messages down to a depth are evaluated, as far as an answer goes.
     pub(super) async fn is_done_to(&self, root: Address, depth: u32) -> Result<bool, ProcessError> {
         let levels = usize::try_from(depth).unwrap_or(LEVELS_MAX).min(LEVELS_MAX);
-        let flat = self.flat(root, root, Reach { levels, ..Reach::default() }).await?;
+        let reach = Reach { levels, results: 0, ..Reach::default() };
+        let flat = self.flat(root, root, reach).await?;
         let is_open = |flat: &Flat| {
             let node = &flat.node;
+            if node.rest_from.is_some() && node.depth < levels {
+                // Of what is beyond the answer nobody knows.
+                return true;
+            }
             let is_sent = node.entry.as_ref().is_none_or(|it| it.status == EntryStatus::Sent);
-            node.depth <= levels && is_sent && node.record.is_none()
+            node.depth <= levels && is_sent && node.record.is_none() && !node.is_trimmed
         };
         Ok(!flat.iter().any(is_open))
     }
@@ -165,15 +193,19 @@ impl Inner {
             address: Some(from),
             entry: None,
             record: None,
+            is_trimmed: false,
             depth: 0,
             children: Vec::new(),
             rest_from: None,
         };
         let mut all = vec![Flat { parent: None, node: first }];
-        let mut begun = 0;
+        let (mut begun, mut room) = (0, RESULT_BYTES);
         while begun < all.len() {
             let end = all.len().min(begun + CHUNK);
             self.read_records(&mut all, begun..end).await?;
+            for flat in all.get_mut(begun..end).into_iter().flatten() {
+                flat.node.cut_results(reach.results, &mut room);
+            }
             let children = self.children(root, &mut all, begun..end, reach).await?;
             all.extend(children);
             begun = end;
@@ -196,13 +228,17 @@ impl Inner {
             .collect();
         let read = self.engine.look(move |look| {
             let read = |(at, address): (usize, Address)| {
-                Ok::<_, KvError>((at, record_of(look, address.partition, address.seq)?))
+                let value = record_of(look, address.partition, address.seq)?;
+                let is_trimmed =
+                    value.is_none() && address.seq < kept_from(look, address.partition)?;
+                Ok::<_, KvError>((at, value, is_trimmed))
             };
             wanted.into_iter().map(read).collect::<Result<Vec<_>, _>>()
         });
-        for (at, value) in read.await?? {
+        for (at, value, is_trimmed) in read.await?? {
             if let Some(flat) = all.get_mut(at) {
                 flat.node.record = value.and_then(|value| read_record(&value));
+                flat.node.is_trimmed = is_trimmed;
             }
         }
         Ok(())
@@ -253,6 +289,7 @@ impl Inner {
                 address,
                 entry: Some(entry),
                 record: None,
+                is_trimmed: false,
                 depth,
                 children: Vec::new(),
                 rest_from: None,
@@ -264,7 +301,7 @@ impl Inner {
 }
 
 /// The process that a message is of, `class/key`; `None` where it is not of a process.
-fn process_name(look: &View<'_>, address: Address) -> Option<String> {
+pub(super) fn process_name(look: &View<'_>, address: Address) -> Option<String> {
     let at = usize::from(look.replica.count().of_partition(address.partition));
     let partition = look.replica.shards.get(at)?.partition(address.partition)?;
     let catalog = look.replica.catalog.catalog();
@@ -274,6 +311,17 @@ fn process_name(look: &View<'_>, address: Address) -> Option<String> {
 }
 
 impl Processes {
+    /// The process that a message is of, `class/key`, by the message's id.
+    ///
+    /// # Errors
+    /// [`ProcessError::NoProcess`].
+    pub async fn named(&self, id: &str) -> Result<String, ProcessError> {
+        let missing = || ProcessError::NoProcess(id.into());
+        let address = Address::parse(id).ok_or_else(missing)?;
+        let named = self.inner.engine.look(move |look| process_name(look, address)).await?;
+        named.ok_or_else(missing)
+    }
+
     /// How a cascade stands, by the id of its first message.
     ///
     /// # Errors

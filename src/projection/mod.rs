@@ -18,8 +18,9 @@ use tokio::task::AbortHandle;
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::log::StoredEntry;
 use crate::log::postgres::{
-    Lock, MessageRow, Orders, Place, ProjectionError, ProjectionStore, Step,
+    Lock, Orders, Place, ProjectionError, ProjectionStore, RowChanges, Step,
 };
+use crate::state::care::Care;
 use crate::state::codec::{self, EntryError};
 use crate::state::effect::{Effect, Entry};
 use crate::telemetry::Telemetry;
@@ -118,11 +119,11 @@ async fn round(
             return Ok(Next::AtOnce);
         }
     }
-    let (rows, steps) = gather(store, names, &orders).await?;
+    let (changes, steps) = gather(store, names, &orders).await?;
     if steps.is_empty() {
         return Ok(Next::Soon);
     }
-    store.commit(&rows, &steps).await?;
+    store.commit(&changes, &steps).await?;
     let led_to_its_head = |place: &Place| {
         let step = steps.iter().find(|step| step.shard == place.shard);
         step.map_or(place.next, |step| step.next) >= place.head
@@ -141,11 +142,11 @@ async fn gather(
     store: &ProjectionStore,
     names: &mut Names,
     orders: &Orders,
-) -> Result<(Vec<MessageRow>, Vec<Step>), RoundError> {
+) -> Result<(RowChanges, Vec<Step>), RoundError> {
     let mut places: Vec<Place> =
         orders.places.iter().copied().filter(|place| place.next < place.head).collect();
     places.sort_by_key(|place| std::cmp::Reverse(place.head - place.next));
-    let (mut rows, mut steps, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut changes, mut steps, mut bytes) = (RowChanges::default(), Vec::new(), 0);
     for place in places {
         if bytes >= BYTES_PER_ROUND {
             break;
@@ -159,7 +160,7 @@ async fn gather(
         let entries = entries.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         names.learn(store, shard, &entries).await?;
         for (index, entry) in &entries {
-            rows::add(&mut rows, (shard, *index), entry, &orders.queues, |number| {
+            rows::add(&mut changes, (shard, *index), entry, &orders.queues, |number| {
                 names.known.get(&number).map(|(queue, name)| (*queue, Arc::clone(name)))
             });
         }
@@ -168,7 +169,7 @@ async fn gather(
             steps.push(Step { shard, was, next, skipped });
         }
     }
-    Ok((rows, steps))
+    Ok((changes, steps))
 }
 
 /// An entry with its number.
@@ -198,7 +199,9 @@ impl Names {
         let mut unknown: Vec<PartitionNumber> = Vec::new();
         for (_, entry) in entries {
             unknown.extend(entry.effects.iter().filter_map(|effect| match effect {
-                Effect::Append { partition, .. } if !self.known.contains_key(partition) => {
+                Effect::Append { partition, .. } | Effect::Care(Care::Erase { partition, .. })
+                    if !self.known.contains_key(partition) =>
+                {
                     Some(*partition)
                 }
                 _ => None,

@@ -1,13 +1,15 @@
 //! Opens the store that the settings name, in files or in a database, and starts its engine.
 //!
 //! In: settings. Out: a running engine and what it stands on; or why not, in words. In files: identity,
-//! rows, the log's tail. In a database: the schema and the identity in it, this machine's rows for that
-//! store, checkpoints where rows are missing or too old, the log's tail.
+//! rows, the log's tail. In a database: see `database`.
+
+mod database;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::database::Found;
 use super::{Doing, Ground, StartError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::files::{DiskFiles, Files};
@@ -18,18 +20,15 @@ use crate::buffer::{self, Buffers};
 use crate::config::{Durability, Settings};
 use crate::failover;
 use crate::log::Log;
-use crate::log::identity::{Identity, Loaded};
+use crate::log::identity::Identity;
 use crate::log::local::{Applied, LocalConfig, LocalLog, Promise, StoreLock};
 use crate::log::postgres::{
-    self, Database, DatabaseFigures, Encryption, PostgresConfig, PostgresLog, ProjectionStore,
-    Roots, SchemaName,
+    Database, DatabaseFigures, Encryption, PostgresConfig, ProjectionStore, Roots, SchemaName,
 };
 use crate::sealing::Keyring;
 use crate::sealing::keys::KeySource;
 use crate::shard::failover::{Patience, Standby};
-use crate::shard::labels;
 use crate::shard::replica::Replica;
-use crate::shard::restore::restore;
 use crate::shard::{self, Engine, Parts};
 use crate::state::kv::Kv;
 use crate::state::kv::disk::{DiskKv, DiskKvConfig, OpenError};
@@ -96,7 +95,8 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
     };
     let telemetry = Arc::new(Telemetry::default());
     if let Some(config) = postgres_config(settings)? {
-        return open_on_database(settings, config, |kv| ground(kv, files), telemetry);
+        let other = DiskFiles::open(folder).doing(what())?;
+        return open_on_database(settings, config, &other, |kv| ground(kv, files), telemetry);
     }
     let identity = identity(settings, &files, &SystemRandom, SystemClock::new().now_ms())?;
     let cache_bytes = settings.store.cache_bytes;
@@ -117,27 +117,19 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, StartError> {
 fn open_on_database(
     settings: &Settings,
     config: PostgresConfig,
+    home: &dyn Files,
     ground: impl FnOnce(Arc<dyn Kv>) -> Ground,
     telemetry: Arc<Telemetry>,
 ) -> Result<Opened, StartError> {
     let place = format!("PostgreSQL at {}, schema {}", config.database, config.schema.as_str());
-    let newcomer = Identity::new(&SystemRandom, config.shards, SystemClock::new().now_ms());
-    let (log, loaded) = connect(&config, &newcomer, &place)?;
-    let identity = loaded.identity();
-    warn_of_shards(settings, &identity);
-    // Rows of another store would be believed.
-    let store: String = identity.store.iter().map(|byte| format!("{byte:02x}")).collect();
-    let state = settings.server.data_dir.join(format!("state-{store}"));
-    let kv = open_kv(&state, identity.shards, settings.store.cache_bytes)?;
-    let restored = restore(&log, &*kv, identity.shards, identity.key);
-    let (replica, restored) = restored.doing("bringing the state up to the log")?;
-    let (entries, shards) = (restored.entries, restored.shards);
-    tracing::info!(entries, shards, "the state is up to date with the log");
-    let naming = log.name_what_was_there(labels::of_replica(&replica));
-    naming.doing("bringing the store up to date")?;
-    let ground = ground(kv);
-    let standby = standby(settings, &ground, &format!("failover-{store}"), &replica)?;
-    let log = Arc::new(log);
+    let Found { log, identity, kv, replica, is_away } =
+        database::find(settings, config, home, &place)?;
+    let (ground, log) = (ground(kv), Arc::new(log));
+    let folder = database::failover_folder(&identity);
+    let mut standby = standby(settings, &ground, &folder, &replica)?;
+    if is_away {
+        standby = standby.away(database::settle(Arc::clone(&log)));
+    }
     let (projection, figures) = (Some(log.projection()), Some(log.figures()));
     let seals = keyring(settings, &ground)?;
     let parts = parts(settings, &ground, log, Arc::clone(&telemetry), standby, seals);
@@ -224,22 +216,6 @@ pub(super) fn key_source(settings: &Settings) -> Result<KeySource, StartError> {
 fn keyring(settings: &Settings, ground: &Ground) -> Result<Arc<Keyring>, StartError> {
     let keys = key_source(settings)?.load().doing("reading the keys for encryption")?;
     Ok(Arc::new(Keyring::new(keys, Arc::clone(&ground.random))))
-}
-
-/// Opens the log in the database; waits for one that is away, for as long as it is.
-fn connect(
-    config: &PostgresConfig,
-    newcomer: &Identity,
-    place: &str,
-) -> Result<(PostgresLog, Loaded), StartError> {
-    loop {
-        match PostgresLog::open(config.clone(), newcomer) {
-            Err(postgres::OpenError::Unreachable(reason)) => {
-                tracing::warn!(reason, "waiting for the database");
-            }
-            opened => return opened.doing(format!("opening {place}")),
-        }
-    }
 }
 
 /// The failover log, with what a run before left waiting in it.

@@ -16,7 +16,7 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::base::post::Mailbox;
 use crate::buffer::Buffers;
 use crate::log::AppendError;
-use crate::shard::groups::{ForgetGroup, Seek, Standings, Subscribe, Survey};
+use crate::shard::groups::{ForgetGroup, Seek, Subscribe, Survey};
 use crate::shard::look::Question;
 use crate::shard::tend::Tend;
 use crate::shard::transaction::Transaction;
@@ -134,8 +134,6 @@ pub enum Command {
     Tend(Box<Tend>),
     /// Something that is only looked at.
     Look(Question),
-    /// A picture of a queue's groups and partitions.
-    Describe(Describe),
     /// A group goes on elsewhere.
     Seek(Box<Seek>),
     /// No such group any more.
@@ -144,8 +142,6 @@ pub enum Command {
     Subscribe(Subscribe),
     /// Somebody wants to hear of work in any queue of a kind.
     Watch(Box<Watch>),
-    /// How groups stand, in counters.
-    Standings(Standings),
     /// How groups stand, partition by partition.
     Survey(Box<Survey>),
     /// The checkpoint under way is written, or failed.
@@ -180,6 +176,8 @@ pub struct Pop {
     pub lease_ms: u64,
     /// Settle at once.
     pub auto_ack: bool,
+    /// When it was asked, in the clock's microseconds.
+    pub asked_us: u64,
     /// Until when it may wait for a message, in the clock's microseconds; `None` = not at all.
     pub wait_until_us: Option<u64>,
     /// Its place among those that wait; `None` until it has to.
@@ -486,26 +484,6 @@ pub struct Found {
     pub seq: Option<Sequence>,
 }
 
-/// See [`Command::Describe`].
-#[derive(Debug)]
-pub struct Describe {
-    /// The queue.
-    pub queue: QueueId,
-    /// The answer.
-    pub reply: Reply<Description>,
-}
-
-/// A queue in numbers.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Description {
-    /// Its partitions.
-    pub partitions: u64,
-    /// Messages that are kept.
-    pub messages: u64,
-    /// Per group: name, messages not settled, partitions under lease.
-    pub groups: Vec<(Box<str>, u64, u64)>,
-}
-
 /// Why a command was not carried out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CommandError {
@@ -528,6 +506,7 @@ pub struct Inbox(Mutex<Waiting>);
 struct Waiting {
     commands: Vec<Command>,
     closed: bool,
+    abandoned: bool,
 }
 
 impl Inbox {
@@ -550,6 +529,17 @@ impl Inbox {
     #[must_use]
     pub fn take(&self) -> Vec<Command> {
         std::mem::take(&mut self.0.lock().commands)
+    }
+
+    /// Nobody will send commands any more, nor wait for answers; the caller rings the bell.
+    pub fn abandon(&self) {
+        self.0.lock().abandoned = true;
+    }
+
+    /// Whether [`Self::abandon`] was called.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.0.lock().abandoned
     }
 
     /// Nobody takes commands any more: those that are there are dropped, and so are later ones.

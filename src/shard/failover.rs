@@ -17,15 +17,17 @@ use crate::base::place::{ShardCount, ShardId};
 use crate::buffer::receipt::{Accepted, PushRefusal};
 use crate::buffer::ring::{Pending, Ring};
 use crate::failover::gate::Gate;
-use crate::failover::quarantine::Quarantine;
+use crate::failover::quarantine::{Quarantine, SetAside};
 use crate::failover::record::{Doubt, Spilled};
 use crate::failover::{self, Spill, SpillError, Unkept};
 use crate::journal::RecoverError;
 use crate::log::{AppendError, ReadError};
+use crate::shard::account;
 use crate::shard::command::CommandError;
+use crate::shard::contact::{Contact, Settle};
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::replica::Replica;
-use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work, tally_pushed};
+use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work};
 use crate::state::codec;
 use crate::state::effect::Origin;
 use crate::telemetry::Telemetry;
@@ -81,7 +83,11 @@ pub struct Standby {
     settled: HashMap<(u64, u64), bool>,
     /// Messages that wait, and batches that were set aside.
     waiting: u64,
-    quarantined: u64,
+    quarantined: SetAside,
+    /// Where the store was not met since the start: how that will be.
+    pub(super) contact: Option<Contact>,
+    /// The store that is reached now is another one than what waits is for.
+    is_other: bool,
 }
 
 impl Standby {
@@ -119,7 +125,7 @@ impl Standby {
             }
         };
         kept?;
-        let quarantined = quarantine.count()?;
+        let quarantined = quarantine.tally()?;
         let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
         Ok(Self {
             folder,
@@ -134,6 +140,8 @@ impl Standby {
             settled,
             waiting,
             quarantined,
+            contact: None,
+            is_other: false,
         })
     }
 
@@ -159,10 +167,46 @@ impl Standby {
         reason: &str,
     ) -> std::io::Result<()> {
         let is_new = self.quarantine.keep(position, std::slice::from_ref(bytes), reason)?;
-        self.quarantined += u64::from(is_new);
-        telemetry.quarantined.set(self.quarantined);
+        if is_new {
+            self.quarantined.add(bytes, bytes.len() as u64);
+        }
+        self.show_set_aside(telemetry);
         tracing::error!(position, reason, "a batch of the failover log is set aside");
         Ok(())
+    }
+
+    /// Tells what an earlier run left: whoever looks after this machine must know of it before anything
+    /// happens, and not only after.
+    pub(super) fn tell(&self, telemetry: &Telemetry) {
+        let (waiting, set_aside) = (self.waiting, self.quarantined.batches);
+        telemetry.spill_waiting.set(waiting);
+        self.show_set_aside(telemetry);
+        if waiting > 0 {
+            tracing::warn!(waiting, "messages of an earlier run wait in the failover log");
+        }
+        if set_aside > 0 {
+            tracing::error!(set_aside, "batches of the failover log are set aside");
+        }
+        if self.probe_at_us.is_some() {
+            telemetry.outages.add(1);
+            telemetry.store_away.set(1);
+            tracing::warn!("the store is away: pushes go to the failover log");
+        }
+    }
+
+    /// Begins as down, for an engine that is started while its store is away and whose state is what
+    /// its rows say. When the store is met, the state is built anew as at any start, `settle` is called
+    /// with it, and only then is the store back. `settle` is called again later where it fails.
+    #[must_use]
+    pub fn away(self, settle: Settle) -> Self {
+        Self { probe_at_us: Some(0), contact: Some(Contact::new(settle)), ..self }
+    }
+
+    fn show_set_aside(&self, telemetry: &Telemetry) {
+        let SetAside { batches, buffered, bytes } = self.quarantined;
+        telemetry.quarantined.set(batches);
+        telemetry.quarantined_buffered.set(buffered);
+        telemetry.quarantined_bytes.set(bytes);
     }
 
     /// The shards that it was opened for.
@@ -320,7 +364,10 @@ impl Lane {
             }
         }
         let Some(standby) = &mut self.standby else { return };
-        let written = standby.write(&batches);
+        let written = match standby.is_other {
+            true => Err(Unkept { kept: 0, doubtful: 0, error: other_store() }),
+            false => standby.write(&batches),
+        };
         let (kept, doubtful) = match &written {
             Ok(()) => (batches.len(), 0),
             Err(unkept) => (unkept.kept, unkept.doubtful),
@@ -334,13 +381,15 @@ impl Lane {
         }
         self.telemetry.spill_waiting.set(standby.waiting);
         let mut returned = 0;
-        let all = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|ring| ring.pending);
-        for (at, pending) in all.enumerate() {
+        let rings = rings.into_iter().flat_map(|(_, rings)| rings);
+        let all = rings.flat_map(|ring| ring.pending.into_iter().map(move |it| (ring.queue, it)));
+        for (at, (queue, pending)) in all.enumerate() {
             returned += pending.bytes();
             match &written {
                 Err(unkept) if at >= kept => {
                     let may_stand = unknown.is_some() || at < kept + doubtful;
-                    self.refuse(pending, &PushRefusal::Append(refusal(&unkept.error, may_stand)));
+                    let error = refusal(&unkept.error, may_stand);
+                    self.refuse(queue, pending, &PushRefusal::Append(error));
                 }
                 _ => self.sign_kept(pending, is_store_away),
             }
@@ -418,9 +467,12 @@ impl Lane {
     }
 
     fn look_for_store(&mut self) {
-        let is_back = self.log.is_reachable() && self.follow_all().is_ok();
-        let now_us = self.clock.monotonic_us();
+        let is_reached = self.log.is_reachable();
+        let is_back = is_reached && self.has_met_store() && self.follow_all().is_ok();
+        let (now_us, is_other) = (self.clock.monotonic_us(), self.log.is_other());
         let Some(standby) = &mut self.standby else { return };
+        standby.is_other = is_other;
+        self.telemetry.store_other.set(u64::from(is_other));
         if is_back {
             standby.probe_at_us = None;
             standby.replay_at_us = 0;
@@ -507,9 +559,12 @@ impl Lane {
             let count = u64::from(item.spilled.push.batch.count());
             standby.waiting = standby.waiting.saturating_sub(count);
             if let Replayed::Done(pushed) = outcome {
-                let (new, duplicates) = tally_pushed(pushed);
-                self.telemetry.pushed.add(new);
-                self.telemetry.duplicates.add(duplicates);
+                account::count_pushed(
+                    &self.telemetry,
+                    item.spilled.queue,
+                    item.spilled.qos,
+                    pushed,
+                );
             }
             if !matches!(outcome, Replayed::Refused(_)) {
                 self.telemetry.replayed.add(count);
@@ -525,6 +580,13 @@ impl Lane {
             tracing::warn!(%error, "the failover log keeps its space for now");
         }
     }
+}
+
+/// Why nothing is kept for a store that is not there any more.
+fn other_store() -> SpillError {
+    let reason = "the database holds another store than the one that this server works on; restart it \
+                  to work on that one";
+    SpillError::Failed(reason.into())
 }
 
 /// What a producer is told whose batch could not be kept.

@@ -7,9 +7,8 @@ use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use onrush_protocol::qos::Qos;
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
-use crate::shard::command::{
-    Command, CommandError, Describe, Description, Empty, Held, Parcel, Pop, Popped, Source,
-};
+use crate::shard::account::PushLedger;
+use crate::shard::command::{Command, CommandError, Empty, Held, Parcel, Pop, Popped, Source};
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::look::View;
 use crate::shard::round::{self, Asleep, Outcome, Plan, Work};
@@ -34,6 +33,7 @@ impl Lane {
         {
             let len = proposal.len() as u64;
             self.telemetry.log_bytes.add(len);
+            self.count_effects(entry);
             self.keep_hot(*shard, entry, *position);
             self.replica.apply(*shard, entry, *position, len);
         }
@@ -61,6 +61,9 @@ impl Lane {
     }
 
     fn count_let_go(&self, let_go: &LetGo) {
+        if *let_go != LetGo::default() {
+            self.telemetry.removals.add(1);
+        }
         self.telemetry.expired.add(let_go.expired);
         self.telemetry.retained.add(let_go.retained);
         self.telemetry.completed_gone.add(let_go.completed);
@@ -117,10 +120,13 @@ impl Lane {
         receipts: Vec<crate::buffer::receipt::Receipt>,
     ) {
         let mut returned = 0;
-        let (mut new, mut duplicates) = (0, 0);
-        let pending = rings.into_iter().flat_map(|(_, rings)| rings).flat_map(|it| it.pending);
-        for (pending, receipt) in pending.zip(receipts) {
+        let (mut new, mut duplicates, mut ledger) = (0, 0, PushLedger::default());
+        let rings = rings.into_iter().flat_map(|(_, rings)| rings);
+        let pending = rings.flat_map(|it| it.pending.into_iter().map(move |one| (it.queue, one)));
+        for ((queue, pending), receipt) in pending.zip(receipts) {
             returned += pending.bytes();
+            let what = (pending.qos, pending.push.batch.count());
+            ledger.add(&self.telemetry, queue, what, &receipt);
             let (fresh, again) = round::tally(&receipt);
             new += fresh;
             duplicates += again;
@@ -134,6 +140,7 @@ impl Lane {
                 signer.sign(receipt);
             }
         }
+        ledger.close(&self.telemetry);
         self.buffers.give_back(returned);
         self.telemetry.pushed.add(new);
         self.telemetry.duplicates.add(duplicates);
@@ -153,15 +160,7 @@ impl Lane {
                 fail_command(command, &CommandError::Decide(error));
             }
             (Command::Ack(ack), Outcome::Acked(results)) => {
-                let done = results.iter().flatten();
-                let (acked, dead) = done.fold((0, 0), |(acked, dead), it| {
-                    (acked + u64::from(it.settled), dead + u64::from(it.buried))
-                });
-                self.telemetry.ack_requests.add(1);
-                let refused = results.iter().filter(|it| it.is_err()).count();
-                self.telemetry.ack_failed.add(refused as u64);
-                self.telemetry.acked.add(acked);
-                self.telemetry.dead.add(dead);
+                self.count_ack(&ack, &results);
                 // Whoever hung up does not want to know; the ack stands.
                 let _ = ack.reply.send(Ok(results));
             }
@@ -219,17 +218,13 @@ impl Lane {
                 Some(PopStep::WindowOpen(partition)) => Empty::WindowOpen(partition),
                 _ => Empty::NoWork,
             };
-            self.telemetry.pop_requests.add(1);
-            self.telemetry.pop_empty.add(1);
+            self.count_empty(&pop);
             return answer_empty(*pop, empty);
         }
         let until_ms = claims.iter().map(|(_, claim)| claim.until_ms).min().unwrap_or(0);
-        let messages: u64 =
-            claims.iter().flat_map(|(_, claim)| &claim.ranges).map(|(from, to)| to - from).sum();
+        self.count_pop(&pop, &claims);
         let parcels = claims.into_iter().filter_map(|(shard, claim)| self.parcel(shard, claim));
         let parcels: Vec<Parcel> = parcels.collect();
-        self.telemetry.pop_requests.add(1);
-        self.telemetry.popped.add(messages);
         let Pop { reply, queue, group, token, auto_ack, .. } = *pop;
         let is_leased = until_ms > 0;
         let to_settle = (auto_ack && is_leased).then_some(group);
@@ -295,7 +290,7 @@ impl Lane {
         }
     }
 
-    fn queue_of(&self, shard: ShardId, partition: PartitionNumber) -> Option<QueueId> {
+    pub(super) fn queue_of(&self, shard: ShardId, partition: PartitionNumber) -> Option<QueueId> {
         let state = self.replica.shards.get(usize::from(shard))?;
         Some(state.partition(partition)?.queue)
     }
@@ -361,8 +356,6 @@ impl Lane {
                 Command::Look(_)
                     | Command::Find(_)
                     | Command::ReadStates(_)
-                    | Command::Describe(_)
-                    | Command::Standings(_)
                     | Command::Watch(_)
                     | Command::Survey(_)
                     | Command::CheckpointDone { .. }
@@ -386,15 +379,7 @@ impl Lane {
                     let page = self.read_states(&read);
                     let _ = read.reply.send(page);
                 }
-                Command::Describe(describe) => {
-                    let description = self.describe(&describe);
-                    let _ = describe.reply.send(description);
-                }
                 Command::Watch(watch) => self.watches.add(*watch),
-                Command::Standings(asked) => {
-                    let standings = self.standings(&asked);
-                    let _ = asked.reply.send(standings);
-                }
                 Command::Survey(survey) => {
                     let page = self.survey_page(&survey);
                     let page = page.map_err(|error| CommandError::Decide(error.into()));
@@ -414,26 +399,6 @@ impl Lane {
     pub(super) fn release_parked(&mut self) {
         self.watches.close();
         self.parked.close().into_iter().for_each(|pop| answer_stopping(*pop));
-    }
-
-    fn describe(&self, describe: &Describe) -> Description {
-        let mut description = Description::default();
-        let mut groups = std::collections::BTreeMap::<Box<str>, (u64, u64)>::new();
-        for shard in &self.replica.shards {
-            for (_, partition) in shard.partitions_of(describe.queue) {
-                description.partitions += 1;
-                description.messages += partition.next_seq - partition.base_seq;
-                for cursor in &partition.cursors {
-                    let Some(group) = shard.group_at(cursor.group) else { continue };
-                    let numbers = groups.entry(group.name.clone()).or_default();
-                    numbers.0 += partition.next_seq - cursor.next;
-                    numbers.1 += u64::from(cursor.lease.is_some());
-                }
-            }
-        }
-        let groups = groups.into_iter().map(|(name, (open, leased))| (name, open, leased));
-        description.groups = groups.collect();
-        description
     }
 }
 

@@ -1,17 +1,16 @@
 //! What may be asked about consumer groups, and the answers that need no entry: where they stand.
 //!
-//! Sums are counters and come at once. Whatever asks for single partitions, how old a lag is among them,
-//! comes page by page, so that no question about a million partitions stands between two commits: whoever
-//! asks, asks again with the place that the page before ended at. Called by the lane.
+//! Whatever asks for single partitions, how old a lag is among them, comes page by page, so that no
+//! question about a million partitions stands between two commits: whoever asks, asks again with the
+//! place that the page before ended at. Sums are [`super::look::standings`]. Called by the lane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 
 use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::command::{CommandError, Reply};
 use crate::shard::lane::Lane;
-use crate::state::catalog::Subscription;
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::{GroupIndex, GroupStart, LeaseToken, Sequence};
 use crate::state::kv::KvError;
@@ -92,38 +91,6 @@ pub struct Subscribe {
     pub reply: Reply<Result<u32, CommandError>>,
 }
 
-/// See [`Command::Standings`](crate::shard::command::Command::Standings).
-#[derive(Debug)]
-pub struct Standings {
-    /// One queue, or all of them.
-    pub queue: Option<QueueId>,
-    /// The answer, by queue and group.
-    pub reply: Reply<Vec<GroupStanding>>,
-}
-
-/// How a group stands in a queue, in counters.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GroupStanding {
-    /// The queue.
-    pub queue: QueueId,
-    /// The queue's name.
-    pub queue_name: Box<str>,
-    /// The group.
-    pub group: Box<str>,
-    /// Where it begins, and since when that is known.
-    pub subscription: Subscription,
-    /// Partitions of the queue.
-    pub partitions: u64,
-    /// Messages that it has not settled.
-    pub behind: u64,
-    /// Partitions with such messages.
-    pub lagging: u64,
-    /// Partitions that it holds.
-    pub leased: u64,
-    /// Consumers: leases that differ, and pops that wait at this engine.
-    pub members: u64,
-}
-
 /// See [`Command::Survey`](crate::shard::command::Command::Survey).
 #[derive(Debug)]
 pub struct Survey {
@@ -184,44 +151,6 @@ pub struct PartitionStanding {
 }
 
 impl Lane {
-    /// Answers [`Standings`].
-    pub(super) fn standings(&self, asked: &Standings) -> Vec<GroupStanding> {
-        let catalog = self.replica.catalog.catalog();
-        let mut found = Vec::new();
-        let queues = catalog.iter().filter(|it| asked.queue.is_none_or(|queue| queue == it.id));
-        for definition in queues {
-            for (group, subscription) in catalog.groups(definition.id) {
-                found.push(GroupStanding {
-                    queue: definition.id,
-                    queue_name: definition.name.clone(),
-                    group: group.into(),
-                    subscription,
-                    partitions: 0,
-                    behind: 0,
-                    lagging: 0,
-                    leased: 0,
-                    members: self.parked.count(&definition.name, group),
-                });
-            }
-        }
-        for standing in &mut found {
-            let mut tokens = BTreeSet::new();
-            for shard in &self.replica.shards {
-                standing.partitions += shard.partitions_in(standing.queue) as u64;
-                let Some(index) = shard.group(standing.queue, &standing.group) else { continue };
-                let Some(group) = shard.group_at(index) else { continue };
-                standing.behind += shard.behind(group);
-                standing.lagging += group.standing.open_partitions;
-                standing.leased += group.standing.leased;
-                if group.standing.leased > 0 {
-                    tokens.extend(shard.tokens_of(index));
-                }
-            }
-            standing.members += tokens.len() as u64;
-        }
-        found
-    }
-
     /// Answers [`Survey`].
     pub(super) fn survey_page(&self, asked: &Survey) -> Result<SurveyPage, KvError> {
         let mut page = SurveyPage::default();
@@ -231,7 +160,7 @@ impl Lane {
             let group = asked.group.as_ref().map(|it| state.group(asked.queue, it.as_str()));
             // A shard that does not know the one group that is asked for has nothing to tell.
             let is_told = group != Some(None);
-            let partitions = state.partitions_of(asked.queue).skip(skip as usize);
+            let partitions = state.partitions_from(asked.queue, skip as usize);
             for (partition, held) in partitions.take_while(|_| is_told) {
                 if looks == LOOKS_PER_PAGE || page.partitions.len() >= asked.limit {
                     page.next = Some(SurveyPlace { shard: number, at: skip });

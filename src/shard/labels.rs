@@ -6,6 +6,7 @@
 use crate::base::place::PartitionNumber;
 use crate::log::label::Label;
 use crate::shard::replica::Replica;
+use crate::state::care::Care;
 use crate::state::catalog::QueueDefinition;
 use crate::state::effect::{Effect, Entry};
 use crate::state::model::Partition;
@@ -24,6 +25,9 @@ fn of_effect(effect: &Effect) -> Option<Label> {
         Effect::DefineQueue(definition) => Some(of_queue(definition)),
         Effect::Project { queue, on } => Some(Label::Rows { queue: *queue, on: *on }),
         Effect::ForgetQueue { queue } => Some(Label::Gone { queue: *queue }),
+        Effect::Care(Care::Erase { partition, seq }) => {
+            Some(Label::Erased { number: *partition, first: *seq, last: *seq })
+        }
         // That shards let go of a queue's partitions follows from the catalog's word.
         _ => None,
     }
@@ -37,12 +41,21 @@ fn of_partition((number, partition): (PartitionNumber, &Partition)) -> Label {
     Label::Partition { number, queue: partition.queue, name: partition.name.clone() }
 }
 
-/// All names that there are: queues first, then partitions.
+/// All names that there are: queues first, then partitions, each followed by what is deleted in it.
 pub fn of_replica(replica: &Replica) -> impl Iterator<Item = Label> + '_ {
     let queues = replica.catalog.catalog().iter().map(|definition| of_queue(definition));
     let partitions = replica.shards.iter().flat_map(|shard| {
         let queues: Vec<_> = shard.queues().collect();
-        queues.into_iter().flat_map(|queue| shard.partitions_of(queue)).map(of_partition)
+        let partitions = queues.into_iter().flat_map(|queue| shard.partitions_of(queue));
+        partitions.flat_map(move |(number, partition)| {
+            let erased = shard.erased().of(number).iter();
+            let erased = erased.map(move |(first, last)| Label::Erased {
+                number,
+                first: *first,
+                last: *last,
+            });
+            std::iter::once(of_partition((number, partition))).chain(erased)
+        })
     });
     queues.chain(partitions)
 }
@@ -62,7 +75,12 @@ mod tests {
         let mut replica = Replica::new(ShardCount::new(4).unwrap(), StoreKey([1; 16]));
         replica.apply(1, &entry(vec![made]), 0, 10);
         assert_eq!(of_replica(&replica).collect::<Vec<_>>(), labels);
-        replica.apply(1, &entry(vec![Effect::DropQueue { queue: 7 }]), 10, 10);
+        let erase = Effect::Care(Care::Erase { partition: 1, seq: 4 });
+        let erased = [Label::Erased { number: 1, first: 4, last: 4 }];
+        assert_eq!(of_entry(&entry(vec![erase.clone()])), erased);
+        replica.apply(1, &entry(vec![erase]), 10, 10);
+        assert_eq!(of_replica(&replica).skip(1).collect::<Vec<_>>(), erased);
+        replica.apply(1, &entry(vec![Effect::DropQueue { queue: 7 }]), 20, 10);
         assert_eq!(of_replica(&replica).count(), 0);
         let gone = of_entry(&entry(vec![Effect::ForgetQueue { queue: 7 }]));
         assert_eq!(gone, [Label::Gone { queue: 7 }]);

@@ -18,6 +18,7 @@ use crate::buffer::flush::LINGER_US;
 use crate::buffer::ring::Ring;
 use crate::log::{Append, AppendError, Durability, Log};
 use crate::sealing::Keyring;
+use crate::shard::account::Ages;
 use crate::shard::bodies::LogBodies;
 use crate::shard::command::{Command, CommandError, Inbox, Pop, Reply};
 use crate::shard::failover::{Standby, Unknown};
@@ -57,6 +58,8 @@ pub(super) struct Lane {
     pub(super) replica: Replica,
     pub(super) hot: HotTail,
     pub(super) parked: Parked,
+    /// Since when consumers' messages are there.
+    pub(super) ages: Ages,
     /// Who waits to hear of work in any queue of a kind.
     pub(super) watches: Watches,
     pub(super) config: Config,
@@ -115,11 +118,14 @@ enum Attempt {
 }
 
 impl Lane {
-    /// Runs until a `Stop` command was carried out.
+    /// Runs until a `Stop` command was carried out, or nobody is left who could send one.
     pub(super) fn run(mut self) {
         self.publish_catalog();
         loop {
             self.buffers.bell().listen();
+            if self.inbox.is_abandoned() {
+                return;
+            }
             self.follow_if_due();
             self.wake_sleepers();
             let mut work = self.gather();
@@ -482,15 +488,18 @@ impl Lane {
 
     fn expire_parked(&mut self) {
         for pop in self.parked.expire(self.clock.monotonic_us()) {
-            self.telemetry.pop_requests.add(1);
-            self.telemetry.pop_empty.add(1);
+            self.count_empty(&pop);
             super::finish::answer_empty(*pop, crate::shard::command::Empty::NoWork);
         }
     }
 
     fn shut_down(&mut self) {
         self.release_parked();
-        self.checkpoint_everything();
+        match self.standby.as_mut().and_then(|standby| standby.contact.take()) {
+            // The state is what the rows say, or older than what they are becoming.
+            Some(contact) => contact.finish(),
+            None => self.checkpoint_everything(),
+        }
         if let Err(error) = self.runtime.block_on(self.log.sync()) {
             tracing::error!(%error, "the log could not be synced while shutting down");
         }
@@ -507,7 +516,7 @@ impl Lane {
             lease.map(in_us),
             waking.map(in_us),
             self.parked.next_deadline_us(),
-            self.schedule.next_us(self.has_changes()),
+            self.next_upkeep_us(),
             (!self.config.sole_writer && !self.is_down()).then(|| self.next_follow_us()),
         ];
         let until_us = times.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -538,8 +547,6 @@ pub(super) fn fail_command(command: Command, error: &CommandError) {
         Command::Survey(survey) => drop(survey.reply.send(Err(error.clone()))),
         Command::Watch(watch) => drop(watch),
         Command::GiveBack(_)
-        | Command::Describe(_)
-        | Command::Standings(_)
         | Command::Look(_)
         | Command::CheckpointDone { .. }
         | Command::Release

@@ -9,11 +9,14 @@
 //! batches stay in the [`hot`] tail; `upkeep` writes checkpoints and lets retention work, `reclaim`
 //! gives space back. [`transaction`] is what stands or falls as a whole, [`tend`] what operators ask,
 //! [`look`] what is only looked at, [`groups`] how consumer groups stand, [`watch`] who waits for work
-//! anywhere. [`restore`] builds the state at start where the log is shared with others.
+//! anywhere. [`restore`] builds the state at start where the log is shared with others, [`contact`] where it was
+//! away then.
 
+mod account;
 mod bodies;
 mod checkpointer;
 pub mod command;
+pub mod contact;
 pub mod failover;
 mod find;
 mod finish;
@@ -133,7 +136,7 @@ pub struct Parts {
     pub standby: Option<Standby>,
 }
 
-/// A running engine. Shared; dropping the last handle does not stop it, [`Engine::stop`] does.
+/// A running engine. Shared; [`Engine::stop`] ends it in order, dropping the last handle cuts it off.
 pub struct Engine {
     log: Arc<dyn Log>,
     kv: Arc<dyn Kv>,
@@ -142,6 +145,7 @@ pub struct Engine {
     view: Arc<ArcSwap<Catalog>>,
     clock: Arc<dyn Clock>,
     seals: Arc<Keyring>,
+    telemetry: Arc<Telemetry>,
     count: ShardCount,
     key: StoreKey,
     number: u64,
@@ -155,6 +159,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(mut replica: Replica, parts: Parts, config: Config) -> std::io::Result<Self> {
         let Parts { log, kv, clock, random, buffers, telemetry, seals, standby } = parts;
+        standby.iter().for_each(|standby| standby.tell(&telemetry));
         replica.count_undone();
         let inbox = Arc::new(Inbox::default());
         let view = Arc::new(ArcSwap::from_pointee(replica.catalog.catalog().clone()));
@@ -169,20 +174,54 @@ impl Engine {
             Arc::clone(&buffers),
             count,
         )?;
-        let (now_us, number) = (clock.monotonic_us(), random.next_u64());
-        let last_ms = replica.shards.iter().map(ShardState::last_ms).max().unwrap_or(0);
-        let lane = Lane {
-            log: Arc::clone(&log),
-            kv: Arc::clone(&kv),
-            clock: Arc::clone(&clock),
-            buffers: Arc::clone(&buffers),
-            inbox: Arc::clone(&inbox),
-            view: Arc::clone(&view),
+        let (number, thread) = (random.next_u64(), Mutex::default());
+        let engine = Self {
+            log,
+            kv,
+            buffers,
+            inbox,
+            view,
+            clock,
+            seals,
             telemetry,
-            seals: Arc::clone(&seals),
+            count,
+            key,
+            number,
+            thread,
+        };
+        let lane = engine.lane(replica, checkpointer, standby, config)?;
+        let closing = Closing(Arc::clone(&engine.inbox), Arc::clone(&engine.buffers));
+        let thread = std::thread::Builder::new().name("onrush-lane".into()).spawn(move || {
+            let _closing = closing;
+            lane.run();
+        })?;
+        *engine.thread.lock() = Some(thread);
+        Ok(engine)
+    }
+
+    /// The lane that is to serve this engine.
+    fn lane(
+        &self,
+        replica: Replica,
+        checkpointer: checkpointer::Handle,
+        standby: Option<Standby>,
+        config: Config,
+    ) -> std::io::Result<Lane> {
+        let now_us = self.clock.monotonic_us();
+        let last_ms = replica.shards.iter().map(ShardState::last_ms).max().unwrap_or(0);
+        Ok(Lane {
+            log: Arc::clone(&self.log),
+            kv: Arc::clone(&self.kv),
+            clock: Arc::clone(&self.clock),
+            buffers: Arc::clone(&self.buffers),
+            inbox: Arc::clone(&self.inbox),
+            view: Arc::clone(&self.view),
+            telemetry: Arc::clone(&self.telemetry),
+            seals: Arc::clone(&self.seals),
             replica,
             hot: HotTail::new(config.hot_tail_bytes),
             parked: Parked::default(),
+            ages: account::Ages::default(),
             watches: Watches::default(),
             config,
             schedule: Schedule::new(
@@ -192,7 +231,7 @@ impl Engine {
             ),
             checkpointer,
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
-            origin: Origin { engine: number, append: 0 },
+            origin: Origin { engine: self.number, append: 0 },
             rotation: 0,
             turn: 0,
             moving: reclaim::Moving::default(),
@@ -206,19 +245,12 @@ impl Engine {
             checkpoints_failed: false,
             follow_at_us: 0,
             followed_at_us: 0,
-            news: follow::hear(&*log, &config, &buffers),
+            news: follow::hear(&*self.log, &config, &self.buffers),
             tidied: config.sole_writer,
             skipped: false,
             seen_own: Vec::new(),
             stopping: None,
-        };
-        let closing = Closing(Arc::clone(&inbox), Arc::clone(&buffers));
-        let thread = std::thread::Builder::new().name("onrush-lane".into()).spawn(move || {
-            let _closing = closing;
-            lane.run();
-        })?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self { log, kv, buffers, inbox, view, clock, seals, count, key, number, thread })
+        })
     }
 
     /// Hands a command to the lane. Its answer comes through the command's own sender; if the
@@ -270,6 +302,12 @@ impl Engine {
         &self.seals
     }
 
+    /// Counters.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     /// The log, for its figures.
     #[must_use]
     pub fn log(&self) -> &dyn Log {
@@ -287,8 +325,12 @@ impl Engine {
     /// # Errors
     /// [`ReadError`] as the log says.
     pub fn read(&self, shard: ShardId, run: &Run) -> Result<Vec<Chunk>, ReadError> {
-        let place = self.log.body(shard, Extent { position: run.position, len: run.len })?;
-        decode_place(run, place)
+        let place = self.log.body(shard, Extent { position: run.position, len: run.len });
+        let chunks = place.and_then(|place| decode_place(run, place));
+        if matches!(chunks, Err(ReadError::Corrupt { .. })) {
+            self.telemetry.corrupt.add(1);
+        }
+        chunks
     }
 
     /// Lets nobody wait for messages any more: who does is answered that the engine stops. To be
@@ -309,6 +351,15 @@ impl Engine {
             // It has answered; all that is left is to return.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+/// An engine that is dropped without [`Engine::stop`] is cut off, as by a crash: its lane ends by itself
+/// after the commit that is under way, and what was not committed is not answered for.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.inbox.abandon();
+        self.buffers.bell().ring();
     }
 }
 

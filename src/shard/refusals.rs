@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use crate::base::place::ShardId;
+use crate::base::place::{QueueId, ShardId};
 use crate::buffer::receipt::PushRefusal;
 use crate::buffer::ring::{Pending, Ring};
 use crate::log::AppendError;
+use crate::shard::account::PushLedger;
 use crate::shard::command::{Command, CommandError};
 use crate::shard::failover::Unknown;
 use crate::shard::lane::{Lane, fail_command};
@@ -74,7 +75,7 @@ impl Lane {
                 let refused = ring.take_where(|it| it.signer.is_some() || is_final);
                 for pending in refused {
                     returned += pending.bytes();
-                    self.refuse(pending, refusal);
+                    self.refuse(ring.queue, pending, refusal);
                 }
                 if !ring.pending.is_empty() {
                     held.push(ring);
@@ -102,9 +103,13 @@ impl Lane {
         }
     }
 
-    pub(super) fn refuse(&self, pending: Pending, refusal: &PushRefusal) {
+    pub(super) fn refuse(&self, queue: QueueId, pending: Pending, refusal: &PushRefusal) {
         let count = u64::from(pending.push.batch.count());
         self.telemetry.push_failed.add(count);
+        let mut ledger = PushLedger::default();
+        let what = (pending.qos, pending.push.batch.count());
+        ledger.add(&self.telemetry, queue, what, &Err(refusal.clone()));
+        ledger.close(&self.telemetry);
         match pending.signer {
             Some(signer) => signer.sign(Err(refusal.clone())),
             None => self.telemetry.buffered_lost.add(count),

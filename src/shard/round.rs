@@ -5,6 +5,7 @@
 
 mod classes;
 mod groups;
+mod hand_over;
 mod pops;
 mod pushes;
 mod replays;
@@ -467,8 +468,6 @@ impl<'a> Round<'a> {
             | Command::ReadStates(_)
             | Command::Find(_)
             | Command::Look(_)
-            | Command::Describe(_)
-            | Command::Standings(_)
             | Command::Watch(_)
             | Command::Survey(_)
             | Command::CheckpointDone { .. }

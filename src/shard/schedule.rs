@@ -34,9 +34,14 @@ impl Schedule {
     /// When the lane should wake for upkeep; checkpoints only matter where there are changes.
     #[must_use]
     pub fn next_us(&self, has_changes: bool) -> Option<u64> {
-        let checkpoint = (has_changes && !self.is_under_way).then_some(self.checkpoint_at_us);
         let upkeep = self.retention_at_us.min(self.reclaim_at_us);
-        Some(upkeep.min(checkpoint.unwrap_or(u64::MAX)))
+        Some(upkeep.min(self.next_checkpoint_us(has_changes).unwrap_or(u64::MAX)))
+    }
+
+    /// The same while nothing can be committed.
+    #[must_use]
+    pub fn next_checkpoint_us(&self, has_changes: bool) -> Option<u64> {
+        (has_changes && !self.is_under_way).then_some(self.checkpoint_at_us)
     }
 
     /// Whether retention is due; if so, the next one is an interval later.
@@ -136,6 +141,7 @@ mod tests {
         assert!(!schedule.take_retention(10_001));
         schedule.retain_by(10_500);
         assert_eq!(schedule.next_us(false), Some(10_500));
+        assert_eq!(schedule.next_checkpoint_us(false), None, "it needs a commit");
         assert!(schedule.take_retention(10_500));
         assert!(!schedule.take_retention(20_499));
     }

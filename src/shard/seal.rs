@@ -36,14 +36,15 @@ impl Lane {
                 self.buffers.budget().add(pending.bytes().saturating_sub(before));
             }
             if is_clear {
-                refused.extend(ring.take_where(|it| !it.push.batch.is_sealed()));
+                let clear = ring.take_where(|it| !it.push.batch.is_sealed());
+                refused.extend(clear.into_iter().map(|it| (ring.queue, it)));
             }
         }
         all.iter_mut().for_each(|(_, rings)| rings.retain(|it| !it.pending.is_empty()));
         all.retain(|(_, rings)| !rings.is_empty());
-        self.buffers.give_back(refused.iter().map(Pending::bytes).sum());
-        for pending in refused {
-            self.refuse(pending, &PushRefusal::Decide(DecideError::NotSealed));
+        self.buffers.give_back(refused.iter().map(|(_, it)| Pending::bytes(it)).sum());
+        for (queue, pending) in refused {
+            self.refuse(queue, pending, &PushRefusal::Decide(DecideError::NotSealed));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::buffer::ring::Ring;
 use crate::log::AppendError;
 use crate::shard::command::{Command, CommandError, ReadStates};
 use crate::shard::lane::{COMMIT_BYTES_MAX, Lane, fail_command};
-use crate::shard::round::{Work, tally_pushed};
+use crate::shard::round::Work;
 use crate::shard::transaction::{Committed, Refusal, Transaction, TransactionAppend};
 use crate::state::ShardState;
 use crate::state::kv::{Kv, KvError};
@@ -67,20 +67,12 @@ impl Lane {
     }
 
     pub(super) fn answer_transaction(
-        &self,
+        &mut self,
         whole: Transaction,
         decided: Result<Committed, Refusal>,
     ) {
-        if let Ok(Committed { acks, appends, .. }) = &decided {
-            for acked in acks {
-                self.telemetry.acked.add(u64::from(acked.settled));
-                self.telemetry.dead.add(u64::from(acked.buried));
-            }
-            for stored in appends {
-                let (new, duplicates) = tally_pushed(&stored.pushed);
-                self.telemetry.pushed.add(new);
-                self.telemetry.duplicates.add(duplicates);
-            }
+        if let Ok(committed) = &decided {
+            self.count_transaction(&whole, committed);
         }
         // Whoever hung up does not want to know; what stands, stands.
         let _ = whole.reply.send(match decided {

@@ -82,12 +82,29 @@ pub struct TransactionAppend {
     pub hash: u64,
     /// The batch.
     pub push: PushBatch,
+    /// Messages that may wait to be evaluated in the partition, these among them; 0 = any number.
+    pub backlog_max: u64,
+    /// Whoever appends it wants to have its messages at once, in the name of a group.
+    pub claim: Option<HandOver>,
+}
+
+/// A lease on what a transaction appends, taken with the transaction itself: whoever appends messages and
+/// is their group's consumer too saves the pop. Given only where the group has nothing else to do there.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// The group.
+    pub group: GroupName,
+    /// The lease's token.
+    pub token: LeaseToken,
+    /// How long it lasts, milliseconds from the commit.
+    pub lease_ms: u64,
 }
 
 impl From<Placed> for TransactionAppend {
     fn from(placed: Placed) -> Self {
         let Placed { queue, partition, hash, pending, .. } = placed;
-        Self { queue, partition, hash, push: pending.push }
+        let (backlog_max, claim) = (0, None);
+        Self { queue, partition, hash, push: pending.push, backlog_max, claim }
     }
 }
 
@@ -174,6 +191,9 @@ pub struct Committed {
     pub acks: Vec<Acked>,
     /// One per batch.
     pub appends: Vec<Stored>,
+    /// For each batch when the lease on its messages ends, unix milliseconds, where it was handed over;
+    /// shorter than `appends`, or empty, where no batch behind was to be.
+    pub claims: Vec<Option<u64>>,
     /// The tallies that were counted on, in the order of their changes, each with the index of its
     /// [`StateChanges`].
     pub tallies: Vec<(usize, Tally)>,

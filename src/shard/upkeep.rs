@@ -26,8 +26,21 @@ impl Lane {
         self.replica.catalog.is_changed() || self.change_count() > 0
     }
 
+    /// When the lane should wake for upkeep, in the clock's microseconds. While the store is down there
+    /// are checkpoints at most: what needs a commit comes when it is back.
+    pub(super) fn next_upkeep_us(&self) -> Option<u64> {
+        match self.is_down() {
+            true if self.is_before_contact() => None,
+            true => self.schedule.next_checkpoint_us(self.has_changes()),
+            false => self.schedule.next_us(self.has_changes()),
+        }
+    }
+
     /// Begins the next checkpoint if it is time.
     pub(super) fn begin_checkpoint(&mut self) {
+        if self.is_before_contact() {
+            return;
+        }
         let now_us = self.clock.monotonic_us();
         if self.change_count() > CHANGES_MAX {
             self.schedule.hurry(now_us);

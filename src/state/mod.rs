@@ -36,7 +36,7 @@ pub mod tally;
 pub mod undone;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 
 use hashbrown::{Equivalent, HashMap, HashTable};
 use onrush_protocol::batch::RecordBatch;
@@ -55,6 +55,10 @@ type Moved = BTreeMap<(PartitionNumber, Sequence), Run>;
 
 /// Partitions (local indexes) and groups that one token holds here.
 type Holders = smallvec::SmallVec<[(u32, GroupIndex); 2]>;
+
+/// A lease's place among those of its shard, by the time at which they end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LeaseKey((u64, u32, GroupIndex));
 
 /// Looks a group up without owning its name; hashes as the owning key does.
 #[derive(Hash)]
@@ -203,9 +207,30 @@ impl ShardState {
         &self,
         queue: QueueId,
     ) -> impl Iterator<Item = (PartitionNumber, &Partition)> + Clone {
-        let locals = self.by_queue.get(&queue).map_or(&[][..], Vec::as_slice);
+        self.partitions_from(queue, 0)
+    }
+
+    /// The same without the first `at` of them, which costs nothing.
+    pub fn partitions_from(
+        &self,
+        queue: QueueId,
+        at: usize,
+    ) -> impl Iterator<Item = (PartitionNumber, &Partition)> + Clone {
+        let locals = self.by_queue.get(&queue).and_then(|all| all.get(at..)).unwrap_or_default();
         locals.iter().filter_map(|local| {
             Some((self.shards.number(self.shard, *local)?, self.local(*local)?))
+        })
+    }
+
+    /// Partitions of all queues without the first `at` that ever were; `None` for those that are gone.
+    pub fn slots_from(
+        &self,
+        at: usize,
+    ) -> impl Iterator<Item = Option<(PartitionNumber, &Partition)>> {
+        let slots = self.partitions.get(at..).unwrap_or_default();
+        (at..).zip(slots).map(|(local, partition)| {
+            let number = self.shards.number(self.shard, u32::try_from(local).ok()?)?;
+            partition.live.then_some((number, partition))
         })
     }
 
@@ -253,11 +278,24 @@ impl ShardState {
         self.holders.contains_key(&token)
     }
 
-    /// The tokens of a group's leases here, each once.
-    pub fn tokens_of(&self, group: GroupIndex) -> impl Iterator<Item = LeaseToken> + '_ {
-        let of_group = move |holders: &Holders| holders.iter().any(|(_, holder)| *holder == group);
-        let held = self.holders.iter().filter(move |(_, holders)| of_group(holders));
-        held.map(|(token, _)| *token)
+    /// How many leases there are.
+    #[must_use]
+    pub fn lease_count(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Leases behind one, by the time at which they end: each with its group and token.
+    pub fn leases_behind(
+        &self,
+        one: Option<LeaseKey>,
+    ) -> impl Iterator<Item = (LeaseKey, GroupIndex, LeaseToken)> + '_ {
+        let from = one.map_or(Bound::Unbounded, |LeaseKey(key)| Bound::Excluded(key));
+        self.timers.range((from, Bound::Unbounded)).filter_map(|key| {
+            let (_, local, group) = *key;
+            let cursors = self.local(local).map(|it| it.cursors.as_slice()).unwrap_or_default();
+            let cursor = cursors.iter().find(|cursor| cursor.group == group)?;
+            Some((LeaseKey(*key), group, cursor.lease.as_deref()?.token))
+        })
     }
 
     /// A group's index.

@@ -5,14 +5,19 @@
 //! door.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::telemetry::queues::OTHER;
 
 /// Minutes that are kept.
 const MINUTES_MAX: usize = 24 * 60;
 /// Minutes that are kept of each queue, and queues that are kept.
 const QUEUE_MINUTES_MAX: usize = 6 * 60;
 const QUEUES_MAX: usize = 100;
+/// Groups, and queues with dead letters, that the newest sample tells one by one.
+const NEWEST_MAX: usize = 1_000;
 
 /// Everything counted since the start, and some numbers of the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +36,9 @@ pub struct Snapshot {
     pub dead: u64,
     pub errors: u64,
     pub retained: u64,
+    pub completed_gone: u64,
+    pub expired: u64,
+    pub removals: u64,
     pub commits: u64,
     pub user_us: u64,
     pub system_us: u64,
@@ -43,6 +51,9 @@ pub struct Snapshot {
     pub lag_max_ms: u64,
     /// Of the moment: connections over the binary protocol.
     pub connections: u64,
+    /// Of the moment: connections to the database that work and that rest.
+    pub db_active: u64,
+    pub db_idle: u64,
 }
 
 /// The same of one queue.
@@ -53,10 +64,21 @@ pub struct QueueSnapshot {
     pub pushed: u64,
     pub consumed: u64,
     pub dead: u64,
+    /// Requests to this server, as [`super::queues`] counts them.
+    pub push_requests: u64,
+    pub pop_empty: u64,
+    pub ack_requests: u64,
+    pub ack_refused: u64,
+    pub transactions: u64,
+    /// Whether they were counted for this queue.
+    pub has_requests: bool,
     /// Of the moment.
     pub partitions: u64,
     pub parked: u64,
     pub lag_ms: u64,
+    /// Partitions that there are more, or fewer, than at the beginning of a span.
+    pub partitions_made: u64,
+    pub partitions_gone: u64,
 }
 
 /// What happened in a span.
@@ -97,6 +119,9 @@ impl Counted for Snapshot {
             dead: more(|it| it.dead),
             errors: more(|it| it.errors),
             retained: more(|it| it.retained),
+            completed_gone: more(|it| it.completed_gone),
+            expired: more(|it| it.expired),
+            removals: more(|it| it.removals),
             commits: more(|it| it.commits),
             user_us: more(|it| it.user_us),
             system_us: more(|it| it.system_us),
@@ -116,13 +141,64 @@ impl Counted for QueueSnapshot {
             pushed: more(|it| it.pushed),
             consumed: more(|it| it.consumed),
             dead: more(|it| it.dead),
+            push_requests: more(|it| it.push_requests),
+            pop_empty: more(|it| it.pop_empty),
+            ack_requests: more(|it| it.ack_requests),
+            ack_refused: more(|it| it.ack_refused),
+            transactions: more(|it| it.transactions),
+            partitions_made: more(|it| it.partitions),
+            partitions_gone: earlier.partitions.saturating_sub(self.partitions),
             ..*self
         }
     }
 }
 
+/// How a group of a queue stands.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GroupNow {
+    /// The queue.
+    pub queue: Box<str>,
+    /// The group.
+    pub group: Box<str>,
+    /// Messages that it has not settled.
+    pub behind: u64,
+    /// When the oldest of them was pushed, unix milliseconds.
+    pub oldest_ms: Option<u64>,
+}
+
+/// What is true of the moment of the newest sample only.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Newest {
+    /// When it was taken, unix milliseconds; 0 before the first one.
+    pub time_ms: u64,
+    /// Groups, the one that is furthest behind first; what does not fit is under [`OTHER`].
+    pub groups: Vec<GroupNow>,
+    /// Queues with dead letters, the one with the most first; what does not fit is under [`OTHER`].
+    pub dead: Vec<(Box<str>, u64)>,
+}
+
+impl Newest {
+    /// As many as are kept of these; the rest of them is one.
+    #[must_use]
+    pub fn of(time_ms: u64, mut groups: Vec<GroupNow>, mut dead: Vec<(Box<str>, u64)>) -> Self {
+        groups.sort_by_key(|it| std::cmp::Reverse(it.behind));
+        dead.sort_by_key(|it| std::cmp::Reverse(it.1));
+        let rest = groups.drain(NEWEST_MAX.min(groups.len())..);
+        let rest = rest.reduce(|sum, it| GroupNow {
+            behind: sum.behind + it.behind,
+            oldest_ms: [sum.oldest_ms, it.oldest_ms].into_iter().flatten().min(),
+            ..sum
+        });
+        groups.extend(rest.map(|it| GroupNow { queue: OTHER.into(), group: OTHER.into(), ..it }));
+        let rest: u64 = dead.drain(NEWEST_MAX.min(dead.len())..).map(|(_, count)| count).sum();
+        dead.extend((rest > 0).then(|| (OTHER.into(), rest)));
+        Self { time_ms, groups, dead }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Kept {
+    newest: Arc<Newest>,
     all: VecDeque<Snapshot>,
     queues: BTreeMap<Box<str>, VecDeque<QueueSnapshot>>,
 }
@@ -143,6 +219,17 @@ impl History {
         for (name, snapshot) in queues {
             push(kept.queues.entry(name).or_default(), snapshot, QUEUE_MINUTES_MAX);
         }
+    }
+
+    /// Takes what is true of the moment.
+    pub fn take_newest(&self, newest: Newest) {
+        self.0.lock().newest = Arc::new(newest);
+    }
+
+    /// What was true of the moment of the newest sample.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Newest> {
+        Arc::clone(&self.0.lock().newest)
     }
 
     /// What happened in a range, oldest first.
@@ -247,6 +334,26 @@ mod tests {
         assert!((buckets[1].seconds - 300.0).abs() < 0.001);
         let (pushed, acked) = history.rates(30 * MINUTE_MS);
         assert!((pushed - 1.0).abs() < 0.001 && (acked - 0.5).abs() < 0.001);
+    }
+
+    #[test]
+    fn groups_beyond_the_bound_are_one_and_nothing_of_them_is_lost() {
+        let group = |at: u64| GroupNow {
+            queue: format!("q{at}").into(),
+            group: "g".into(),
+            behind: at,
+            oldest_ms: Some(10_000 - at),
+        };
+        let many = NEWEST_MAX as u64 + 500;
+        let dead = (1..=many).map(|at| (format!("q{at}").into(), at)).collect();
+        let newest = Newest::of(7, (1..=many).map(group).collect(), dead);
+        assert_eq!((newest.groups.len(), newest.dead.len()), (NEWEST_MAX + 1, NEWEST_MAX + 1));
+        assert_eq!((&*newest.groups[0].queue, newest.groups[0].behind), ("q1500", many));
+        let last = newest.groups.last().unwrap();
+        assert_eq!((&*last.queue, &*last.group, last.behind), (OTHER, OTHER, 500 * 501 / 2));
+        assert_eq!(last.oldest_ms, Some(9_500));
+        assert_eq!(newest.dead.iter().map(|it| it.1).sum::<u64>(), many * (many + 1) / 2);
+        assert_eq!(Newest::of(7, Vec::new(), Vec::new()).groups.len(), 0);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 pub mod history;
 pub mod latency;
+pub mod queues;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::latency::Latency;
+use crate::telemetry::queues::QueueCounts;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -31,10 +33,28 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Raises it to `value`, where it is a gauge and lower.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     /// Sets it, where it is a gauge.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
+}
+
+/// Messages that were refused, by why: trying again later can help.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// The partition's ring was full, or all rings were.
+    pub ring_full: Counter,
+    /// The queue was.
+    pub queue_full: Counter,
+    /// The disk was.
+    pub disk_full: Counter,
+    /// The store was away, and so was what stands in for it.
+    pub store_away: Counter,
 }
 
 /// Everything that is counted. Messages unless the name says otherwise.
@@ -56,14 +76,23 @@ pub struct Telemetry {
     pub spilled: Counter,
     /// Of those, pushed again since: stored, or found to be duplicates.
     pub replayed: Counter,
+    /// Since when there is anything in the failover log without a break, unix milliseconds; 0 while there
+    /// is nothing (gauge).
+    pub spill_since_ms: Counter,
     /// In the failover log and not in the store yet (gauge).
     pub spill_waiting: Counter,
     /// Batches that no shard took and that were set aside (gauge).
     pub quarantined: Counter,
+    /// Of those, accepted at QoS 0 (gauge).
+    pub quarantined_buffered: Counter,
+    /// Their bytes (gauge).
+    pub quarantined_bytes: Counter,
     /// Times that the store went away.
     pub outages: Counter,
     /// Whether the store is away: 1, or 0 (gauge).
     pub store_away: Counter,
+    /// Whether another store was found in its place, so that nothing is kept for it: 1, or 0 (gauge).
+    pub store_other: Counter,
     /// Handed to consumers.
     pub popped: Counter,
     /// Pops answered, whatever with.
@@ -76,14 +105,22 @@ pub struct Telemetry {
     pub ack_failed: Counter,
     /// Settled as completed.
     pub acked: Counter,
-    /// Became dead letters.
+    /// Became dead letters, by acks, by leases that ran out, and where operators asked for it.
     pub dead: Counter,
+    /// The same by the reason's number.
+    pub dead_by_reason: [Counter; 3],
+    /// Handed out that had been handed out before, and not settled.
+    pub redelivered: Counter,
+    /// Refused because something was full or away.
+    pub refused: Refused,
     /// Removed because they lived or waited too long.
     pub expired: Counter,
     /// Removed because they were kept long enough, whoever had seen them.
     pub retained: Counter,
     /// Removed because all groups were done with them for long enough.
     pub completed_gone: Counter,
+    /// Commits that removed any of these.
+    pub removals: Counter,
     /// Of those removed, such as some group had not settled.
     pub undelivered: Counter,
     /// Leases that ran out.
@@ -108,8 +145,26 @@ pub struct Telemetry {
     pub projection_ms: Counter,
     /// Connections over the binary protocol now (gauge).
     pub connections: Counter,
+    /// Connections over HTTP now (gauge).
+    pub http_connections: Counter,
+    /// Records of the log that were read and did not fit their checksums.
+    pub corrupt: Counter,
+    /// Fuel that code of processes used.
+    pub fuel_used: Counter,
+    /// The depth in its cascade of the deepest message evaluated so far (gauge).
+    pub cascade_depth: Counter,
+    /// What was asked of queues, one by one.
+    pub by_queue: QueueCounts,
     /// Time from a push's arrival to its answer.
     pub push_latency: Latency,
+    /// Time from a pop's arrival to its messages, where it did not have to wait for any to come.
+    pub pop_latency: Latency,
+    /// Time from the commit of a message to its being handed out, each time that it is; in whole
+    /// milliseconds.
+    pub delivery_delay: Latency,
+    /// Time from the commit of a message to the ack that settled it as completed, of one group; in whole
+    /// milliseconds.
+    pub end_to_end: Latency,
     /// Time that an append took.
     pub commit_latency: Latency,
 }

@@ -14,6 +14,7 @@ use crate::buffer::Full;
 use crate::buffer::receipt::PushRefusal;
 use crate::catalog::CatalogError;
 use crate::delivery::PopError;
+use crate::delivery::desk::DeskError;
 use crate::delivery::groups::GroupError;
 use crate::ingest::PushError;
 use crate::log::{AppendError, ReadError};
@@ -34,7 +35,7 @@ pub fn of_push_error(error: &PushError) -> Code {
         PushError::Batch(error) => of_batch_error(error),
         PushError::Queue(error) => of_catalog_error(error),
         PushError::Seal(error) => of_seal_error(error),
-        PushError::OwnHeader { .. } => Code::ReservedField,
+        PushError::OwnHeader { .. } | PushError::OwnId { .. } => Code::ReservedField,
         PushError::QueueFull { .. } => Code::QueueFull,
         PushError::Full(full) => of_full(*full),
     }
@@ -70,6 +71,7 @@ pub fn of_push_error_at(error: &PushError, qos: Qos) -> Code {
         | PushError::Batch(_)
         | PushError::Queue(_)
         | PushError::OwnHeader { .. }
+        | PushError::OwnId { .. }
         | PushError::Seal(_) => of_push_error(error),
     }
 }
@@ -120,9 +122,10 @@ pub fn of_command_error(error: &CommandError) -> Code {
 pub fn of_catalog_error(error: &CatalogError) -> Code {
     match error {
         CatalogError::NotFound(_) => Code::QueueNotFound,
-        CatalogError::Option { .. } | CatalogError::NoDatabase | CatalogError::SealedRows => {
-            Code::BadOption
-        }
+        CatalogError::Option { .. }
+        | CatalogError::OfClass(_)
+        | CatalogError::NoDatabase
+        | CatalogError::SealedRows => Code::BadOption,
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,
         CatalogError::Command(error) => of_command_error(error),
     }
@@ -136,6 +139,20 @@ pub fn of_group_error(error: &GroupError) -> Code {
         GroupError::NoGroup(_) => Code::GroupNotFound,
         GroupError::NoPartition => Code::PartitionNotFound,
         GroupError::Command(error) => of_command_error(error),
+    }
+}
+
+/// Something about messages, dead letters or jobs that was not done.
+#[must_use]
+pub fn of_desk_error(error: &DeskError) -> Code {
+    match error {
+        DeskError::NoMessage => Code::MessageNotFound,
+        DeskError::NotDead | DeskError::AllDone => Code::MessageSettled,
+        DeskError::Held => Code::Busy,
+        DeskError::NoJob => Code::JobNotFound,
+        DeskError::TooManyJobs { .. } => Code::QuotaExceeded,
+        DeskError::Queue(error) => of_catalog_error(error),
+        DeskError::Command(error) => of_command_error(error),
     }
 }
 
@@ -191,6 +208,8 @@ pub fn of_process_error(error: &ProcessError) -> Code {
         ProcessError::NoClass(_) => Code::ClassNotFound,
         ProcessError::NoProcess(_) => Code::ProcessNotFound,
         ProcessError::NoSlot(_) => Code::SlotNotFound,
+        ProcessError::Evaluated(_) => Code::AlreadySettled,
+        ProcessError::NotWhole(_) => Code::NotReplayable,
         ProcessError::NoPush(_) => Code::PushNotFound,
         ProcessError::NoPath(_) => Code::PathNotFound,
         ProcessError::Version(_) => Code::VersionConflict,
@@ -204,7 +223,9 @@ pub fn of_process_error(error: &ProcessError) -> Code {
         ProcessError::Control(_) => Code::BadControlValue,
         ProcessError::Malformed(_) => Code::MalformedRequest,
         ProcessError::NotAccepted(_) => Code::NotAccepted,
+        ProcessError::Codec => Code::CodecRejected,
         ProcessError::Stopped(_) => Code::ProcessStopped,
+        ProcessError::Complete(_) => Code::PushComplete,
         ProcessError::Backlog(_) => Code::BacklogFull,
         ProcessError::Push(error) => of_push_error_at(error, Qos::ExactlyOnce),
         ProcessError::Refused(refusal) => of_push_refusal(refusal),
@@ -237,6 +258,7 @@ pub fn of_decide_error(error: &DecideError) -> Code {
         DecideError::OwnName => Code::ReservedField,
         DecideError::NumbersExhausted => Code::QuotaExceeded,
         DecideError::QueueFull { .. } => Code::QueueFull,
+        DecideError::Backlog { .. } => Code::BacklogFull,
         DecideError::OverLimit { .. } => Code::TooManyRecords,
     }
 }

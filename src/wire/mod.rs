@@ -1,13 +1,16 @@
 //! The porch: what comes in here, and in which shape it goes on.
 //!
 //! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
-//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes, [`auth`] says
+//! same rooms and answers into bytes. [`codes`] is the one place where errors become codes,
+//! `process_ask` answers what both ask of processes, [`auth`] says
 //! who may do what, [`tls`] encrypts, and `opened` sets sockets.
 
 pub mod auth;
 pub mod codes;
 pub mod http;
 mod opened;
+mod process_ask;
+mod process_told;
 pub mod tcp;
 pub mod tls;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use onrush_client::{Client, ReceivedMessage};
+use onrush_client::{Client, LeaseToken, ReceivedMessage};
 
 /// The queue of the run.
 pub(crate) const QUEUE: &str = "crash";
@@ -21,6 +21,11 @@ struct Seen {
     acknowledged: Vec<Number>,
     /// By (partition, sequence), what its ack was confirmed for.
     confirmed: HashSet<(u32, u64)>,
+    /// By (partition, sequence): the lease that was handed out last, and until when it holds, unix
+    /// milliseconds.
+    held: HashMap<(u32, u64), (LeaseToken, u64)>,
+    /// Deliveries that were seen while their lease held.
+    deliveries: u64,
     problems: Vec<String>,
 }
 
@@ -29,6 +34,7 @@ struct Seen {
 pub(crate) struct Report {
     pub(crate) acknowledged: u64,
     pub(crate) acks_confirmed: u64,
+    pub(crate) deliveries: u64,
     pub(crate) problems: Vec<String>,
 }
 
@@ -45,8 +51,21 @@ impl Checker {
         // over, and says so; another server may have handed the message to somebody else since.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let holds = u128::from(message.lease_until_ms()) > now.as_millis();
-        if holds && seen.confirmed.contains(&place) {
+        if !holds {
+            return;
+        }
+        if seen.confirmed.contains(&place) {
             seen.problem(format!("{place:?} was delivered after its ack was confirmed"));
+        }
+        seen.deliveries += 1;
+        let lease = (*message.lease(), message.lease_until_ms());
+        if let Some((other, until)) = seen.held.insert(place, lease)
+            && other != lease.0
+            && u128::from(until) > now.as_millis()
+        {
+            seen.problem(format!(
+                "{place:?} has two leases: {other:?} until {until}, and {lease:?}"
+            ));
         }
     }
 
@@ -115,6 +134,7 @@ impl Checker {
         Report {
             acknowledged: seen.acknowledged.len() as u64,
             acks_confirmed: seen.confirmed.len() as u64,
+            deliveries: seen.deliveries,
             problems: seen.problems.clone(),
         }
     }

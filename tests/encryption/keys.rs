@@ -7,7 +7,65 @@ use std::time::{Duration, Instant};
 use onrush_client::{Client, Message};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, PATIENCE};
+use crate::desk::{Desk, PATIENCE, payloads};
+use crate::resting::maintenance;
+
+/// Waits until nothing waits in the failover log any more.
+async fn drained(desk: &Desk) {
+    let until = Instant::now() + PATIENCE;
+    while desk.world.server.rooms().telemetry.spill_waiting.get() > 0 {
+        assert!(Instant::now() < until, "what was held back does not get into the store");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn numbers(from: u64, to: u64) -> Vec<Value> {
+    (from..to).map(|n| json!({ "n": n })).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_while_messages_wait_in_the_failover_log() {
+    let desk = Desk::with_keys(&[(1, 'a')]).await;
+    desk.sealed_queue("secrets").await;
+    maintenance(&desk, true).await;
+    desk.push("secrets", "p", &numbers(0, 10)).await;
+    desk.keys(&[(1, 'a'), (2, 'b')]).await;
+    desk.keys(&[(2, 'b'), (1, 'a')]).await;
+    desk.push("secrets", "p", &numbers(10, 20)).await;
+    let desk = desk.restart().await;
+    desk.keys(&[(3, 'c'), (2, 'b'), (1, 'a')]).await;
+    desk.push("secrets", "p", &numbers(20, 30)).await;
+    maintenance(&desk, false).await;
+    drained(&desk).await;
+    desk.push("secrets", "p", &numbers(30, 40)).await;
+    let path = "/api/v1/pop/queue/secrets/partition/p?batch=100&autoAck=true";
+    assert_eq!(payloads(&desk.world.get(path).await.json()), numbers(0, 40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_taken_away_too_early_sets_nothing_aside_and_what_waited_comes_when_it_is_back() {
+    let desk = Desk::with_keys(&[(1, 'a')]).await;
+    desk.sealed_queue("secrets").await;
+    maintenance(&desk, true).await;
+    desk.push("secrets", "p", &numbers(0, 10)).await;
+    desk.keys(&[(2, 'b')]).await;
+    desk.push("secrets", "p", &numbers(10, 20)).await;
+    maintenance(&desk, false).await;
+    drained(&desk).await;
+    let telemetry = desk.world.server.rooms().telemetry.clone();
+    assert_eq!(telemetry.quarantined.get(), 0, "nobody threw it out");
+    let (status, error, code) = desk.refused("secrets", "batch=100").await;
+    assert_eq!((status, code.as_str()), (503, "key_not_here"), "{error}");
+    desk.keys(&[(2, 'b'), (1, 'a')]).await;
+    let until = Instant::now() + PATIENCE;
+    let mut all = Vec::new();
+    while all.len() < 20 {
+        assert!(Instant::now() < until, "{all:?}");
+        all.extend(desk.take("secrets", 100).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(all, numbers(0, 20));
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keys_change_under_load_and_every_message_comes_out_once_and_in_order() {

@@ -2,11 +2,15 @@
 //! producer was told, survives a power cut, and is bounded; nothing is deleted because nobody reads it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use onrush::base::files::DiskFiles;
 use onrush::base::sim::{SimDisk, Survival};
 use onrush::config::Secret;
 use onrush::failover::record::Spilled;
 use onrush::failover::{Config, Spill, SpillError};
+use onrush::journal::{self, Journal};
 use onrush::state::draft::push::PushBatch;
 use onrush_protocol::batch::{BatchBuilder, NewRecord};
 use onrush_protocol::qos::Qos;
@@ -65,6 +69,9 @@ async fn a13_replay_encrypts_once_keeps_ids_and_nothing_overtakes_what_waited() 
         assert_eq!((told.status, &told.json()["messages"][0]["status"]), (201, &json!("buffered")));
     }
     let world = world.restart().await;
+    let waiting = world.get("/api/v1/system/maintenance").await.json();
+    assert_eq!(waiting["bufferedMessages"], json!(10), "whoever looks must know that they wait");
+    assert_eq!(world.get("/metrics").await.json()["file_buffer"]["pending"], json!(10));
     let log = folder(&world, is_log);
     for file in std::fs::read_dir(&log).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -81,6 +88,59 @@ async fn a13_replay_encrypts_once_keeps_ids_and_nothing_overtakes_what_waited() 
     assert_eq!(seen, (0..20).map(|n| format!("plain-{n}")).collect::<Vec<_>>());
     let ids: Vec<&str> = all.iter().map(|it| it["transactionId"].as_str().unwrap()).collect();
     assert_eq!(ids, (0..20).map(|n| format!("t-{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a14_a_record_that_is_none_raises_the_alarm_at_the_start_that_finds_it() {
+    let world = World::new().await;
+    hold_back(&world, true).await;
+    world.push(json!([{ "queue": "q", "partition": "p", "payload": 1 }])).await;
+    let log = folder(&world, is_log);
+    let resting = world.stop().await;
+    // As a later version might write it.
+    let files = Arc::new(DiskFiles::open(&log).unwrap());
+    let config = journal::Config { segment_bytes: 16 << 20, ..journal::Config::default() };
+    let (journal, _) = Journal::open(files, &config, None, &mut |_| {}).unwrap();
+    let appended = journal.append(9, &[Bytes::from_static(b"not known here")]).unwrap();
+    journal.sync_to(appended.end).unwrap();
+    drop(journal);
+    let world = resting.start().await;
+    assert_eq!(world.get("/readyz?verbose").await.json()["checks"]["set_aside"], json!(1));
+    let waiting = world.get("/api/v1/system/maintenance").await.json();
+    assert_eq!(waiting["bufferStats"]["failedCount"], json!(1));
+    assert_eq!(waiting["bufferedMessages"], json!(1));
+    hold_back(&world, false).await;
+    assert_eq!(messages(&world, "q", "p").await[0]["data"], 1, "it holds up nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a14_a_full_failover_log_refuses_with_507_and_keeps_what_it_has() {
+    // More than one segment, which has 16 MiB, and less than two.
+    let world = World::with(|settings| settings.failover.disk_bytes_max = 17 << 20).await;
+    world.post("/api/v1/configure", &json!({ "queue": "q" })).await;
+    hold_back(&world, true).await;
+    let large = "x".repeat(200_000);
+    let item = |n: u64| json!([{ "queue": "q", "partition": "p", "payload": [n, large] }]);
+    let mut kept = 0;
+    let refused = loop {
+        let told = world.push(item(kept)).await;
+        if told.status != 201 {
+            break told;
+        }
+        assert_eq!(told.json()["messages"][0]["status"], "buffered");
+        kept += 1;
+        assert!(kept < 1_000, "nothing stops it");
+    };
+    let body = refused.json();
+    assert_eq!((refused.status, &body["code"]), (507, &json!("disk_full")), "{body}");
+    assert_eq!((&body["retryable"], &body["pushed"]), (&json!(true), &json!(false)), "{body}");
+    assert_eq!(body["messages"][0]["status"], "failed");
+    assert!(kept > 0);
+    hold_back(&world, false).await;
+    let all = all_messages(&world, "q", "p", kept as usize).await;
+    let seen: Vec<u64> = all.iter().map(|it| it["data"][0].as_u64().unwrap()).collect();
+    assert_eq!(seen, (0..kept).collect::<Vec<_>>(), "what was refused left nothing behind");
+    assert_eq!(world.push(item(kept)).await.json()["messages"][0]["status"], "pushed");
 }
 
 fn spilled(text: &str) -> Spilled {
@@ -144,8 +204,17 @@ async fn a14_a_batch_that_nobody_takes_is_set_aside_and_holds_up_nobody() {
     assert_eq!(messages(&world, "stays", "p").await[0]["data"], "fine");
     let telemetry = world.server.rooms().telemetry.clone();
     assert_eq!(telemetry.quarantined.get(), 1, "somebody is told");
+    let told = world.get("/api/v1/system/maintenance").await.json();
+    let files = &told["bufferStats"]["failedFiles"];
+    let counts = ["count", "failoverCount", "qos0Count"].map(|it| files[it].as_u64());
+    assert_eq!(counts, [Some(1), Some(1), Some(0)], "{told}");
+    let told_bytes = files["totalBytes"].as_u64().unwrap();
     // And not tried again and again: it is there once, also after a start.
     let world = world.restart().await;
+    assert_eq!(world.server.rooms().telemetry.quarantined.get(), 1, "and still after a start");
+    let ready = world.get("/readyz?verbose").await;
+    assert_eq!((ready.status, &ready.json()["checks"]["set_aside"]), (200, &json!(1)));
+    assert_eq!(world.get("/metrics").await.json()["file_buffer"]["failed"], json!(1));
     let aside = folder(&world, |name| name.ends_with("-quarantine"));
     let names = std::fs::read_dir(aside).unwrap().map(|it| it.unwrap().path());
     let batches: Vec<PathBuf> =
@@ -155,6 +224,7 @@ async fn a14_a_batch_that_nobody_takes_is_set_aside_and_holds_up_nobody() {
     assert!(reason.contains("the queue was deleted"), "{reason}");
     let bytes = std::fs::read(&batches[0]).unwrap();
     assert!(bytes.windows(6).any(|it| it == b"poison"), "it is kept whole");
+    assert_eq!(bytes.len() as u64, told_bytes);
 }
 
 #[test]

@@ -18,6 +18,23 @@ pub(crate) struct World {
     settings: Settings,
 }
 
+/// A server that was stopped, with what it left.
+#[allow(dead_code, reason = "not every test does something between")]
+pub(crate) struct Resting {
+    pub(crate) folder: tempfile::TempDir,
+    settings: Settings,
+}
+
+#[allow(dead_code, reason = "not every test does something between")]
+impl Resting {
+    /// Starts it again on the same store, on new ports.
+    pub(crate) async fn start(self) -> World {
+        let Self { folder, settings } = self;
+        let server = Server::start(&settings).await.unwrap();
+        World { server, folder, settings }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -84,6 +101,14 @@ impl World {
         server.stop(Duration::from_secs(10)).await;
         let server = Server::start(&settings).await.unwrap();
         Self { server, folder, settings }
+    }
+
+    /// Stops the server in order; [`Resting::start`] starts it again.
+    #[allow(dead_code, reason = "not every test does something between")]
+    pub(crate) async fn stop(self) -> Resting {
+        let Self { server, folder, settings } = self;
+        server.stop(Duration::from_secs(10)).await;
+        Resting { folder, settings }
     }
 
     /// A new connection.

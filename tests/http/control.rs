@@ -116,10 +116,10 @@ async fn figures_have_the_shape_of_the_contract_and_are_true() {
         assert!(push[key].is_number(), "{key}: {push}");
     }
     assert!(push["p99_latency_ms"].as_f64() > Some(0.0));
-    assert_eq!(
-        json["database"],
-        json!({ "healthy": true, "connections_active": 0, "connections_idle": 0 })
-    );
+    let database = &json["database"];
+    let open = ["connections_active", "connections_idle"].map(|it| database[it].as_u64().unwrap());
+    assert_eq!(database["healthy"], json!(true));
+    assert_eq!(open.iter().sum::<u64>() > 0, !crate::client::store::is_embedded(), "{database}");
     assert_eq!(json["file_buffer"], json!({ "pending": 0, "flushed": 0, "failed": 0 }));
 }
 

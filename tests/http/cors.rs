@@ -41,6 +41,62 @@ async fn a_preflight_of_an_allowed_origin_is_answered_without_a_token() {
 }
 
 #[tokio::test]
+async fn every_verb_and_header_of_the_description_may_be_sent_by_allowed_pages() {
+    let world = world("https://ops.example").await;
+    let mut wire = world.connect().await;
+    let described = world.get("/openapi.json").await.json();
+    let (mut verbs, mut asked) = (std::collections::BTreeSet::new(), 0);
+    for (path, of_path) in described["paths"].as_object().unwrap() {
+        for (verb, route) in of_path.as_object().unwrap() {
+            let verb = verb.to_uppercase();
+            let names = route["parameters"].as_array().into_iter().flatten();
+            let names = names.filter(|it| it["in"] == "header");
+            let mut names: Vec<&str> = names.map(|it| it["name"].as_str().unwrap()).collect();
+            names.extend(["Content-Type", "Authorization"]);
+            let headers = format!(
+                "Origin: https://ops.example\r\nAccess-Control-Request-Method: {verb}\r\n\
+                 Access-Control-Request-Headers: {}\r\n",
+                names.join(", ")
+            );
+            let answer =
+                wire.ask_with("OPTIONS", &path.replace(['{', '}'], ""), &headers, "").await;
+            let allows = |header_name: &str, value: &str| {
+                let all = header(&answer, header_name).unwrap_or_default().split(", ");
+                all.into_iter().any(|it| it.eq_ignore_ascii_case(value))
+            };
+            assert!(allows("access-control-allow-methods", &verb), "{verb} {path}: {answer:?}");
+            for name in &names {
+                assert!(allows("access-control-allow-headers", name), "{name} of {path}");
+            }
+            verbs.insert(verb);
+            asked += 1;
+        }
+    }
+    assert!(asked > 60 && verbs.contains("PUT"), "{asked} routes, {verbs:?}");
+}
+
+#[tokio::test]
+async fn a_definition_can_be_put_by_an_allowed_page_that_says_which_version_it_knows() {
+    let world = World::with(|settings| {
+        settings.http.cors_origins = "https://ops.example".to_owned();
+    })
+    .await;
+    let mut wire = world.connect().await;
+    let path = "/api/v1/processes/counter";
+    let headers = "Origin: https://ops.example\r\nAccess-Control-Request-Method: PUT\r\n\
+                   Access-Control-Request-Headers: if-match, if-none-match\r\n";
+    let asked = wire.ask_with("OPTIONS", path, headers, "").await;
+    assert!(header(&asked, "access-control-allow-methods").unwrap().contains("PUT"));
+    let allowed = header(&asked, "access-control-allow-headers").unwrap();
+    assert!(allowed.contains("If-Match") && allowed.contains("If-None-Match"), "{allowed}");
+    let body = r#"{"runtime":"native","module":"counter"}"#;
+    let put = wire.ask_with("PUT", path, "Origin: https://ops.example\r\n", body).await;
+    assert!(put.status < 300, "{put:?}");
+    assert!(header(&put, "etag").is_some(), "{put:?}");
+    assert!(header(&put, "access-control-expose-headers").unwrap().contains("ETag"));
+}
+
+#[tokio::test]
 async fn answers_and_refusals_can_be_read_by_allowed_origins_only() {
     let world = world("https://ops.example").await;
     let mut wire = world.connect().await;

@@ -199,7 +199,8 @@ async fn the_pages_of_the_dashboard_get_what_they_look_at() {
         ops["series"].as_array().unwrap().iter().map(|it| it["pushMessages"].as_u64().unwrap());
     assert_eq!(pushed.sum::<u64>(), 1, "{ops}");
     let text = world.get("/metrics/prometheus").await;
-    assert!(text.text().contains("onrush_messages_pushed_total 5"), "{}", text.text());
+    let series = r#"mq_messages_pushed_total{queue="shop.mails",qos="1",status="pushed"} 2"#;
+    assert!(text.text().contains(series), "{}", text.text());
     let migration = world.ask("POST", "/api/v1/migration/start", "{}").await;
     assert_eq!((migration.status, migration.error().2.as_str()), (501, "not_implemented"));
     assert_eq!(world.ask("POST", "/internal/api/notify", "{}").await.json()["status"], "ok");

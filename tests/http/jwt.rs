@@ -317,6 +317,10 @@ async fn who_pushed_over_the_binary_protocol_is_known_and_a_connection_ends_with
     let mut wire = world.connect().await;
     let popped = wire.ask_with("GET", "/api/v1/pop/queue/q", &ada, "").await.json();
     assert_eq!(popped["messages"][0]["producerSub"], "tcp", "{popped}");
+    let popped = client.queue("q").pop().group("g").await.unwrap();
+    assert_eq!(popped.messages[0].producer(), Some("tcp"));
+    let page = client.queue("q").messages().await.unwrap();
+    assert_eq!(page.messages[0].producer.as_str(), "tcp");
     for _ in 0..600 {
         match client.ping().await {
             Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,

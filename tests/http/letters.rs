@@ -123,18 +123,42 @@ async fn a_requeued_letter_is_a_new_message_of_the_queue_that_it_is_sent_to() {
 
 #[tokio::test]
 async fn a_slow_job_can_be_cancelled_and_what_it_has_not_moved_stays() {
-    let world = World::new().await;
-    buried_by_one_group(&world, 0..10).await;
-    let body = json!({ "queue": "q", "ratePerSecond": 1 });
-    let begun = world.post("/api/v1/dlq/redrive", &body).await.json();
-    let path = format!("/api/v1/dlq/jobs/{}", begun["id"]);
-    let cancelled = world.ask("DELETE", &path, "").await.json();
-    assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
-    let moved = cancelled["moved"].as_u64().unwrap();
-    let left = world.get("/api/v1/dlq?queue=q").await.json()["total"].as_u64().unwrap();
-    assert_eq!(moved + left, 10);
-    assert_eq!(payloads(&pop(&world, "bad").await).len() as u64, moved);
-    assert_eq!(world.get("/api/v1/dlq/jobs/999").await.status, 404);
+    for action in ["redrive", "requeue", "delete"] {
+        let world = World::new().await;
+        buried_by_one_group(&world, 0..10).await;
+        let mut body = json!({ "queue": "q", "ratePerSecond": 1 });
+        if action == "requeue" {
+            body["toQueue"] = json!("other");
+        }
+        let begun = world.post(&format!("/api/v1/dlq/{action}"), &body).await.json();
+        let path = format!("/api/v1/dlq/jobs/{}", begun["id"]);
+        // In the middle of it.
+        let moved_some = async {
+            while world.get(&path).await.json()["moved"] == json!(0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), moved_some).await.expect("it moves some");
+        let cancelled = world.ask("DELETE", &path, "").await.json();
+        assert_eq!(cancelled["status"], "cancelled", "{action}: {cancelled}");
+        let moved = cancelled["moved"].as_u64().unwrap();
+        assert!((1..10).contains(&moved), "{action}: {cancelled}");
+        let left = world.get("/api/v1/dlq?queue=q").await.json()["total"].as_u64().unwrap();
+        assert_eq!(moved + left, 10, "{action}");
+        let again = payloads(&pop(&world, "bad").await).len() as u64;
+        let pushed = world.get("/api/v1/pop/queue/other?batch=100").await;
+        let pushed = if pushed.status == 204 { 0 } else { payloads(&pushed.json()).len() as u64 };
+        let expected = match action {
+            "redrive" => (moved, 0),
+            "requeue" => (0, moved),
+            _ => (0, 0),
+        };
+        assert_eq!((again, pushed), expected, "{action}");
+        // What was left alone can still be moved.
+        let begun = world.post("/api/v1/dlq/redrive", &json!({ "queue": "q" })).await.json();
+        assert_eq!(ended(&world, &begun).await["moved"], json!(left), "{action}");
+        assert_eq!(world.get("/api/v1/dlq/jobs/999").await.status, 404);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 )]
 
 mod ack;
+mod analytics;
 mod client;
 mod control;
 mod cors;
@@ -20,6 +21,7 @@ mod jwt;
 mod letters;
 mod messages;
 mod pop;
+mod prometheus;
 mod push;
 mod roles;
 mod streams;

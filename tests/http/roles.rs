@@ -1,12 +1,17 @@
 //! Who may use which route, asked of every route that the description names, and of every opcode.
 
+use bytes::BytesMut;
 use onrush::base::random::SystemRandom;
 use onrush::config::{Secret, Settings};
 use onrush::state::effect::ProducerSub;
 use onrush::wire::auth::role::Role;
 use onrush::wire::auth::tokens;
 use onrush_client::{Client, Code, Message};
+use onrush_protocol::request::{Hello, Token};
+use onrush_protocol::{Opcode, Request, Response, ShortText, frame};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::World;
 
@@ -168,6 +173,98 @@ async fn the_binary_protocol_asks_for_the_same_tokens_and_roles() {
         assert_eq!(outcome(push), role >= Role::ReadWrite, "{role:?}");
         let delete = client.queue("q").delete().await.map(|_| ());
         assert_eq!(outcome(delete), role == Role::Admin, "{role:?}");
+    }
+}
+
+/// Every opcode of a request, with the role that it needs at least, as docs/security.md says.
+const LEVELS: &[(Role, &[Opcode])] = &[
+    (
+        Role::ReadOnly,
+        &[
+            Opcode::Ping,
+            Opcode::Stats,
+            Opcode::ListGroups,
+            Opcode::GroupLag,
+            Opcode::ListMessages,
+            Opcode::GetMessage,
+            Opcode::ListLetters,
+            Opcode::ListJobs,
+            Opcode::ListQueues,
+            Opcode::GetPush,
+            Opcode::GetProcess,
+        ],
+    ),
+    (
+        Role::ReadWrite,
+        &[
+            Opcode::Push,
+            Opcode::Pop,
+            Opcode::Ack,
+            Opcode::Extend,
+            Opcode::Configure,
+            Opcode::Seek,
+            Opcode::Subscribe,
+            Opcode::Transaction,
+            Opcode::ChangeMessage,
+            Opcode::BeginJob,
+            Opcode::CancelJob,
+            Opcode::PopKnown,
+            Opcode::PopAny,
+            Opcode::PushProcess,
+            Opcode::PushSlot,
+            Opcode::CancelPush,
+            Opcode::ChangeProcess,
+        ],
+    ),
+    (Role::Admin, &[Opcode::DeleteQueue, Opcode::DeleteGroup, Opcode::ClearQueue]),
+];
+
+/// Asks with a body that no request has: whoever may make it is told so, and nobody else.
+async fn ask(stream: &mut TcpStream, opcode: Opcode) -> Code {
+    let mut out = BytesMut::new();
+    frame::encode(opcode.number(), 7, &mut out, |body| body.extend_from_slice(&[0xff; 3]));
+    stream.write_all(&out).await.unwrap();
+    let mut input = BytesMut::new();
+    loop {
+        if let Some(frame) = frame::decode(&mut input, 1 << 20).unwrap() {
+            match Response::decode(frame.opcode, frame.body).unwrap() {
+                Response::Failure(failure) => return failure.known().unwrap(),
+                other => panic!("{opcode:?} is answered by {other:?}"),
+            }
+        }
+        assert_ne!(stream.read_buf(&mut input).await.unwrap(), 0, "{opcode:?} ends it");
+    }
+}
+
+#[tokio::test]
+async fn every_opcode_takes_exactly_the_roles_of_its_level() {
+    let (tokens, setting) = tokens();
+    let world = World::with(|settings| settings.auth.tokens = setting).await;
+    let named: usize = LEVELS.iter().map(|(_, opcodes)| opcodes.len()).sum();
+    let requests = Opcode::ALL.iter().filter(|it| it.is_request() && **it != Opcode::Hello);
+    assert_eq!(requests.count(), named, "each opcode is named once");
+    for (role, token) in &tokens {
+        let mut stream = TcpStream::connect(world.server.tcp_addr()).await.unwrap();
+        let hello = Request::Hello(Hello {
+            version_min: 1,
+            version_max: 1,
+            client: ShortText::lossy("roles"),
+            token: Some(Token::parse(token.clone().into_bytes().into()).unwrap()),
+        });
+        let mut out = BytesMut::new();
+        hello.encode_frame(1, &mut out);
+        stream.write_all(&out).await.unwrap();
+        let mut input = BytesMut::new();
+        while frame::decode(&mut input, 1 << 20).unwrap().is_none() {
+            assert_ne!(stream.read_buf(&mut input).await.unwrap(), 0);
+        }
+        for (least, opcodes) in LEVELS {
+            for opcode in *opcodes {
+                let code = ask(&mut stream, *opcode).await;
+                let may = role >= least;
+                assert_eq!(code != Code::Forbidden, may, "{opcode:?} as {role:?}: {code:?}");
+            }
+        }
     }
 }
 

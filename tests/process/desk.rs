@@ -56,3 +56,20 @@ pub(crate) async fn complete(world: &World, push: &Value) -> Value {
     assert_eq!(done["complete"], true, "{done}");
     done
 }
+
+/// Messages of a push that were refused.
+pub(crate) async fn letters(world: &World, push: &Value) -> Vec<Value> {
+    let path = format!("/api/v1/letters?cascade={}", push.as_str().unwrap());
+    world.get(&path).await.json()["letters"].as_array().unwrap().clone()
+}
+
+/// Waits until something is so.
+pub(crate) async fn until<T: Future<Output = bool>>(is_so: impl Fn() -> T) {
+    for _ in 0..1_200 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it is never so");
+}

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use crate::client::{World, request};
-use crate::desk::{define, native, process, push, push_with, slot, state};
+use crate::desk::{complete, define, letters, native, process, push, push_with, slot, state};
 
 #[tokio::test]
 async fn xg_01_entries_arrive_in_the_order_of_their_index() {
@@ -53,14 +53,34 @@ async fn xg_03_a_poisoned_message_leaves_only_its_record() {
 #[tokio::test]
 async fn xg_05_a_cycle_ends_at_its_hop_limit_and_is_kept() {
     let world = World::new().await;
-    native(&world, "pingpong", "pingpong").await;
-    let message = json!({ "start": true, "limit": 1_000 });
-    let more = json!({ "maxHops": 10 });
-    let done = push_with(&world, "pingpong/a", message, more).await.json();
+    for (class, other) in [("a", "b/1"), ("b", "a/1")] {
+        let init = json!({ "rules": { "*": other } });
+        let class_of = json!({ "runtime": "native", "module": "router", "init": init });
+        define(&world, class, class_of).await;
+    }
+    let done = push(&world, "a/1", json!({ "n": 1 })).await;
     assert_eq!((&done["status"], &done["complete"]), (&json!("truncated"), &json!(true)), "{done}");
-    assert_eq!(done["stats"]["messages"], 11);
-    assert_eq!(done["stats"]["dlq"], 1);
-    assert_eq!(process(&world, "pingpong/a").await["slots"], 11);
+    assert_eq!((&done["stats"]["messages"], &done["stats"]["dlq"]), (&json!(65), &json!(1)));
+    let slots = |name: &'static str| {
+        let world = &world;
+        async move { process(world, name).await["slots"].clone() }
+    };
+    assert_eq!((slots("a/1").await, slots("b/1").await), (json!(33), json!(32)));
+    let kept = letters(&world, &done["push_id"]).await;
+    assert_eq!(kept.len(), 1);
+    let letter = &kept[0];
+    assert_eq!((&letter["code"], &letter["depth"]), (&json!("hop_limit"), &json!(65)), "{letter}");
+    assert_eq!((&letter["from"], &letter["target"]), (&json!("a/1"), &json!("b/1")));
+    // The way that led to it, from the first message on.
+    let path = format!("/api/v1/letters/{}", letter["id"].as_str().unwrap());
+    let whole = world.get(&path).await.json();
+    let way = whole["path"].as_array().unwrap();
+    assert_eq!(way.len(), 65, "{whole}");
+    for (n, step) in way.iter().enumerate() {
+        let (process, slot) = (["a/1", "b/1"][n % 2], n / 2);
+        assert_eq!((&step["process"], &step["slot"]), (&json!(process), &json!(slot)), "{whole}");
+    }
+    assert_eq!(way[64]["message_id"], letter["parent"]);
 }
 
 #[tokio::test]
@@ -76,6 +96,26 @@ async fn xg_06_a_fan_out_ends_at_its_message_limit() {
     let codes = done["children"].as_array().unwrap().iter();
     let refused = codes.filter(|child| child["error"]["code"] == "cascade_limit").count();
     assert_eq!(refused, 71);
+}
+
+#[tokio::test]
+async fn xg_06_a_fan_out_of_fan_outs_ends_at_its_message_limit() {
+    let world = World::new().await;
+    // Each of two hundred would send two hundred.
+    let source = "return { handle = function(state, msg, ctx)
+        if msg.level > 2 then return end
+        for n = 1, 200 do
+            ctx.send { target = `tree/{msg.level}-{n}`, level = msg.level + 1 }
+        end
+    end }";
+    define(&world, "tree", json!({ "runtime": "luau", "module": source })).await;
+    let more = json!({ "maxMessages": 1_000, "timeoutMs": 300_000 });
+    let pushed = push_with(&world, "tree/root", json!({ "level": 1 }), more).await.json();
+    let done = complete(&world, &pushed).await;
+    assert_eq!((&done["status"], &done["stats"]["messages"]), (&json!("truncated"), &json!(1_000)));
+    assert_eq!(done["stats"]["errors"], 0, "{}", done["stats"]);
+    let asked = 200 * 200 + 200 + 1;
+    assert_eq!(done["stats"]["dlq"], asked - 1_000, "what did not go is kept");
 }
 
 #[tokio::test]
@@ -196,6 +236,112 @@ async fn xg_07_a_process_with_too_much_waiting_tells_clients_to_come_later() {
 }
 
 #[tokio::test]
+async fn xg_07_what_processes_send_to_one_with_too_much_waiting_is_kept() {
+    let world = World::new().await;
+    native(&world, "fan", "fan").await;
+    let limits = json!({ "backlog_hard": 2 });
+    let manual =
+        json!({ "runtime": "native", "module": "counter", "mode": "manual", "limits": limits });
+    define(&world, "slow", manual).await;
+    for (target, refused) in [("slow/a", 3), ("slow/b", 3)] {
+        // In one batch, which goes as a whole or not at all, and one by one.
+        let (count, process_of) = if target == "slow/a" { (5, 1) } else { (1, 5) };
+        let mut pushes = Vec::new();
+        for n in 0..process_of {
+            let message = json!({ "count": count, "target": target });
+            let more = json!({ "maxDepth": 0 });
+            pushes.push(
+                push_with(&world, &format!("fan/{target}-{n}").replace("slow/", ""), message, more)
+                    .await
+                    .json(),
+            );
+        }
+        let mut kept = Vec::new();
+        for push in &pushes {
+            kept.extend(letters(&world, &push["push_id"]).await);
+        }
+        let there = process(&world, target).await["slots"].as_u64().unwrap_or(0);
+        assert_eq!(there + kept.len() as u64, 5, "{target}: none is dropped");
+        assert!(
+            kept.len() >= refused && there <= 2,
+            "{target}: {there} there, {} kept",
+            kept.len()
+        );
+        for letter in &kept {
+            assert_eq!(
+                (&letter["code"], &letter["target"]),
+                (&json!("backlog_full"), &json!(target))
+            );
+        }
+        let id = kept[0]["id"].as_str().unwrap();
+        let redrive = format!("/api/v1/letters/{id}/redrive");
+        if there == 2 {
+            let full = world.post(&redrive, &json!({})).await;
+            assert_eq!((full.status, full.error().2), (429, "backlog_full".into()));
+            world.get(&format!("/api/v1/processes/{target}/now")).await;
+        }
+        assert_eq!(world.post(&redrive, &json!({})).await.status, 200, "there is room again");
+        assert_eq!(process(&world, target).await["slots"], there + 1);
+    }
+}
+
+#[tokio::test]
+async fn xg_04_whatever_a_guest_tries_ends_within_its_limits() {
+    let world = World::new().await;
+    let source = "local function deep() return 1 + deep() end
+    return { handle = function(state, msg, ctx)
+        state.seen = (state.seen or 0) + 1
+        if msg.try == 'loop' then while true do end end
+        if msg.try == 'caught' then while true do pcall(function() while true do end end) end end
+        if msg.try == 'pattern' then
+            string.find(string.rep('a', 28), string.rep('a?', 28) .. string.rep('a', 28))
+        end
+        if msg.try == 'memory' then local t = {} while true do t[#t + 1] = string.rep('x', 1000) end end
+        if msg.try == 'deep' then return deep() end
+        if msg.try == 'outbox' then for n = 1, 1001 do ctx.send { target = 'hostile/b' } end end
+        if msg.try == 'bytes' then
+            for n = 1, 9 do ctx.send { target = 'hostile/b', data = string.rep('x', 500000) } end
+        end
+        if msg.try == 'state' then for n = 1, 10001 do state['k' .. n] = n end end
+        return state.seen
+    end }";
+    let limits = json!({ "fuel": 1_000_000, "time_ms": 1_000, "memory_bytes": 8 << 20 });
+    define(&world, "hostile", json!({ "runtime": "luau", "module": source, "limits": limits }))
+        .await;
+    let slow = json!({ "time_ms": 20 });
+    define(&world, "hurried", json!({ "runtime": "luau", "module": source, "limits": slow })).await;
+    native(&world, "counter", "counter").await;
+    for (n, (what, code)) in [
+        ("loop", "fuel_exhausted"),
+        ("caught", "fuel_exhausted"),
+        ("pattern", "fuel_exhausted"),
+        ("memory", "memory_exceeded"),
+        ("deep", "guest_error"),
+        ("outbox", "outbox_too_large"),
+        ("bytes", "outbox_too_large"),
+        ("state", "state_limit"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let done = push(&world, "hostile/a", json!({ "try": what })).await;
+        assert_eq!(
+            (&done["status"], &done["error"]["code"]),
+            (&json!("failed"), &json!(code)),
+            "{what}: {done}"
+        );
+        assert_eq!(done["children"], json!([]), "{what}");
+        let good = push(&world, "hostile/a", json!({})).await;
+        assert_eq!(good["output"], n + 1, "nothing of {what} is left");
+        assert_eq!(push(&world, "counter/a", json!({})).await["output"], n + 1);
+    }
+    let done = push(&world, "hurried/a", json!({ "try": "loop" })).await;
+    assert_eq!(done["error"]["code"], "time_exceeded", "{done}");
+    assert_eq!(push(&world, "hurried/a", json!({})).await["output"], 1);
+    assert_eq!(process(&world, "hostile/b").await["code"], "process_not_found");
+}
+
+#[tokio::test]
 async fn xg_10_a_push_whose_time_runs_out_goes_on() {
     let world = World::new().await;
     native(&world, "sleeper", "sleeper").await;
@@ -273,8 +419,11 @@ async fn a_process_that_halts_goes_on_when_it_is_resumed() {
     push(&world, "faulty/a", json!({ "poison": true })).await;
     assert_eq!(process(&world, "faulty/a").await["stopped"], "slot 0 failed");
     let more = json!({ "timeoutMs": 300 });
-    let waits = push_with(&world, "faulty/a", json!({}), more).await;
-    assert_eq!(waits.status, 202, "{}", waits.text());
+    let refused = push_with(&world, "faulty/a", json!({}), more).await;
+    assert_eq!((refused.status, refused.error().2), (409, "process_stopped".into()));
+    let more = json!({ "await": "accepted" });
+    let waits = push_with(&world, "faulty/a", json!({}), more.clone()).await;
+    assert_eq!(waits.status, 200, "{}", waits.text());
     let resumed = world.post("/api/v1/processes/faulty/a/resume", &json!({})).await;
     assert_eq!((resumed.status, &resumed.json()["stopped"]), (200, &Value::Null));
     let done = crate::desk::complete(&world, &waits.json()).await;
@@ -282,8 +431,8 @@ async fn a_process_that_halts_goes_on_when_it_is_resumed() {
     let paused =
         world.post("/api/v1/processes/faulty/a/pause", &json!({ "reason": "a break" })).await;
     assert_eq!(paused.json()["stopped"], "a break");
-    let waits = push_with(&world, "faulty/a", json!({}), json!({ "timeoutMs": 300 })).await;
-    assert_eq!(waits.status, 202, "{}", waits.text());
+    let waits = push_with(&world, "faulty/a", json!({}), more).await;
+    assert_eq!(waits.status, 200, "{}", waits.text());
     world.post("/api/v1/processes/faulty/a/resume", &json!({})).await;
     assert_eq!(crate::desk::complete(&world, &waits.json()).await["output"], 2);
 }

@@ -7,10 +7,19 @@
     reason = "helpers of tests, outside #[test] functions; a panic is how a test fails"
 )]
 
+mod binary;
+mod chains;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod client;
+mod control;
 mod desk;
+mod doors;
+mod facade;
+mod faults;
+mod forms;
 mod gaps;
+mod keeping;
 mod own;
+mod scripts;
 mod vectors;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, World};
-use crate::desk::{complete, define, native, process, push, push_with, slot, state};
+use crate::desk::{complete, define, native, process, push, push_with, slot, state, until};
 
 /// The chain of only children below an answer.
 fn chain(answer: &Value) -> Vec<&Value> {
@@ -104,6 +104,7 @@ async fn pv_05_an_entry_without_its_target_does_not_keep_others() {
     let children = done["children"].as_array().unwrap();
     assert_eq!(children.len(), 3);
     assert_eq!(children[1]["error"]["code"], "target_not_found", "{done}");
+    assert_eq!(children[1]["error"]["status"], 404);
     assert_eq!(children[1]["status"], "refused");
     for (child, target) in [(&children[0], "fan/x"), (&children[2], "fan/z")] {
         assert_eq!((&child["status"], &child["process"]), (&json!("ok"), &json!(target)));
@@ -119,6 +120,7 @@ async fn pv_06_an_entry_that_names_no_target_is_refused_alone() {
     native(&world, "fan", "fan").await;
     let done = push(&world, "fan/root", json!({ "targets": [null, "fan/x"] })).await;
     assert_eq!(done["children"][0]["error"]["code"], "target_missing", "{done}");
+    assert_eq!(done["children"][0]["error"]["status"], 422);
     assert_eq!(done["children"][1]["status"], "ok");
     assert_eq!(done["status"], "partial");
 }
@@ -181,6 +183,28 @@ async fn pv_11_parts_of_results_and_pages_are_read_by_path() {
     assert_eq!(state(&world, "publisher/a", "x").await, "banana");
     let nothing = world.get("/api/v1/processes/publisher/a/slots/0/output/deep/7").await;
     assert_eq!((nothing.status, nothing.error().2), (404, "path_not_found".into()));
+    // And what was sent: to a process, to whoever pushed, or nowhere.
+    native(&world, "router", "router").await;
+    let deep = json!({ "nested": [0, { "value": 4 }] });
+    let message = json!({ "to": ["publisher/b", "$reply", "nowhere/y"], "deep": deep });
+    push(&world, "router/r", message).await;
+    for index in 1..=3 {
+        let path = format!(
+            "/api/v1/processes/router/r/slots/0/outbox/{index}/message/deep/nested/1/value"
+        );
+        let answer = world.get(&path).await;
+        assert_eq!((answer.status, answer.text()), (200, "4"), "{path}");
+    }
+    let whole = world.get("/api/v1/processes/router/r/slots/0/outbox/1").await.json();
+    assert_eq!(
+        (&whole["status"], &whole["to"]),
+        (&json!("sent"), &json!("publisher/b")),
+        "{whole}"
+    );
+    for path in ["outbox/4", "outbox/0", "outbox/1/message/none"] {
+        let answer = world.get(&format!("/api/v1/processes/router/r/slots/0/{path}")).await;
+        assert_eq!(answer.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -410,7 +434,9 @@ async fn pv_15_what_is_deeper_than_was_asked_for_is_deferred() {
 #[tokio::test]
 async fn pv_18_a_long_chain_has_exactly_its_slots() {
     let world = World::new().await;
-    native(&world, "pingpong", "pingpong").await;
+    let limits = json!({ "hops": 0 });
+    let class = json!({ "runtime": "native", "module": "pingpong", "limits": limits });
+    define(&world, "pingpong", class).await;
     for limit in [40, 1_000] {
         let key = format!("pingpong/{limit}");
         let message = json!({ "start": true, "limit": limit });
@@ -498,6 +524,31 @@ async fn pv_23_timers_outlive_the_server() {
     let world = world.restart().await;
     assert_eq!(process(&world, "counter/every").await["slots"], turns, "it has stopped");
     assert_eq!(process(&world, "counter/once").await["slots"], 1);
+}
+
+#[tokio::test]
+async fn pv_23_a_timer_whose_target_is_missing_makes_up_for_nothing() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    let timer = json!({ "target": "late/a", "message": {}, "everyMs": 20 });
+    assert_eq!(put(&world, "early", timer).await.status, 200);
+    let turns = || async {
+        let timer = world.get("/api/v1/process-timers/early").await.json();
+        timer["turns"].as_u64().unwrap()
+    };
+    until(|| async { turns().await >= 10 }).await;
+    let before = turns().await;
+    native(&world, "late", "counter").await;
+    slot_of_timer(&world, "late/a", 2).await;
+    assert_eq!(world.ask("DELETE", "/api/v1/process-timers/early", "").await.status, 204);
+    let log = world.get("/api/v1/processes/late/a/slots?limit=1000").await.json();
+    let slots = log["slots"].as_array().unwrap();
+    // Its ids say which turns they were: each once, and none that was missed.
+    let turns: Vec<&str> =
+        slots.iter().map(|slot| slot["transaction_id"].as_str().unwrap()).collect();
+    let due: Vec<u64> =
+        turns.iter().map(|id| id.rsplit(':').next().unwrap().parse().unwrap()).collect();
+    assert!(due.is_sorted_by(|a, b| b >= &(a + 20)), "{due:?} after {before}");
 }
 
 async fn put(world: &World, id: &str, body: Value) -> Answer {

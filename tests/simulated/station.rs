@@ -17,6 +17,7 @@ use onrush::ingest::{self, Ingest, PushError, PushTerms};
 use onrush::log::AppendError;
 use onrush::shard::Engine;
 use onrush::shard::command::CommandError;
+use onrush::shard::look::figures::GroupFigures;
 use onrush::state::draft::ack::{AckItem, AckRefusal, Acked};
 use onrush::state::draft::pop::PopBudget;
 use onrush::state::draft::push::Pushed;
@@ -164,7 +165,8 @@ impl Station {
         let Ok(found) = self.catalogs.describe(&QUEUE.parse().unwrap()).await else {
             return Vec::new();
         };
-        found.groups.into_iter().map(|(name, open, _)| (name.into(), open)).collect()
+        let open = |it: GroupFigures| it.counts.pending + it.counts.processing;
+        found.groups.into_iter().map(|(name, it)| (name.into(), open(it))).collect()
     }
 
     /// Stops the engine; it must not take for ever whatever the log does.

@@ -146,6 +146,18 @@ pub(crate) async fn peek_rows(queue: &Queue, group: &str) -> Vec<Row> {
     rows
 }
 
+/// Deletes a message over HTTP.
+pub(crate) async fn erase(server: &TestServer, row: &Row) {
+    let (_, queue) =
+        ask(server, "GET", &format!("/api/v1/resources/queues/{}", row.queue), "").await;
+    let partitions = queue["partitions"].as_array().unwrap();
+    let partition = partitions.iter().find(|it| it["name"] == row.partition.as_str()).unwrap();
+    let partition = partition["id"].as_str().unwrap();
+    let path = format!("/api/v1/messages/{partition}/{}", row.transaction_id);
+    let (status, told) = ask(server, "DELETE", &path, "").await;
+    assert_eq!(status, 200, "{told}");
+}
+
 /// Asks a server over HTTP; the answer's status and its JSON.
 pub(crate) async fn ask(server: &TestServer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let address = server.url().trim_start_matches("http://").to_owned();

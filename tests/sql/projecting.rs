@@ -9,7 +9,7 @@ use onrush_pgharness::Cluster;
 use serde_json::{Value, json};
 
 use crate::desk::{
-    PATIENCE, Row, ask, clusters, fleeting, is_space_back, objects, peek_rows, rows, start,
+    PATIENCE, Row, ask, clusters, erase, fleeting, is_space_back, objects, peek_rows, rows, start,
     start_tidy, while_nothing_becomes_rows,
 };
 use crate::process::ServerProcess;
@@ -135,6 +135,35 @@ async fn rows_go_with_their_queue_before_others_of_its_name_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_row_of_a_deleted_message_goes_and_of_one_deleted_before_none_comes() {
+    for cluster in clusters() {
+        let server = start(&cluster, |_| {}).await;
+        let client = server.client().await;
+        let queue = client.queue("rows");
+        let seqs = |rows: &[Row]| rows.iter().map(|row| row.seq).collect::<Vec<_>>();
+        // Before any server has begun to make rows.
+        while_nothing_becomes_rows(&cluster, async {
+            make(&client, "rows").await;
+            queue.push((0..5).map(|n| Message::json(&n))).await.unwrap();
+            let all = peek_rows(&queue, "a").await;
+            erase(&server, all.iter().find(|row| row.seq == 1).unwrap()).await;
+        })
+        .await;
+        caught_up(&cluster).await;
+        assert_eq!(seqs(&rows_of(&cluster, "rows")), [0, 2, 3, 4]);
+        queue.push((5..8).map(|n| Message::json(&n))).await.unwrap();
+        caught_up(&cluster).await;
+        let all = rows_of(&cluster, "rows");
+        erase(&server, all.iter().find(|row| row.seq == 6).unwrap()).await;
+        caught_up(&cluster).await;
+        let left = rows_of(&cluster, "rows");
+        assert_eq!(seqs(&left), [0, 2, 3, 4, 5, 7]);
+        assert_eq!(left, peek_rows(&queue, "b").await);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_store_refuses_rows_and_changes_nothing() {
     let server = TestServer::start().await;
     let client = server.client().await;
@@ -225,6 +254,52 @@ async fn push_all_the_time(
         queue.push((0..20).map(message)).await.unwrap();
         pushed.fetch_add(20, Ordering::Relaxed);
         count += 1;
+    }
+}
+
+/// How far rows are behind, as `/metrics` tells it: entries and seconds.
+async fn lag(server: &TestServer) -> (u64, f64) {
+    let (_, metrics) = ask(server, "GET", "/metrics", "").await;
+    let lag = &metrics["projection"];
+    (lag["lag_entries"].as_u64().unwrap(), lag["lag_seconds"].as_f64().unwrap())
+}
+
+/// Waits until the lag is so; returns it.
+async fn lag_until(server: &TestServer, is_so: impl Fn((u64, f64)) -> bool) -> (u64, f64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = lag(server).await;
+        if is_so(now) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the lag stays {now:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_rows_are_behind_is_told_as_it_is_and_nothing_once_they_are_there() {
+    for cluster in clusters() {
+        let server = start(&cluster, |_| {}).await;
+        let client = server.client().await;
+        while_nothing_becomes_rows(&cluster, async {
+            make(&client, "rows").await;
+            // A commit of its own for each, so an entry of its own.
+            for n in 0..20 {
+                client.queue("rows").partition("p").push([Message::json(&n)]).await.unwrap();
+            }
+            let (entries, seconds) = lag_until(&server, |(entries, _)| entries >= 20).await;
+            assert_eq!(objects(&cluster, BEHIND)[0]["n"], json!(entries));
+            // Nothing comes, and what waits grows older.
+            let (after, _) = lag_until(&server, |(_, now)| now >= seconds + 1.0).await;
+            assert_eq!(after, entries);
+            client.queue("rows").partition("p").push([Message::json(&20)]).await.unwrap();
+            lag_until(&server, |(now, _)| now == entries + 1).await;
+        })
+        .await;
+        assert_eq!(lag_until(&server, |(entries, _)| entries == 0).await, (0, 0.0));
+        assert_eq!(rows_of(&cluster, "rows").len(), 21);
+        server.stop().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
 /// The server's binary. `SERVER_BIN` names another one, a release build for figures, say. Tests of other
 /// packages find it where cargo has put theirs, once it is built.
@@ -37,11 +37,16 @@ impl ServerProcess {
 
     /// As [`Self::spawn`], with settings of one's own.
     pub(crate) fn spawn_with(folder: &Path, settings: &[&str]) -> Self {
+        Self::spawn_saying("warn", folder, settings)
+    }
+
+    /// As [`Self::spawn_with`], with a level for what it says to standard error.
+    pub(crate) fn spawn_saying(level: &str, folder: &Path, settings: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .args(["--http-addr", "127.0.0.1:0", "--tcp-addr", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(folder.join("data"))
-            .args(["--log-level", "warn"])
+            .args(["--log-level", level])
             // A word for tests, which a server would refuse.
             .env_remove("ONRUSH_TEST_STORE")
             .args(settings.iter().flat_map(|setting| ["--set", *setting]))
@@ -129,6 +134,12 @@ impl ServerProcess {
     fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// What it says to standard error; to be read on, or it stands still one day.
+    #[allow(dead_code, reason = "not every test reads what a server says")]
+    pub(crate) fn errors(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     /// SIGKILL, and waits until it is gone.

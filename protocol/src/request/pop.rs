@@ -68,6 +68,11 @@ impl Pop {
     pub fn encode(&self, out: &mut BytesMut) {
         put_short(out, self.queue.as_bytes());
         put_short(out, self.partition.as_ref().map(PartitionName::as_bytes).unwrap_or_default());
+        self.put_terms(out);
+    }
+
+    /// Appends what stands behind the partition.
+    pub(super) fn put_terms(&self, out: &mut BytesMut) {
         put_short(out, self.group.as_bytes());
         out.put_u32_le(self.messages_max);
         out.put_u32_le(self.bytes_max);
@@ -85,10 +90,18 @@ impl Pop {
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(&body);
         let queue = reader.short("queue", QueueName::parse)?;
-        let partition = reader.short("partition", |raw| match raw.is_empty() {
-            true => Ok(None),
-            false => PartitionName::parse(raw).map(Some),
-        })?;
+        let partition = reader.optional("partition", PartitionName::parse)?;
+        let pop = Self::read_terms(&mut reader, queue, partition)?;
+        reader.end()?;
+        Ok(pop)
+    }
+
+    /// Reads what stands behind the partition.
+    pub(super) fn read_terms(
+        reader: &mut Reader<'_>,
+        queue: QueueName,
+        partition: Option<PartitionName>,
+    ) -> Result<Self, DecodeError> {
         let group = reader.short("group", GroupName::parse)?;
         let offset = reader.at();
         let messages_max = reader.u32("messages_max")?;
@@ -102,8 +115,7 @@ impl Pop {
         let wait_ms = reader.u32("wait_ms")?;
         let lease_ms = reader.u32("lease_ms")?;
         let auto_ack = reader.flag("auto_ack")?;
-        let start = SubscriptionStart::decode(&mut reader)?;
-        reader.end()?;
+        let start = SubscriptionStart::decode(reader)?;
         Ok(Self {
             queue,
             partition,

@@ -21,9 +21,10 @@ use crate::LeaseToken;
 use crate::decode_error::DecodeError;
 use crate::name::{PartitionName, QueueName};
 use crate::primitive::{Reader, put_blob, put_count16, put_count32, put_short};
+use crate::text::LongText;
 
 /// Fewest bytes of a section: its numbers and length fields.
-const SECTION_BYTES_MIN: usize = 1 + 4 + 2 + 4 + 4;
+pub(super) const SECTION_BYTES_MIN: usize = 1 + 4 + 2 + 4 + 4;
 /// Fewest bytes of a chunk: all but its batch.
 const CHUNK_BYTES_MIN: usize = 8 + 8 + 4;
 const ATTEMPTS_BYTES: usize = 8 + 4;
@@ -105,7 +106,7 @@ impl Messages {
         let count = reader.count16("sections", SECTION_BYTES_MIN)?;
         let mut sections = Vec::with_capacity(count);
         for _ in 0..count {
-            sections.push(MessagesSection::decode(&mut reader)?);
+            sections.push(MessagesSection::decode(&mut reader, None)?);
         }
         reader.end()?;
         Ok(Self { lease, lease_until_ms, sections })
@@ -113,18 +114,22 @@ impl Messages {
 }
 
 impl MessagesSection {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// Reads a section, and who pushed each chunk into `producers`, where the answer says so.
+    pub(super) fn decode(
+        reader: &mut Reader<'_>,
+        mut producers: Option<&mut Vec<LongText>>,
+    ) -> Result<Self, DecodeError> {
         let queue = reader.short("queue", QueueName::parse)?;
         let partition = reader.u32("partition")?;
         let partition_name = reader.short("partition_name", PartitionName::parse)?;
         let count = reader.count32("chunks", CHUNK_BYTES_MIN, u32::MAX)?;
         let mut chunks = Vec::with_capacity(count);
         for _ in 0..count {
-            chunks.push(Chunk {
-                first_seq: reader.u64("first_seq")?,
-                time_ms: reader.u64("time_ms")?,
-                batch: reader.blob("batch")?,
-            });
+            let (first_seq, time_ms) = (reader.u64("first_seq")?, reader.u64("time_ms")?);
+            if let Some(producers) = &mut producers {
+                producers.push(reader.long("producer", LongText::parse)?);
+            }
+            chunks.push(Chunk { first_seq, time_ms, batch: reader.blob("batch")? });
         }
         let count = reader.count32("attempts", ATTEMPTS_BYTES, u32::MAX)?;
         let mut attempts = Vec::with_capacity(count);

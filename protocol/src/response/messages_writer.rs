@@ -1,4 +1,4 @@
-//! Writes a `Messages` frame as a rope, so that a server never copies payloads.
+//! Writes a frame of messages as a rope, so that a server never copies payloads.
 //!
 //! In: sections, chunks and attempts, in the order of the wire. Out: a list of [`Bytes`] that,
 //! written one after the other, are the frame: small pieces of our own between the batches as
@@ -12,14 +12,40 @@ use crate::frame;
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::name::{PartitionName, QueueName};
 use crate::opcode::Opcode;
-use crate::primitive::put_count32;
+use crate::primitive::{put_count32, put_long};
+use crate::text::LongText;
 
 /// Where the count of sections stands: after the frame's header, the lease and its end.
 const COUNT_AT: usize = FRAME_HEADER_BYTES + 16 + 8;
 
-/// A `Messages` frame in the making.
+/// Which answer carries the messages; they differ in their opcode and in what a chunk says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MessagesKind {
+    /// `Messages`.
+    #[default]
+    Plain,
+    /// `KnownMessages`: each chunk says who pushed it.
+    Known,
+    /// `AnyMessages`: as `Known`.
+    Any,
+}
+
+impl MessagesKind {
+    /// The answer's opcode.
+    #[must_use]
+    pub fn opcode(self) -> Opcode {
+        match self {
+            Self::Plain => Opcode::Messages,
+            Self::Known => Opcode::KnownMessages,
+            Self::Any => Opcode::AnyMessages,
+        }
+    }
+}
+
+/// A frame of messages in the making.
 #[derive(Debug)]
 pub struct MessagesWriter {
+    kind: MessagesKind,
     /// All that is not a batch, with the counts still to be filled in.
     head: BytesMut,
     /// The batches, each with the place in `head` that it comes after.
@@ -45,12 +71,12 @@ pub struct SectionWriter<'a> {
 impl MessagesWriter {
     /// A frame without sections.
     #[must_use]
-    pub fn new(lease: &LeaseToken, lease_until_ms: u64) -> Self {
+    pub fn new(kind: MessagesKind, lease: &LeaseToken, lease_until_ms: u64) -> Self {
         let mut head = BytesMut::with_capacity(256);
         head.put_slice(&[0; FRAME_HEADER_BYTES]);
         put_head(&mut head, lease, lease_until_ms);
         head.put_u16_le(0);
-        Self { head, batches: Vec::new(), batches_bytes: 0, sections: 0 }
+        Self { kind, head, batches: Vec::new(), batches_bytes: 0, sections: 0 }
     }
 
     /// Begins a section. A section that is dropped without an [`end`](SectionWriter::end) is
@@ -95,7 +121,7 @@ impl MessagesWriter {
     #[must_use]
     pub fn finish(mut self, request_id: u64) -> Vec<Bytes> {
         let body_bytes = self.frame_bytes() - FRAME_HEADER_BYTES;
-        let header = frame::header(Opcode::Messages.number(), request_id, body_bytes);
+        let header = frame::header(self.kind.opcode().number(), request_id, body_bytes);
         self.fill(0, &header);
         let sections = self.sections.to_le_bytes();
         self.fill(COUNT_AT, &sections);
@@ -122,14 +148,18 @@ impl MessagesWriter {
 }
 
 impl SectionWriter<'_> {
-    /// Adds a batch, whose first record has the sequence number `first_seq`.
+    /// Adds a batch, whose first record has the sequence number `first_seq`. Who pushed it is said where
+    /// the answer has a place for that, cut at 4096 bytes.
     ///
     /// # Panics
     /// Over 4 GiB of batch; limits end long before.
-    pub fn chunk(&mut self, first_seq: u64, time_ms: u64, batch: Bytes) {
+    pub fn chunk(&mut self, first_seq: u64, time_ms: u64, producer: &str, batch: Bytes) {
         let head = &mut self.writer.head;
         head.put_u64_le(first_seq);
         head.put_u64_le(time_ms);
+        if self.writer.kind != MessagesKind::Plain {
+            put_long(head, LongText::lossy(producer).as_bytes());
+        }
         put_count32(head, batch.len());
         self.writer.batches_bytes += batch.len();
         self.writer.batches.push((self.writer.head.len(), batch));

@@ -20,6 +20,8 @@ use onrush_protocol::{
     QueueOptions, RecordBatch, Request, Response, ShortText,
 };
 
+use crate::{desk_examples, process_examples};
+
 /// The time of every example.
 pub(crate) const TIME_MS: u64 = 1_700_000_000_000;
 
@@ -98,19 +100,19 @@ fn lease() -> LeaseToken {
     std::array::from_fn(|index| 0x10 + index as u8)
 }
 
-fn queue() -> QueueName {
+pub(crate) fn queue() -> QueueName {
     "orders".parse().unwrap()
 }
 
-fn group() -> GroupName {
+pub(crate) fn group() -> GroupName {
     "billing".parse().unwrap()
 }
 
-fn short(text: &str) -> ShortText {
+pub(crate) fn short(text: &str) -> ShortText {
     text.parse().unwrap()
 }
 
-fn long(text: &str) -> LongText {
+pub(crate) fn long(text: &str) -> LongText {
     text.parse().unwrap()
 }
 
@@ -156,17 +158,9 @@ fn committed() -> Committed {
     }
 }
 
-fn requests() -> Vec<(&'static str, u64, Request)> {
-    let section = PushSection {
-        queue: queue(),
-        partition: PartitionName::default(),
-        batch: small_batch().bytes().clone(),
-    };
-    let push = Push {
-        terms: PushTerms { qos: Qos::AtLeastOnce, timeout_ms: 5000, ..PushTerms::default() },
-        sections: PushSections::collect([&section]).unwrap(),
-    };
-    let pop = Pop {
+/// The example of a pop.
+pub(crate) fn pop() -> Pop {
+    Pop {
         queue: queue(),
         partition: None,
         group: group(),
@@ -177,6 +171,18 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
         lease_ms: 0,
         auto_ack: false,
         start: SubscriptionStart::Time(TIME_MS as i64),
+    }
+}
+
+fn requests() -> Vec<(&'static str, u64, Request)> {
+    let section = PushSection {
+        queue: queue(),
+        partition: PartitionName::default(),
+        batch: small_batch().bytes().clone(),
+    };
+    let push = Push {
+        terms: PushTerms { qos: Qos::AtLeastOnce, timeout_ms: 5000, ..PushTerms::default() },
+        sections: PushSections::collect([&section]).unwrap(),
     };
     let item = |first_seq, last_seq, outcome, error| AckItem {
         partition: 42,
@@ -210,7 +216,7 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
         ("hello", 1, Request::Hello(hello)),
         ("ping", 2, Request::Ping(Ping {})),
         ("push", 3, Request::Push(push)),
-        ("pop", 4, Request::Pop(pop)),
+        ("pop", 4, Request::Pop(pop())),
         ("ack", 5, Request::Ack(ack)),
         ("extend", 6, Request::Extend(Extend { lease: lease(), extend_ms: 60_000 })),
         ("configure", 7, Request::Configure(configure)),
@@ -220,6 +226,8 @@ fn requests() -> Vec<(&'static str, u64, Request)> {
     ]
     .into_iter()
     .chain(group_requests())
+    .chain(desk_examples::requests())
+    .chain(process_examples::requests())
     .collect()
 }
 
@@ -318,6 +326,8 @@ fn responses() -> Vec<(&'static str, u64, Response)> {
     ]
     .into_iter()
     .chain(group_responses())
+    .chain(desk_examples::responses())
+    .chain(process_examples::responses())
     .collect()
 }
 

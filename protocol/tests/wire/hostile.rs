@@ -166,6 +166,21 @@ fn numbers_outside_their_limits_are_refused_with_field_and_limit() {
         ("receipts", 37, &[2], "status", 1),
         ("acked", 14, &[2], "lease_released", 1),
         ("deleted", 0, &[2], "existed", 1),
+        ("list_messages", 0, &[0xa1, 0x86, 1, 0], "skip", 100_000),
+        ("list_messages", 4, &[0, 0, 0, 0], "limit", 1),
+        ("list_messages", 4, &[0xe9, 3, 0, 0], "limit", 1000),
+        ("list_messages", 8, &[5], "status", 4),
+        ("change_message", 4, &[2], "by", 1),
+        ("change_message", 14, &[3], "change", 2),
+        ("begin_job", 0, &[3], "action", 2),
+        ("job_begun", 5, &[4], "state", 3),
+        ("message_page", 40, &[0], "status", 1),
+        ("pop_any", 6, &[2], "by_task", 1),
+        ("push_process", 13, &[5], "level", 4),
+        ("push_process", 14, &[0x40], "said", 63),
+        ("push_process", 15, &[0xc1, 0x27, 9, 0], "timeout_ms", 600_000),
+        ("get_process", 13, &[6], "what", 5),
+        ("change_process", 13, &[2], "change", 1),
     ];
     for (name, at, bytes, field, limit) in cases {
         let error = overwritten(name, *at, bytes).unwrap_err();

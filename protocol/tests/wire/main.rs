@@ -8,9 +8,13 @@
 )]
 
 mod batches;
+mod desk_examples;
+mod desk_strategies;
 mod examples;
 mod frames;
 mod hostile;
+mod process_examples;
+mod process_strategies;
 mod properties;
 mod readme;
 mod ropes;

@@ -21,6 +21,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use crate::{desk_strategies, process_strategies};
+
 /// Any text of up to `bytes_max` bytes that names may have.
 fn plain(bytes_min: usize, bytes_max: usize) -> impl Strategy<Value = String> {
     vec(any::<char>().prop_filter("no control", |c| !c.is_ascii_control()), bytes_min..=bytes_max)
@@ -35,27 +37,27 @@ fn plain(bytes_min: usize, bytes_max: usize) -> impl Strategy<Value = String> {
         })
 }
 
-fn queue() -> impl Strategy<Value = QueueName> {
+pub(crate) fn queue() -> impl Strategy<Value = QueueName> {
     plain(0, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn partition() -> impl Strategy<Value = PartitionName> {
+pub(crate) fn partition() -> impl Strategy<Value = PartitionName> {
     plain(4, 40).prop_map(|text| text.parse().unwrap())
 }
 
-fn group() -> impl Strategy<Value = GroupName> {
+pub(crate) fn group() -> impl Strategy<Value = GroupName> {
     plain(4, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn short() -> impl Strategy<Value = ShortText> {
+pub(crate) fn short() -> impl Strategy<Value = ShortText> {
     plain(0, 255).prop_map(|text| text.parse().unwrap())
 }
 
-fn long() -> impl Strategy<Value = LongText> {
+pub(crate) fn long() -> impl Strategy<Value = LongText> {
     any::<String>().prop_map(|text| LongText::lossy(&text))
 }
 
-fn blob() -> impl Strategy<Value = Bytes> {
+pub(crate) fn blob() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..100).prop_map(Bytes::from)
 }
 
@@ -184,7 +186,7 @@ fn about_groups() -> impl Strategy<Value = Response> {
     ]
 }
 
-fn pop() -> impl Strategy<Value = Request> {
+pub(crate) fn pop() -> impl Strategy<Value = Request> {
     let start = start();
     let names = (queue(), option::of(partition()), group());
     let counts = (1..=10_000u32, 1..=u16::MAX, any::<[u32; 3]>(), any::<bool>());
@@ -260,6 +262,8 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Request::Stats(AskStats {})),
         of_groups(),
         transaction(),
+        desk_strategies::request(),
+        process_strategies::request(),
     ]
 }
 
@@ -296,7 +300,7 @@ fn receipts() -> impl Strategy<Value = Response> {
     )
 }
 
-fn messages() -> impl Strategy<Value = Response> {
+pub(crate) fn messages() -> impl Strategy<Value = Response> {
     let chunk = (any::<u64>(), any::<u64>(), blob())
         .prop_map(|(first_seq, time_ms, batch)| Chunk { first_seq, time_ms, batch });
     let attempts = any::<(u64, u32)>().prop_map(|(seq, attempts)| Attempts { seq, attempts });
@@ -357,6 +361,8 @@ fn any_response() -> impl Strategy<Value = Response> {
         vec(entry, 0..9).prop_map(|entries| Response::Stats(Stats { entries })),
         failure().prop_map(Response::Failure),
         about_groups(),
+        desk_strategies::response(),
+        process_strategies::response(),
     ]
 }
 

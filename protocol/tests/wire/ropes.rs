@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use onrush_protocol::request::{Push, PushSection, PushSections, PushTerms};
-use onrush_protocol::response::{Messages, MessagesWriter};
+use onrush_protocol::response::{KnownMessages, Messages, MessagesKind, MessagesWriter};
 use onrush_protocol::{PartitionName, Qos, QueueName, Request, Response};
 
 use crate::examples;
@@ -15,13 +15,20 @@ fn joined(pieces: &[Bytes]) -> BytesMut {
     whole
 }
 
+/// Who pushed every chunk, where the answer says so.
+const PRODUCER: &str = "shop";
+
 /// Writes `messages` as a server would.
 fn written(messages: &Messages, request_id: u64) -> Vec<Bytes> {
-    let mut writer = MessagesWriter::new(&messages.lease, messages.lease_until_ms);
+    written_as(MessagesKind::Plain, messages, request_id)
+}
+
+fn written_as(kind: MessagesKind, messages: &Messages, request_id: u64) -> Vec<Bytes> {
+    let mut writer = MessagesWriter::new(kind, &messages.lease, messages.lease_until_ms);
     for section in &messages.sections {
         let mut out = writer.section(&section.queue, section.partition, &section.partition_name);
         for chunk in &section.chunks {
-            out.chunk(chunk.first_seq, chunk.time_ms, chunk.batch.clone());
+            out.chunk(chunk.first_seq, chunk.time_ms, PRODUCER, chunk.batch.clone());
         }
         out.end(&section.attempts);
     }
@@ -55,6 +62,24 @@ fn a_rope_of_messages_is_the_frame_that_encode_writes() {
 }
 
 #[test]
+fn a_rope_that_says_who_pushed_is_the_frame_that_encode_writes() {
+    let mut messages = examples::messages();
+    let mut second = messages.sections[0].clone();
+    second.chunks.extend(second.chunks.clone());
+    messages.sections.push(second);
+    let producers = vec![PRODUCER.parse().unwrap(); 3];
+    let known = KnownMessages { messages: messages.clone(), producers };
+    for (kind, response) in [
+        (MessagesKind::Known, Response::KnownMessages(known.clone())),
+        (MessagesKind::Any, Response::AnyMessages(known)),
+    ] {
+        let mut out = BytesMut::new();
+        response.encode_frame(7, &mut out);
+        assert_eq!(joined(&written_as(kind, &messages, 7)), out);
+    }
+}
+
+#[test]
 fn a_rope_of_messages_holds_the_very_batches_it_was_given() {
     let messages = examples::messages();
     let batch = &messages.sections[0].chunks[0].batch;
@@ -67,10 +92,11 @@ fn a_rope_of_messages_holds_the_very_batches_it_was_given() {
 fn a_section_that_is_not_ended_is_taken_back_whole() {
     let messages = examples::messages();
     let section = &messages.sections[0];
-    let mut writer = MessagesWriter::new(&messages.lease, messages.lease_until_ms);
+    let mut writer =
+        MessagesWriter::new(MessagesKind::Plain, &messages.lease, messages.lease_until_ms);
     let before = writer.frame_bytes();
     let mut dropped = writer.section(&section.queue, 1, &section.partition_name);
-    dropped.chunk(1, 2, Bytes::from_static(b"gone"));
+    dropped.chunk(1, 2, PRODUCER, Bytes::from_static(b"gone"));
     drop(dropped);
     assert_eq!((writer.frame_bytes(), writer.sections()), (before, 0));
     let empty = Messages { sections: Vec::new(), ..messages };

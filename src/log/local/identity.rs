@@ -144,6 +144,18 @@ impl Identity {
         fields.identity().map(Some)
     }
 
+    /// Notes the identity of a store that is kept elsewhere, in a folder for that alone; durable when
+    /// this returns. Whatever was noted there before is replaced.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`]: what was there before is still there.
+    pub fn note(&self, files: &dyn Files) -> Result<(), IdentityError> {
+        match Self::load(files) {
+            Ok(Some(known)) if known == *self => Ok(()),
+            _ => self.write(files),
+        }
+    }
+
     /// Under another name first: a crash leaves the whole file or none.
     fn write(&self, files: &dyn Files) -> Result<(), IdentityError> {
         let failed = |action, name| move |source| IdentityError::Io { action, name, source };
@@ -267,6 +279,25 @@ mod tests {
             }
         }
         assert!(refused > bytes.len() * 6, "{refused} of {}", bytes.len() * 8);
+    }
+
+    #[test]
+    fn what_is_noted_is_found_and_takes_the_place_of_what_was() {
+        let disk = SimDisk::new(1);
+        for seed in 1..4 {
+            let store = Identity::new(&SeededRandom::new(seed), shards(4), seed);
+            for _ in 0..2 {
+                store.note(&*disk.files()).unwrap();
+                disk.crash();
+                assert_eq!(Identity::load(&*disk.files()).unwrap(), Some(store));
+            }
+        }
+        let files = disk.files();
+        // Damaged: there is nothing to lose.
+        disk.put(FILE_NAME, b"{");
+        let store = Identity::new(&SeededRandom::new(9), shards(4), 9);
+        store.note(&*files).unwrap();
+        assert_eq!(Identity::load(&*files).unwrap(), Some(store));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct PostgresConfig {
     pub lock_timeout: Duration,
     /// How long opening waits for a database that does not answer yet. Default 10 s.
     pub open_patience: Duration,
+    /// How long of that it tries again where connections are refused. Default 10 s.
+    pub refused_patience: Duration,
     /// How often upkeep looks around. Default 1 s.
     pub upkeep_interval: Duration,
 }
@@ -55,6 +57,7 @@ impl PostgresConfig {
             read_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(2),
             open_patience: Duration::from_secs(10),
+            refused_patience: Duration::from_secs(10),
             upkeep_interval: Duration::from_secs(1),
         }
     }

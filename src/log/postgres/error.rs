@@ -37,6 +37,9 @@ pub enum OpenError {
     /// What the schema holds makes no sense.
     #[error("the store in the schema is damaged: {0}")]
     Damaged(String),
+    /// The schema holds another store than the one that was to be met again, or none.
+    #[error("the schema does not hold the store that this machine knows")]
+    Other,
     /// The system did not give what the log needs.
     #[error("starting the log's thread: {0}")]
     Thread(std::io::Error),
@@ -61,6 +64,14 @@ pub(super) fn of_append(error: &tokio_postgres::Error) -> AppendError {
             _ => AppendError::Unavailable(words(error)),
         },
         _ => AppendError::OutcomeUnknown,
+    }
+}
+
+/// The error of whoever prepares the schema: a session that ended is a database that is away.
+pub(super) fn of_schema(error: tokio_postgres::Error) -> OpenError {
+    match error.as_db_error() {
+        Some(told) if is_rolled_back(told) => OpenError::Schema(words(&error)),
+        _ => OpenError::Unreachable(words(&error)),
     }
 }
 

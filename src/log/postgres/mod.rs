@@ -12,6 +12,7 @@
 //!
 //! | file | decides |
 //! |---|---|
+//! | `arrival` | that the store is found: at the start, or later where the database is away then |
 //! | `config` | where the database is, and every deadline |
 //! | `schema` | tables, and who the store is |
 //! | `statements` | SQL of the sessions |
@@ -34,6 +35,7 @@
 //! session.
 
 mod append;
+mod arrival;
 mod batch;
 mod cache;
 mod checkpoints;
@@ -74,24 +76,19 @@ pub use self::error::OpenError;
 pub use self::figures::DatabaseFigures;
 pub use self::names::NamingError;
 pub use self::projection::{
-    Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore, Step,
+    GoneRow, Lock, MessageRow, Orders, Place, Projected, ProjectionError, ProjectionStore,
+    RowChanges, Step,
 };
 
-use self::link::Link;
-use self::session::{NoSession, Role, connect};
 use self::shared::{LINES, Shared};
 use super::vault::Vault;
 use super::{
-    Append, AppendError, Bounds, Claim, Durability, Extent, FollowedShard, Front, Log, LogFuture,
-    Proposal, ReadError, StoredEntry, Wake,
+    Append, AppendError, Bounds, Claim, Connections, Durability, Extent, FollowedShard, Front, Log,
+    LogFuture, Proposal, ReadError, StoredEntry, Wake,
 };
 use crate::base::place::ShardId;
 use crate::log::identity::{Identity, Loaded};
 
-/// Pause between two tries to open.
-const OPEN_PAUSE: Duration = Duration::from_millis(200);
-/// How long preparing the schema may take beyond the patience of opening.
-const SCHEMA_MAX: Duration = Duration::from_secs(60);
 /// Beyond the deadline of reading, for a body that another thread waits for.
 const BODY_GRACE: Duration = Duration::from_secs(1);
 
@@ -112,15 +109,8 @@ impl PostgresLog {
     /// # Errors
     /// [`OpenError`]; at once where waiting cannot help.
     pub fn open(config: PostgresConfig, newcomer: &Identity) -> Result<(Self, Loaded), OpenError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("onrush-postgres")
-            .enable_all()
-            .build()
-            .map_err(OpenError::Thread)?;
-        let config = Arc::new(config);
-        let opened = runtime.block_on(open(Arc::clone(&config), newcomer));
-        match opened {
+        let runtime = runtime()?;
+        match runtime.block_on(arrival::open(Arc::new(config), newcomer)) {
             Ok((shared, loaded)) => {
                 runtime.spawn(upkeep::run(Arc::clone(&shared)));
                 runtime.spawn(news::run(Arc::clone(&shared)));
@@ -131,6 +121,21 @@ impl PostgresLog {
                 Err(error)
             }
         }
+    }
+
+    /// The log of a store that this machine knows, while its database is away: it is met as soon as
+    /// it is there, and until then nothing can be read or appended. A database that holds another store
+    /// then is not touched. Does not wait.
+    ///
+    /// # Errors
+    /// [`OpenError::Thread`].
+    pub fn open_away(config: PostgresConfig, identity: &Identity) -> Result<Self, OpenError> {
+        let runtime = runtime()?;
+        let entered = runtime.enter();
+        let shared = Arc::new(Shared::new(Arc::new(config), identity));
+        drop(entered);
+        runtime.spawn(arrival::arrive(Arc::clone(&shared), *identity));
+        Ok(Self { shared, runtime: Some(runtime) })
     }
 
     /// Where it is, without a password.
@@ -148,58 +153,11 @@ impl PostgresLog {
     }
 }
 
-async fn open(
-    config: Arc<PostgresConfig>,
-    newcomer: &Identity,
-) -> Result<(Arc<Shared>, Loaded), OpenError> {
-    let (mut client, driver) = first_session(&config).await?;
-    // Longer than the server lets a statement take, which is mostly the one to say so.
-    let limit = config.open_patience + SCHEMA_MAX;
-    let preparing = schema::prepare(&mut client, &config, newcomer);
-    let prepared = tokio::time::timeout(limit, preparing).await;
-    driver.abort();
-    let late = |_| OpenError::Unreachable("preparing the schema took too long".to_owned());
-    let loaded = prepared.map_err(late)??;
-    let shards = usize::from(loaded.identity().shards.get()) + 1;
-    let shared = Arc::new(Shared::new(Arc::clone(&config), shards));
-    let links = [&shared.follower, &shared.bodies, &shared.upkeep];
-    let links: Vec<&Link> = links.into_iter().chain(&shared.writers).collect();
-    let all = async {
-        for link in &links {
-            link.connected().await;
-        }
-    };
-    if tokio::time::timeout(config.open_patience, all).await.is_err() {
-        let reason = links.iter().find_map(|link| link.session().err());
-        let reason = reason.unwrap_or_else(|| "not all connections could be made".to_owned());
-        return Err(OpenError::Unreachable(reason));
-    }
-    let session = shared.upkeep.session().map_err(OpenError::Unreachable)?;
-    match tokio::time::timeout(config.open_patience, shared.learn(&session)).await {
-        Ok(learnt) => learnt.map_err(|error| OpenError::Schema(error.to_string()))?,
-        Err(_late) => return Err(OpenError::Unreachable("it stopped answering".to_owned())),
-    }
-    Ok((shared, loaded))
-}
-
-/// The first session; a database that is still starting is waited for.
-async fn first_session(
-    config: &PostgresConfig,
-) -> Result<(tokio_postgres::Client, tokio::task::JoinHandle<()>), OpenError> {
-    let mut last = "it did not answer".to_owned();
-    let trying = async {
-        loop {
-            match connect(config, Role::Upkeep).await {
-                Err(NoSession { reason, is_final: false }) => last = reason,
-                ended => return ended,
-            }
-            tokio::time::sleep(OPEN_PAUSE).await;
-        }
-    };
-    match tokio::time::timeout(config.open_patience, trying).await {
-        Ok(ended) => Ok(ended?),
-        Err(_late) => Err(OpenError::Unreachable(format!("{}: {last}", config.database))),
-    }
+/// The log's own thread.
+fn runtime() -> Result<Runtime, OpenError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("onrush-postgres").enable_all();
+    builder.build().map_err(OpenError::Thread)
 }
 
 impl Log for PostgresLog {
@@ -270,7 +228,12 @@ impl Log for PostgresLog {
     }
 
     fn is_reachable(&self) -> bool {
-        self.shared.writers.iter().any(|writer| writer.session().is_ok())
+        self.shared.has_arrived.load(Ordering::Acquire)
+            && self.shared.writers.iter().any(|writer| writer.session().is_ok())
+    }
+
+    fn is_other(&self) -> bool {
+        self.shared.witness.is_other()
     }
 
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {
@@ -308,6 +271,10 @@ impl Log for PostgresLog {
 
     fn hears_news(&self) -> bool {
         self.shared.news.is_heard()
+    }
+
+    fn connections(&self) -> Connections {
+        self.shared.connections()
     }
 
     fn vault(&self) -> Option<&dyn Vault> {

@@ -34,6 +34,29 @@ SELECT number % (SELECT shards FROM store), number, queue, name
   FROM unnest($1::int8[], $2::int8[], $3::text[]) AS named (number, queue, name)
 ON CONFLICT (shard, number) DO NOTHING";
 
+const ADD_ERASED: &str = "
+INSERT INTO erased (shard, number, seq)
+SELECT number % (SELECT shards FROM store), number, seq
+  FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS gone (number, first, last),
+       generate_series(gone.first, gone.last) AS seq
+ON CONFLICT (shard, number, seq) DO NOTHING";
+/// Rows of messages that were deleted before anybody took rows away.
+const REMOVE_ROWS: &str = "
+DELETE FROM message_rows AS old
+ USING unnest($1::int8[], $2::int8[], $3::int8[]) AS gone (number, first, last)
+  JOIN partitions ON partitions.shard = gone.number % (SELECT shards FROM store)
+                 AND partitions.number = gone.number
+  JOIN queues ON queues.queue = partitions.queue AND queues.gone IS NULL
+ WHERE old.queue = queues.name AND old.partition = partitions.name
+   AND old.seq BETWEEN gone.first AND gone.last";
+
+/// What was deleted in partitions that go now.
+const SWEEP_ERASED: &str = "
+DELETE FROM erased USING (
+    SELECT partitions.shard, partitions.number
+      FROM queues JOIN partitions ON partitions.queue = queues.queue
+     WHERE queues.gone IS NOT NULL LIMIT $1::int8) AS old
+ WHERE erased.shard = old.shard AND erased.number = old.number";
 /// Names of partitions whose queue is gone. Whoever asks for messages joins with queues, so these are
 /// in nobody's way; but for one who deletes queues all day they add up.
 const SWEEP_PARTITIONS: &str = "
@@ -68,6 +91,11 @@ pub(super) struct Names {
     pub(super) numbers: Vec<i64>,
     pub(super) of_queues: Vec<i64>,
     pub(super) names: Vec<String>,
+    /// By range of deleted messages.
+    pub(super) erased_shards: Vec<i32>,
+    pub(super) erased_numbers: Vec<i64>,
+    pub(super) erased_firsts: Vec<i64>,
+    pub(super) erased_lasts: Vec<i64>,
 }
 
 /// What an append says of a queue.
@@ -80,7 +108,7 @@ struct OfQueue {
 
 impl Names {
     /// In the order of the statement that adds entries with names, behind those of the entries.
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 8] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 12] {
         [
             &self.queues,
             &self.queue_names,
@@ -90,6 +118,10 @@ impl Names {
             &self.numbers,
             &self.of_queues,
             &self.names,
+            &self.erased_shards,
+            &self.erased_numbers,
+            &self.erased_firsts,
+            &self.erased_lasts,
         ]
     }
 
@@ -117,6 +149,12 @@ impl Names {
                         names.of_queues.push(i64::from(*queue));
                         names.names.push(fitting(name, is_unicode));
                     }
+                    Label::Erased { number, first, last } => {
+                        names.erased_shards.push(i32::from(proposal.shard));
+                        names.erased_numbers.push(i64::from(*number));
+                        names.erased_firsts.push(*first as i64);
+                        names.erased_lasts.push(*last as i64);
+                    }
                 }
             }
         }
@@ -140,6 +178,8 @@ fn fitting(name: &str, is_unicode: bool) -> String {
 
 /// Takes away names that nobody can ask for any more.
 pub(super) async fn sweep(session: &Session) -> Result<(), tokio_postgres::Error> {
+    // First, for afterwards nobody knows that these are of partitions that are gone.
+    while session.client.execute(SWEEP_ERASED, &[&SWEPT_PER_ROUND]).await? > 0 {}
     session.client.execute(SWEEP_PARTITIONS, &[&SWEPT_PER_ROUND]).await?;
     session.client.execute(SWEEP_QUEUES, &[]).await.map(|_| ())
 }
@@ -199,7 +239,14 @@ async fn add(
     let queues: [&(dyn ToSql + Sync); 2] = [&names.queues, &names.queue_names];
     client.execute(ADD_QUEUES, &queues).await?;
     let partitions: [&(dyn ToSql + Sync); 3] = [&names.numbers, &names.of_queues, &names.names];
-    client.execute(ADD_PARTITIONS, &partitions).await.map(|_| ())
+    client.execute(ADD_PARTITIONS, &partitions).await?;
+    if names.erased_numbers.is_empty() {
+        return Ok(());
+    }
+    let erased: [&(dyn ToSql + Sync); 3] =
+        [&names.erased_numbers, &names.erased_firsts, &names.erased_lasts];
+    client.execute(ADD_ERASED, &erased).await?;
+    client.execute(REMOVE_ROWS, &erased).await.map(|_| ())
 }
 
 #[cfg(test)]

@@ -53,6 +53,11 @@ const COPY: &str = "COPY message_rows (queue, partition, seq, id, transaction_id
 const INSERT: &str = "
 INSERT INTO message_rows (queue, partition, seq, id, transaction_id, time, payload, payload_bytes)
 VALUES ($1, $2, $3, $4, as_text($5), $6, CASE WHEN $7 THEN as_json($8) END, $8)";
+/// Parameters: by message its queue and partition, by name, and its sequence.
+const REMOVE: &str = "
+DELETE FROM message_rows AS old
+ USING unnest($1::text[], $2::text[], $3::int8[]) AS gone (queue, partition, seq)
+ WHERE old.queue = gone.queue AND old.partition = gone.partition AND old.seq = gone.seq";
 const SWEEP: &str = "DELETE FROM message_rows WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM message_rows WHERE queue = $1 LIMIT $2))";
 const SWEPT: &str = "UPDATE queues SET has_rows = false, rows_from = NULL WHERE queue = $1";
@@ -115,6 +120,26 @@ pub struct MessageRow {
     pub is_json: bool,
     /// The payload; `None` where it is sealed.
     pub payload: Option<Bytes>,
+}
+
+/// A message whose row goes, for the message was deleted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GoneRow {
+    /// Name of its queue.
+    pub queue: Arc<str>,
+    /// Name of its partition.
+    pub partition: Arc<str>,
+    /// Its sequence.
+    pub seq: u64,
+}
+
+/// What some entries mean for rows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RowChanges {
+    /// Rows that come.
+    pub rows: Vec<MessageRow>,
+    /// Rows that go, those of `rows` among them.
+    pub gone: Vec<GoneRow>,
 }
 
 /// How far one commit leads in a shard.
@@ -321,16 +346,20 @@ impl ProjectionStore {
         .await
     }
 
-    /// Writes rows and where they lead: both or neither.
+    /// Writes rows, takes rows away, and writes where that leads: all of it or nothing.
     ///
     /// # Errors
     /// [`ProjectionError`].
-    pub async fn commit(&self, rows: &[MessageRow], steps: &[Step]) -> Result<(), ProjectionError> {
+    pub async fn commit(
+        &self,
+        changes: &RowChanges,
+        steps: &[Step],
+    ) -> Result<(), ProjectionError> {
         self.with(async |session| {
             self.ensure_locked(session)?;
-            match transact(session, rows, steps, Way::Copy).await {
+            match transact(session, changes, steps, Way::Copy).await {
                 // A value that a column cannot hold, or JSON that `jsonb` cannot.
-                Err(Refused::Value) => match transact(session, rows, steps, Way::Insert).await {
+                Err(Refused::Value) => match transact(session, changes, steps, Way::Insert).await {
                     Err(Refused::Value) => {
                         let reason = "a row is refused by the database".to_owned();
                         Err(ProjectionError::Away(reason))
@@ -405,10 +434,11 @@ impl From<tokio_postgres::Error> for Refused {
 
 async fn transact(
     session: &Session,
-    rows: &[MessageRow],
+    changes: &RowChanges,
     steps: &[Step],
     way: Way,
 ) -> Result<(), Refused> {
+    let RowChanges { rows, gone } = changes;
     let client = &session.client;
     client.batch_execute("BEGIN").await?;
     let written = match step(session, steps).await {
@@ -416,6 +446,11 @@ async fn transact(
         Ok(()) if way == Way::Copy => copy(session, rows).await,
         Ok(()) => insert(session, rows).await,
         Err(refused) => Err(refused),
+    };
+    // Behind the rows: a message may be pushed and deleted in the same entries.
+    let written = match written {
+        Ok(()) if !gone.is_empty() => remove(session, gone).await,
+        written => written,
     };
     if written.is_err() {
         client.batch_execute("ROLLBACK").await?;
@@ -436,6 +471,15 @@ async fn step(session: &Session, steps: &[Step]) -> Result<(), Refused> {
         true => Ok(()),
         false => Err(Refused::Other(ProjectionError::Moved)),
     }
+}
+
+async fn remove(session: &Session, gone: &[GoneRow]) -> Result<(), Refused> {
+    let queues: Vec<&str> = gone.iter().map(|row| &*row.queue).collect();
+    let partitions: Vec<&str> = gone.iter().map(|row| &*row.partition).collect();
+    let seqs: Vec<i64> = gone.iter().map(|row| row.seq as i64).collect();
+    let asked: [&(dyn ToSql + Sync); 3] = [&queues, &partitions, &seqs];
+    session.client.execute(REMOVE, &asked).await?;
+    Ok(())
 }
 
 async fn copy(session: &Session, rows: &[MessageRow]) -> Result<(), Refused> {

@@ -73,11 +73,8 @@ impl Shared {
         from: u64,
         bytes_max: usize,
     ) -> Result<Vec<StoredEntry>, ReadError> {
-        let gone = ReadError::TooOld(position(from));
         let (number, first) = (i32::from(shard), i64::try_from(from).unwrap_or(i64::MAX));
-        let Some((piece, last)) = self.pieces.load().holding(shard, from) else {
-            return Err(gone);
-        };
+        let (piece, last) = self.pieces_of(shard, from)?;
         let last = last.max(piece.saturating_add(PIECES_PER_READ));
         let bytes = i64::try_from(bytes_max).unwrap_or(i64::MAX);
         let (shards, entries) = (vec![number], ENTRIES_MAX);
@@ -111,7 +108,7 @@ impl Shared {
             self.witness.note(shard, index, std::slice::from_ref(&bytes));
             found.push(StoredEntry { shard, index, position: position(index), bytes });
         }
-        if found.is_empty() { Err(gone) } else { Ok(found) }
+        if found.is_empty() { Err(ReadError::TooOld(position(from))) } else { Ok(found) }
     }
 
     /// Entries of several shards, each from a number on.
@@ -224,9 +221,7 @@ impl Shared {
         extent: Extent,
     ) -> Result<Bytes, ReadError> {
         let (index, offset) = place(extent.position);
-        let Some((piece, last)) = self.pieces.load().holding(shard, index) else {
-            return Err(ReadError::TooOld(extent.position));
-        };
+        let (piece, last) = self.pieces_of(shard, index)?;
         let (number, head) = (i32::from(shard), i64::try_from(index).unwrap_or(i64::MAX));
         let from = i32::try_from(offset).unwrap_or(i32::MAX).saturating_add(1);
         let length = i32::try_from(extent.len).unwrap_or(i32::MAX);

@@ -19,6 +19,7 @@
 //! checkpoint_parts(shard, save, part → body)     its parts
 //! queues(queue → name, gone)                     names that people know
 //! partitions(shard, number → queue, name)        the same
+//! erased(shard, number, seq)                     messages that were deleted one by one
 //! message_rows(queue, partition, seq → …)        messages of queues that ask for it
 //! projected(shard → next, skipped)               how far those rows are
 //! ```
@@ -26,7 +27,7 @@
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::config::{PostgresConfig, SchemaName};
-use super::error::{OpenError, words};
+use super::error::{OpenError, of_schema};
 use super::shared::LINES;
 use crate::base::place::{ShardCount, StoreKey};
 use crate::log::identity::{Identity, Loaded};
@@ -95,6 +96,7 @@ ALTER TABLE checkpoint_parts ALTER COLUMN body SET STORAGE EXTERNAL;
     include_str!("schema/5_sealed.sql"),
     include_str!("schema/6_briefs.sql"),
     include_str!("schema/7_parts.sql"),
+    include_str!("schema/8_erased.sql"),
 ];
 
 /// The number that engines agree on for what they lock in a schema; the second one tells what.
@@ -102,63 +104,75 @@ pub(super) fn lock_key(schema: &SchemaName, what: &str) -> String {
     format!("hashtextextended('onrush {} {what}', 0)", schema.as_str())
 }
 
-/// Brings the schema up to date and finds who the store is; `newcomer` is who it will be if there is
-/// none. Waits for other engines that do the same.
+/// Which store is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    /// Whichever is there; this one if none is.
+    Any(&'a Identity),
+    /// This one and no other.
+    Known(&'a Identity),
+}
+
+/// Brings the schema up to date and finds who the store is. Waits for other engines that do the same.
 pub(super) async fn prepare(
     client: &mut Client,
     config: &PostgresConfig,
-    newcomer: &Identity,
+    wanted: Wanted<'_>,
 ) -> Result<Loaded, OpenError> {
-    let failed = |error: tokio_postgres::Error| OpenError::Schema(words(&error));
-    let transaction = client.transaction().await.map_err(failed)?;
+    let transaction = client.transaction().await.map_err(of_schema)?;
     // Others may need their time for the same.
     let lock = lock_key(&config.schema, "schema");
     let lock = format!("SET LOCAL lock_timeout = 30000; SELECT pg_advisory_xact_lock({lock})");
-    transaction.batch_execute(&lock).await.map_err(failed)?;
+    transaction.batch_execute(&lock).await.map_err(of_schema)?;
     apply_steps(&transaction, &config.schema).await?;
     let found = transaction.query_opt("SELECT id, key, shards, created_ms FROM store", &[]).await;
-    let loaded = match found.map_err(failed)? {
-        Some(row) => Loaded::Existing(identity(&row)?),
-        None => {
-            create_store(&transaction, newcomer).await.map_err(failed)?;
+    let found = found.map_err(of_schema)?.map(|row| identity(&row)).transpose()?;
+    let loaded = match (found, wanted) {
+        (Some(found), Wanted::Known(known)) if found.store != known.store => {
+            return Err(OpenError::Other);
+        }
+        (Some(found), _) => Loaded::Existing(found),
+        (None, Wanted::Known(_)) => return Err(OpenError::Other),
+        (None, Wanted::Any(newcomer)) => {
+            create_store(&transaction, newcomer).await.map_err(of_schema)?;
             Loaded::Created(*newcomer)
         }
     };
     let shards = i64::from(loaded.identity().shards.get()) + 1;
-    let heads = transaction.query_one("SELECT count(*) FROM heads", &[]).await.map_err(failed)?;
+    let heads =
+        transaction.query_one("SELECT count(*) FROM heads", &[]).await.map_err(of_schema)?;
     let heads: i64 = heads.get(0);
     if heads != shards {
         return Err(OpenError::Damaged(format!("{heads} heads instead of {shards}")));
     }
-    transaction.commit().await.map_err(failed)?;
+    transaction.commit().await.map_err(of_schema)?;
     Ok(loaded)
 }
 
 async fn apply_steps(transaction: &Transaction<'_>, schema: &SchemaName) -> Result<(), OpenError> {
-    let failed = |error: tokio_postgres::Error| OpenError::Schema(words(&error));
     let name = schema.as_str();
     // Whoever may not make schemas can be given one that is empty.
     let exists = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
-    if transaction.query_opt(exists, &[&name]).await.map_err(failed)?.is_none() {
-        transaction.batch_execute(&format!("CREATE SCHEMA {name}")).await.map_err(failed)?;
+    if transaction.query_opt(exists, &[&name]).await.map_err(of_schema)?.is_none() {
+        transaction.batch_execute(&format!("CREATE SCHEMA {name}")).await.map_err(of_schema)?;
     }
     let steps = "CREATE TABLE IF NOT EXISTS steps \
                  (step int4 PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())";
-    transaction.batch_execute(steps).await.map_err(failed)?;
+    transaction.batch_execute(steps).await.map_err(of_schema)?;
     let applied = transaction.query_one("SELECT coalesce(max(step), 0) FROM steps", &[]).await;
-    let found: i32 = applied.map_err(failed)?.get(0);
+    let found: i32 = applied.map_err(of_schema)?.get(0);
     let known = STEPS.len() as i32;
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
     // What functions of a step keep: nobody's temporary tables stand in for ours.
     let path = format!("SET LOCAL search_path = {name}, pg_catalog, pg_temp");
-    transaction.batch_execute(&path).await.map_err(failed)?;
+    transaction.batch_execute(&path).await.map_err(of_schema)?;
     for (step, sql) in (1..).zip(STEPS).skip(found.max(0) as usize) {
         tracing::info!(schema = name, step, "bringing the schema up to date");
-        transaction.batch_execute(sql).await.map_err(failed)?;
+        transaction.batch_execute(sql).await.map_err(of_schema)?;
         let note = "INSERT INTO steps (step) VALUES ($1)";
-        transaction.execute(note, &[&step]).await.map_err(failed)?;
+        transaction.execute(note, &[&step]).await.map_err(of_schema)?;
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ use super::session::{Role, Session};
 use super::turns::Turns;
 use super::witness::Witness;
 use crate::base::place::ShardId;
+use crate::log::identity::Identity;
+use crate::log::{Connections, ReadError};
 
 /// Lines: a shard's appends go by the same one always, and each can be under way beside the others. So
 /// many connections there are for appending, and tables of a piece.
@@ -61,12 +63,15 @@ pub(super) struct Shared {
     pub(super) hurry: Notify,
     /// One round of upkeep at a time.
     pub(super) round: tokio::sync::Mutex<super::upkeep::Round>,
+    /// The schema is up to date and what it holds is known. Until then nobody may go by what is not.
+    pub(super) has_arrived: AtomicBool,
 }
 
 impl Shared {
     /// Begins to make its connections. To be called within the runtime that will serve them.
-    pub(super) fn new(config: Arc<PostgresConfig>, shards: usize) -> Self {
-        let witness = Arc::new(Witness::new(shards));
+    pub(super) fn new(config: Arc<PostgresConfig>, identity: &Identity) -> Self {
+        let shards = usize::from(identity.shards.get()) + 1;
+        let witness = Arc::new(Witness::new(shards, identity.store));
         let link = |role| Link::keep(Arc::clone(&config), role, Arc::clone(&witness));
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         Self {
@@ -89,8 +94,26 @@ impl Shared {
             is_keeper: AtomicBool::new(false),
             hurry: Notify::new(),
             round: tokio::sync::Mutex::default(),
+            has_arrived: AtomicBool::new(false),
             config,
         }
+    }
+
+    /// All of its connections but the one for news.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        [&self.follower, &self.bodies, &self.upkeep].into_iter().chain(&self.writers)
+    }
+
+    /// First and last number of pieces that may hold an entry.
+    ///
+    /// # Errors
+    /// It is gone; or nothing is known yet, for the database was away all the time.
+    pub(super) fn pieces_of(&self, shard: ShardId, index: u64) -> Result<(i32, i32), ReadError> {
+        let pieces = self.pieces.load();
+        if pieces.newest().is_none() {
+            return Err(ReadError::Unavailable("the database was not reached yet".to_owned()));
+        }
+        pieces.holding(shard, index).ok_or(ReadError::TooOld(position(index)))
     }
 
     /// A session to append with: one that no other append uses, if there is one.
@@ -105,6 +128,18 @@ impl Shared {
     /// Whether another append is under way beside the caller's.
     pub(super) fn is_accompanied(&self) -> bool {
         self.appending.iter().filter(|is_used| is_used.load(Ordering::Acquire)).count() > 1
+    }
+
+    /// Connections that are open; those work on which an append waits.
+    pub(super) fn connections(&self) -> Connections {
+        let is_open = |link: &&Link| link.session().is_ok();
+        let others = [&self.follower, &self.bodies, &self.upkeep];
+        let open = self.writers.iter().chain(others).filter(is_open).count();
+        let writers = self.writers.iter().zip(&self.appending);
+        let used =
+            writers.filter(|(link, is_used)| is_used.load(Ordering::Acquire) && is_open(link));
+        let active = used.count();
+        Connections { active: active as u64, idle: open.saturating_sub(active) as u64 }
     }
 
     /// A future with a deadline, by the log's own timers: whoever polls it may have none.

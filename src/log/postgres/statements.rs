@@ -80,7 +80,8 @@ SELECT entry.shard, entry.head, (SELECT piece FROM moved WHERE moved.shard = ent
 pub(super) const APPEND_MANY: &str = append_many!("");
 
 /// With names. Parameters beyond: per queue its number, name, whether it is gone, whether its messages
-/// are rows from here on; per partition its shard, number, queue, name.
+/// are rows from here on; per partition its shard, number, queue, name; per range of deleted messages
+/// its shard, partition, first and last sequence.
 pub(super) const APPEND_NAMED: &str = append_many!(
     ", named AS (
     INSERT INTO queues (queue, name, gone, rows_from, has_rows)
@@ -102,6 +103,14 @@ pub(super) const APPEND_NAMED: &str = append_many!(
            AS parted (shard, number, queue, name), checked
      WHERE checked.all_stand
     ON CONFLICT (shard, number) DO UPDATE SET queue = excluded.queue, name = excluded.name
+), emptied AS (
+    INSERT INTO erased (shard, number, seq)
+    SELECT gone.shard, gone.number, seq
+      FROM unnest($23::int4[], $24::int8[], $25::int8[], $26::int8[])
+           AS gone (shard, number, first, last), generate_series(gone.first, gone.last) AS seq,
+           checked
+     WHERE checked.all_stand
+    ON CONFLICT (shard, number, seq) DO NOTHING
 )"
 );
 

@@ -3,7 +3,9 @@
 //! A failover to a standby that lagged, or a backup that somebody restored, leaves a database that has
 //! forgotten entries, or has others in their place. An engine that went on there would mix two
 //! histories. So a connection that is made again counts only where the newest entries are those that
-//! were seen. In: entries that were appended or read. Out: whether a database is the one they are in.
+//! were seen, and the store is the same. In: entries that were appended or read. Out: whether a database is the one they are in.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use crate::base::place::ShardId;
+use crate::journal::StoreId;
 
 /// Bytes of an entry's start that tell it from all others: they say who wrote it and when.
 const START_BYTES: usize = 64;
@@ -32,9 +35,17 @@ struct Seen {
     start: Vec<u8>,
 }
 
-/// The newest entries seen, by shard.
+/// Who the store is.
+const STORE: &str = "SELECT id FROM store";
+
+/// The newest entries seen, by shard; and which store they are of.
 #[derive(Debug)]
-pub(super) struct Witness(Mutex<Vec<Option<Seen>>>);
+pub(super) struct Witness {
+    seen: Mutex<Vec<Option<Seen>>>,
+    store: StoreId,
+    /// The store that was met last is another one.
+    is_other: AtomicBool,
+}
 
 /// Why a database is not the one that was seen.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -49,11 +60,28 @@ pub(super) enum Foreign {
          restart this server to begin again from what it has"
     )]
     Other { shard: i32, index: u64 },
+    #[error(
+        "the schema does not hold the store that this server works on; restart this server to work \
+         on what it holds"
+    )]
+    Store,
 }
 
 impl Witness {
-    pub(super) fn new(shards: usize) -> Self {
-        Self(Mutex::new(vec![None; shards]))
+    pub(super) fn new(shards: usize, store: StoreId) -> Self {
+        Self { seen: Mutex::new(vec![None; shards]), store, is_other: AtomicBool::new(false) }
+    }
+
+    /// Whether the store that was met last is another one.
+    pub(super) fn is_other(&self) -> bool {
+        self.is_other.load(Ordering::Acquire)
+    }
+
+    /// Notes which store was met; tells whether it is the one.
+    pub(super) fn meet(&self, store: Option<&[u8]>) -> bool {
+        let is_ours = store == Some(&self.store[..]);
+        self.is_other.store(!is_ours, Ordering::Release);
+        is_ours
     }
 
     /// Remembers an entry, given as a rope, if it is the newest one seen.
@@ -64,7 +92,7 @@ impl Witness {
     /// The same of an entry of which only the start is here, or its brief, which begins as it does:
     /// what is left out of one comes behind all that is looked at.
     pub(super) fn note_sized(&self, shard: ShardId, index: u64, len: usize, parts: &[Bytes]) {
-        let mut all = self.0.lock();
+        let mut all = self.seen.lock();
         let Some(seen) = all.get_mut(usize::from(shard)) else { return };
         if seen.as_ref().is_some_and(|seen| seen.index >= index) {
             return;
@@ -82,13 +110,18 @@ impl Witness {
         &self,
         client: &Client,
     ) -> Result<Result<(), Foreign>, tokio_postgres::Error> {
-        let seen = self.0.lock().clone();
+        let seen = self.seen.lock().clone();
         let known: Vec<(i32, Seen)> =
             (0..).zip(seen).filter_map(|(shard, seen)| Some((shard, seen?))).collect();
         let shards: Vec<i32> = known.iter().map(|(shard, _)| *shard).collect();
         let indexes: Vec<i64> = known.iter().map(|(_, seen)| seen.index as i64).collect();
         let asked: [&(dyn ToSql + Sync); 2] = [&shards, &indexes];
-        for row in client.query(COMPARE, &asked).await? {
+        let (stores, rows) =
+            tokio::try_join!(client.query_opt(STORE, &[]), client.query(COMPARE, &asked))?;
+        if !self.meet(stores.as_ref().map(|row| row.get(0))) {
+            return Ok(Err(Foreign::Store));
+        }
+        for row in rows {
             let (shard, head): (i32, i64) = (row.get(0), row.get(1));
             let (len, start): (Option<i32>, Option<&[u8]>) = (row.get(2), row.get(3));
             let Some((_, seen)) = known.iter().find(|(known, _)| *known == shard) else { continue };

@@ -28,7 +28,9 @@ pub(super) fn fan(desk: &mut Desk<'_>) -> Result<Value, Fault> {
             all.iter().map(|target| target.as_str().map(str::to_owned)).collect()
         }
         _ => {
-            let count = desk.whole("count").unwrap_or(0).max(0);
+            // One more than may be sent is refused as well as any number.
+            let most = i64::try_from(desk.entries_max()).unwrap_or(i64::MAX).saturating_add(1);
+            let count = desk.whole("count").unwrap_or(0).clamp(0, most);
             let one = desk.text("target").map(str::to_owned);
             let class = desk.text("class").unwrap_or(desk.call.class).to_owned();
             let prefix = desk.text("prefix").unwrap_or("leaf").to_owned();

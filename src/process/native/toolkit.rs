@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::process::runtime::{
     Call, CallKind, GuestError, Limits, Message, Module, OutboxEntry, Outcome, Reply, StateFault,
-    StateView,
+    StateView, bytes_of,
 };
 
 /// What a module does with a message.
@@ -35,6 +35,7 @@ pub(super) struct Desk<'a> {
     pub(super) body: Value,
     state: &'a mut dyn StateView,
     outbox: Vec<OutboxEntry>,
+    outbox_bytes: usize,
     /// What it printed.
     pub(super) printed: String,
     limits: &'a Limits,
@@ -75,15 +76,25 @@ impl Desk<'_> {
         Ok(found.into_iter().map(|(key, it)| (key, value(it))).collect())
     }
 
-    /// Sends a message. The keys that say how are those that guests use.
+    /// Messages that it may send.
+    pub(super) fn entries_max(&self) -> usize {
+        self.limits.outbox_entries
+    }
+
+    /// Sends a message. The keys that say how are those that guests use. Of more than may be sent
+    /// nothing is kept but that it was too much.
     pub(super) fn send(&mut self, target: Option<&str>, body: Value) {
+        let Limits { outbox_entries, outbox_bytes, .. } = *self.limits;
+        if self.outbox.len() > outbox_entries || self.outbox_bytes > outbox_bytes {
+            return;
+        }
         let mut fields = match body {
             Value::Object(fields) => fields,
             other => Map::from_iter([("value".to_owned(), other)]),
         };
         let text = |it: Option<Value>| it.and_then(|it| it.as_str().map(str::to_owned));
         let number = |it: Option<Value>| it.and_then(|it| it.as_u64());
-        self.outbox.push(OutboxEntry {
+        let entry = OutboxEntry {
             target: target.map(str::to_owned),
             delay_ms: number(fields.remove("delay_ms")),
             reply_to: text(fields.remove("reply_to")),
@@ -91,7 +102,9 @@ impl Desk<'_> {
             transaction_suffix: text(fields.remove("transaction_suffix")),
             spawn_init: fields.remove("spawn_init").map(|it| it.to_string().into()),
             payload: Value::Object(fields).to_string().into(),
-        });
+        };
+        self.outbox_bytes += bytes_of(&entry);
+        self.outbox.push(entry);
     }
 
     /// A text of the message.
@@ -126,7 +139,8 @@ impl Module for Native {
             false => json!({ "bytes": message.payload.len() }),
         };
         let (outbox, printed) = (Vec::new(), String::new());
-        let mut desk = Desk { call, message, body, state, outbox, printed, limits };
+        let mut desk =
+            Desk { call, message, body, state, outbox, outbox_bytes: 0, printed, limits };
         let result = (self.0)(&mut desk);
         let Desk { outbox, printed, .. } = desk;
         let result = match result {
@@ -144,7 +158,7 @@ impl Module for Native {
 }
 
 fn reply(output: &Value, outbox: Vec<OutboxEntry>, limits: &Limits) -> Result<Reply, GuestError> {
-    let bytes: usize = outbox.iter().map(|entry| entry.payload.len()).sum();
+    let bytes: usize = outbox.iter().map(bytes_of).sum();
     if outbox.len() > limits.outbox_entries {
         let limit = limits.outbox_entries;
         return Err(GuestError::OutboxTooLarge { what: "messages", limit });

@@ -47,7 +47,8 @@ pub(super) fn full_of_bytes(limits: &Limits) -> GuestError {
     GuestError::OutboxTooLarge { what: "bytes", limit: limits.outbox_bytes }
 }
 
-fn bytes_of(entry: &OutboxEntry) -> usize {
+/// What a message counts in an outbox.
+pub(in crate::process) fn bytes_of(entry: &OutboxEntry) -> usize {
     let texts = [&entry.target, &entry.reply_to, &entry.transaction_suffix];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
     entry.payload.len() + entry.spawn_init.as_ref().map_or(0, |init| init.len()) + texts

@@ -16,6 +16,7 @@ mod rig;
 pub mod wasm;
 
 pub use call::{Call, CallKind, Message};
+pub(super) use gathered::bytes_of;
 pub use limits::Limits;
 pub use outcome::{GuestError, OutboxEntry, Outcome, Reply};
 

@@ -1,21 +1,24 @@
 //! Looking at numbers: how many messages a queue, a partition and a group have, and how they stand.
 //!
-//! Shard by shard, so that commits go on between. What a queue has open is what the group that is
-//! furthest behind has open; without a group it is all of it.
+//! Some partitions at a time, so that commits go on between; so nothing here is of one moment. What a
+//! queue has open is what the group that is furthest behind has open; without a group it is all of it.
 
 use std::collections::BTreeMap;
 
-use crate::base::place::{PartitionNumber, QueueId};
+use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
 use crate::shard::look::View;
+use crate::shard::look::tour::{STRIDE, Tour};
 use crate::state::ShardState;
 use crate::state::effect::GroupIndex;
 use crate::state::model::{Cursor, Partition};
 
-/// Partitions of one shard, or of one page, whose oldest open message is looked for in rows, which the
-/// lane waits for; beyond it the oldest time that memory knows stands for it.
+/// Partitions of one look whose oldest open message is looked for in rows, which the lane waits for;
+/// beyond it the oldest time that memory knows stands for it.
 const LOOKED_UP_MAX: usize = 64;
+/// Partitions that are listed in one look.
+const LISTED_MAX: usize = 512;
 
 /// How many messages, by how they stand.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -123,23 +126,33 @@ pub struct PartitionFigures {
 }
 
 impl Engine {
-    /// All queues in numbers. Not of one moment: each shard is looked at by itself.
+    /// All queues in numbers.
     ///
     /// # Errors
     /// [`CommandError::ShuttingDown`].
     pub async fn figures(&self) -> Result<BTreeMap<QueueId, QueueFigures>, CommandError> {
-        let mut all = BTreeMap::new();
-        for shard in 0..self.shards().get() {
-            all = self
-                .look(move |view| {
-                    if let Some(state) = view.replica.shards.get(usize::from(shard)) {
-                        add_shard(view, state, &mut all);
-                    }
-                    all
-                })
-                .await?;
+        self.add_up(Tour::default()).await
+    }
+
+    /// One queue in numbers; all zero where there is none.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn queue_figures(&self, queue: QueueId) -> Result<QueueFigures, CommandError> {
+        let mut all = self.add_up(Tour::of_queue(queue)).await?;
+        Ok(all.remove(&queue).unwrap_or_default())
+    }
+
+    async fn add_up(&self, tour: Tour) -> Result<BTreeMap<QueueId, QueueFigures>, CommandError> {
+        let mut sums = Sums { tour, all: BTreeMap::new() };
+        while !sums.tour.is_over() {
+            let step = self.look(move |view| {
+                sums.go_on(view, STRIDE);
+                sums
+            });
+            sums = step.await?;
         }
-        Ok(all)
+        Ok(sums.all)
     }
 
     /// Partitions of a queue in numbers, shard by shard in the order in which they were made, from `offset`
@@ -153,26 +166,26 @@ impl Engine {
         offset: usize,
         limit: usize,
     ) -> Result<(Vec<PartitionFigures>, u64), CommandError> {
-        self.look(move |view| {
-            let shards = &view.replica.shards;
-            let all = shards.iter().flat_map(|state| {
-                let its = state.partitions_of(queue);
-                its.map(move |(number, partition)| (state, number, partition))
+        let begin = self.look(move |view| begin_list(view, queue, offset));
+        let (mut tour, total) = begin.await?;
+        let mut found = Vec::new();
+        while found.len() < limit && !tour.is_over() {
+            let most = LISTED_MAX.min(limit - found.len());
+            let step = self.look(move |view| {
+                let mut looked_up = 0;
+                tour.go_on(view, most, |state, number, it| {
+                    found.push(partition_figures(view, state, number, it, &mut looked_up));
+                });
+                (tour, found)
             });
-            let total = all.clone().count() as u64;
-            let page = all.skip(offset).take(limit);
-            let mut looked_up = 0;
-            let page = page.map(|(state, number, it)| {
-                partition_figures(view, state, number, it, &mut looked_up)
-            });
-            (page.collect(), total)
-        })
-        .await
+            (tour, found) = step.await?;
+        }
+        Ok((found, total))
     }
 
     /// How many messages of a queue are open, and in how many partitions: for a group, or in each
     /// partition for the one that is furthest behind there. All partitions count, from what the lane has
-    /// in memory; not of one moment: each shard is looked at by itself.
+    /// in memory.
     ///
     /// # Errors
     /// [`CommandError::ShuttingDown`].
@@ -181,39 +194,125 @@ impl Engine {
         queue: QueueId,
         group: Option<&str>,
     ) -> Result<(u64, u64), CommandError> {
-        let (mut open, mut partitions) = (0, 0);
-        for shard in 0..self.shards().get() {
+        let mut depth = Depth { tour: Tour::of_queue(queue), open: 0, partitions: 0 };
+        while !depth.tour.is_over() {
             let group: Option<Box<str>> = group.map(Into::into);
-            let found = self.look(move |view| {
-                let state = view.replica.shards.get(usize::from(shard));
-                state.map_or((0, 0), |state| shard_depth(state, queue, group.as_deref()))
+            let step = self.look(move |view| {
+                depth.go_on(view, STRIDE, group.as_deref());
+                depth
             });
-            let (its_open, its_partitions) = found.await?;
-            open += its_open;
-            partitions += its_partitions;
+            depth = step.await?;
         }
-        Ok((open, partitions))
+        Ok((depth.open, depth.partitions))
+    }
+
+    /// Partitions with messages that are kept, of a queue: all of them, or the one of this name.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn filled_partitions(
+        &self,
+        queue: QueueId,
+        name: Option<&str>,
+    ) -> Result<Vec<PartitionNumber>, CommandError> {
+        let (mut tour, mut found) = (Tour::of_queue(queue), Vec::new());
+        while !tour.is_over() {
+            let name: Option<Box<str>> = name.map(Into::into);
+            let step = self.look(move |view| {
+                tour.go_on(view, STRIDE, |_, number, it| {
+                    let is_wanted = name.as_ref().is_none_or(|name| *name == it.name);
+                    found.extend((is_wanted && it.base_seq < it.next_seq).then_some(number));
+                });
+                (tour, found)
+            });
+            (tour, found) = step.await?;
+        }
+        Ok(found)
     }
 }
 
-fn shard_depth(state: &ShardState, queue: QueueId, group: Option<&str>) -> (u64, u64) {
-    let (mut open, mut partitions) = (0, 0);
-    for (_, partition) in state.partitions_of(queue) {
-        let its_name = |cursor: &&Cursor| {
-            state.group_at(cursor.group).is_some_and(|it| group == Some(&*it.name))
-        };
-        let cursors = partition.cursors.iter();
-        let of_group = |cursor: &Cursor| open_of(partition, cursor);
-        let its_open = match group {
-            None => cursors.map(of_group).max(),
-            Some(_) => cursors.filter(its_name).map(of_group).next(),
-        };
-        // Whoever has not come yet has all of them open.
-        let its_open = its_open.unwrap_or(partition.next_seq - partition.base_seq);
-        open += its_open;
-        partitions += u64::from(its_open > 0);
+/// A walk over a queue's partitions without the first `offset`, and how many there are.
+fn begin_list(view: &View<'_>, queue: QueueId, offset: usize) -> (Tour, u64) {
+    let (mut left, mut place, mut total) = (offset, None, 0);
+    let shards = &view.replica.shards;
+    for (shard, state) in shards.iter().enumerate() {
+        let its = state.partitions_in(queue);
+        total += its as u64;
+        match left.checked_sub(its) {
+            Some(further) => left = further,
+            None => place = place.or(Some((shard, std::mem::take(&mut left)))),
+        }
     }
-    (open, partitions)
+    let (shard, at) = place.unwrap_or((shards.len(), 0));
+    (Tour::from(queue, shard, at), total)
+}
+
+/// Queues that are being added up.
+struct Sums {
+    tour: Tour,
+    all: BTreeMap<QueueId, QueueFigures>,
+}
+
+impl Sums {
+    fn go_on(&mut self, view: &View<'_>, most: usize) -> usize {
+        let mut groups: BTreeMap<(ShardId, GroupIndex), GroupFigures> = BTreeMap::new();
+        let (Self { tour, all }, mut looked_up) = (self, 0);
+        let passed = tour.go_on(view, most, |state, number, partition| {
+            let figures = all.entry(partition.queue).or_default();
+            figures.partitions += 1;
+            figures.pushed += partition.next_seq;
+            figures.total += partition.next_seq - partition.base_seq;
+            for cursor in &partition.cursors {
+                let group = groups.entry((state.shard(), cursor.group)).or_default();
+                group.counts.add(&counts_of(state, number, partition, cursor));
+                group.leased_partitions += u64::from(cursor.lease.is_some());
+                if cursor.next < partition.next_seq {
+                    group.behind += 1;
+                    let time = time_of(view, state, number, partition, cursor.next, &mut looked_up);
+                    group.oldest_ms = [group.oldest_ms, time].into_iter().flatten().min();
+                }
+            }
+        });
+        for ((shard, index), its) in groups {
+            let state = view.replica.shards.get(usize::from(shard));
+            let Some(group) = state.and_then(|state| state.group_at(index)) else { continue };
+            let figures = all.entry(group.queue).or_default();
+            let sum = figures.groups.entry(group.name.clone()).or_default();
+            sum.counts.add(&its.counts);
+            sum.leased_partitions += its.leased_partitions;
+            sum.behind += its.behind;
+            sum.oldest_ms = [sum.oldest_ms, its.oldest_ms].into_iter().flatten().min();
+        }
+        passed
+    }
+}
+
+/// A queue's open messages that are being counted.
+struct Depth {
+    tour: Tour,
+    open: u64,
+    partitions: u64,
+}
+
+impl Depth {
+    fn go_on(&mut self, view: &View<'_>, most: usize, group: Option<&str>) {
+        let Self { tour, open, partitions } = self;
+        tour.go_on(view, most, |state, _, partition| {
+            let its_name = |cursor: &&Cursor| {
+                state.group_at(cursor.group).is_some_and(|it| group == Some(&*it.name))
+            };
+            let cursors = partition.cursors.iter();
+            let of_group = |cursor: &Cursor| open_of(partition, cursor);
+            let its_open = match group {
+                None => cursors.map(of_group).max(),
+                Some(_) => cursors.filter(its_name).map(of_group).next(),
+            };
+            // Whoever has not come yet has all of them open.
+            let its_open = its_open.unwrap_or(partition.next_seq - partition.base_seq);
+            *open += its_open;
+            *partitions += u64::from(its_open > 0);
+        });
+    }
 }
 
 fn open_of(partition: &Partition, cursor: &Cursor) -> u64 {
@@ -241,37 +340,6 @@ fn counts_of(
         completed: total.saturating_sub(open),
         failed: cursor.beyond.as_deref().map_or(0, |beyond| beyond.attempts.len() as u64),
         dead: state.dead_counts().get(&(number, cursor.group)).copied().unwrap_or(0),
-    }
-}
-
-fn add_shard(view: &View<'_>, state: &ShardState, all: &mut BTreeMap<QueueId, QueueFigures>) {
-    let mut looked_up = 0;
-    for queue in state.queues() {
-        let mut groups: BTreeMap<GroupIndex, GroupFigures> = BTreeMap::new();
-        let figures = all.entry(queue).or_default();
-        for (number, partition) in state.partitions_of(queue) {
-            figures.partitions += 1;
-            figures.pushed += partition.next_seq;
-            figures.total += partition.next_seq - partition.base_seq;
-            for cursor in &partition.cursors {
-                let group = groups.entry(cursor.group).or_default();
-                group.counts.add(&counts_of(state, number, partition, cursor));
-                group.leased_partitions += u64::from(cursor.lease.is_some());
-                if cursor.next < partition.next_seq {
-                    group.behind += 1;
-                    let time = time_of(view, state, number, partition, cursor.next, &mut looked_up);
-                    group.oldest_ms = [group.oldest_ms, time].into_iter().flatten().min();
-                }
-            }
-        }
-        for (index, figures_here) in groups {
-            let Some(group) = state.group_at(index) else { continue };
-            let sum = figures.groups.entry(group.name.clone()).or_default();
-            sum.counts.add(&figures_here.counts);
-            sum.leased_partitions += figures_here.leased_partitions;
-            sum.behind += figures_here.behind;
-            sum.oldest_ms = [sum.oldest_ms, figures_here.oldest_ms].into_iter().flatten().min();
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::base::place::{PartitionNumber, QueueId, ShardId};
 use crate::log::Extent;
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
+use crate::shard::look::tour::STRIDE;
 use crate::shard::look::{View, beside};
 use crate::state::ShardState;
 use crate::state::care::graves::{DeadKey, DeadPlace, IndexKey, scan_index};
@@ -107,7 +108,18 @@ impl Engine {
         limit: usize,
     ) -> Result<LetterPage, CommandError> {
         let asked = filter.clone();
-        let (sources, known, wanted) = self.look(move |view| sources(view, &asked)).await?;
+        let mut wanted = self.look(move |view| partitions_called(view, &asked)).await?;
+        let (mut sources, mut known) = (Vec::new(), 0);
+        for shard in 0..self.shards().get() {
+            let asked = filter.clone();
+            let step = self.look(move |view| {
+                if let Some(state) = view.replica.shards.get(usize::from(shard)) {
+                    known += add_sources(state, &asked, &wanted, &mut sources);
+                }
+                (sources, known, wanted)
+            });
+            (sources, known, wanted) = step.await?;
+        }
         let kv = self.rows();
         let range = filter.clone();
         let read = beside(move || page(&*kv, sources, &range, &wanted, offset, limit)).await?;
@@ -118,6 +130,23 @@ impl Engine {
         let has_more = total.is_none_or(|total| total > seen) && !places.is_empty();
         let letters = self.read_letters(places.iter().map(|it| (it.0, it.1)).collect()).await?;
         Ok(LetterPage { letters, total, has_more })
+    }
+
+    /// How many partitions have dead letters. Looks at some at a time.
+    ///
+    /// # Errors
+    /// [`CommandError::ShuttingDown`].
+    pub async fn dead_partitions(&self) -> Result<u64, CommandError> {
+        let mut count = 0;
+        for shard in 0..self.shards().get() {
+            let mut from = Some(0);
+            while let Some(first) = from.take() {
+                let step = self.look(move |view| dead_partitions(view, shard, first));
+                let (some, next) = step.await?;
+                (count, from) = (count + some, next);
+            }
+        }
+        Ok(count)
     }
 
     /// Reads letters where they lie, with their names; those that moved or went meanwhile are asked
@@ -212,6 +241,27 @@ fn letters_of(
     Ok(found)
 }
 
+/// Partitions of a shard with dead letters from a number on, as many as one look passes; and the number
+/// to go on with.
+fn dead_partitions(
+    view: &View<'_>,
+    shard: ShardId,
+    from: PartitionNumber,
+) -> (u64, Option<PartitionNumber>) {
+    let Some(state) = view.replica.shards.get(usize::from(shard)) else { return (0, None) };
+    let (mut found, mut last) = (0, None);
+    for (passed, (number, _)) in (0..).zip(state.dead_counts().range((from, 0)..).map(|it| *it.0)) {
+        if last == Some(number) {
+            continue;
+        }
+        if passed >= STRIDE {
+            return (found, Some(number));
+        }
+        (found, last) = (found + 1, Some(number));
+    }
+    (found, None)
+}
+
 fn is_asked(state: &ShardState, group: GroupIndex, filter: &LetterFilter) -> bool {
     // Also of a group that was deleted: its letters outlive it. Those of a deleted queue are gone.
     let Some(group) = state.group_at(group) else { return false };
@@ -234,35 +284,45 @@ fn partitions_called(view: &View<'_>, filter: &LetterFilter) -> Option<BTreeSet<
 
 type Wanted = Option<BTreeSet<PartitionNumber>>;
 
-/// The groups that have letters that are asked for, how many, and which partitions are wanted.
-fn sources(view: &View<'_>, filter: &LetterFilter) -> (Vec<Source>, u64, Wanted) {
-    let wanted = partitions_called(view, filter);
-    let (mut sources, mut known) = (Vec::new(), 0);
-    for state in &view.replica.shards {
-        let groups = state.dead_totals().iter().filter(|(it, _)| is_asked(state, **it, filter));
-        for (group, total) in groups {
-            known += match &wanted {
-                None => *total,
-                Some(wanted) => {
-                    let count = |number| state.dead_counts().get(&(number, *group)).copied();
-                    wanted.iter().filter_map(|number| count(*number)).sum()
-                }
-            };
-            sources.push(source(state, *group));
+/// Adds the groups of a shard that have letters that are asked for; tells how many letters.
+fn add_sources(
+    state: &ShardState,
+    filter: &LetterFilter,
+    wanted: &Wanted,
+    sources: &mut Vec<Source>,
+) -> u64 {
+    let totals = state.dead_totals().iter().filter(|(it, _)| is_asked(state, **it, filter));
+    let mut groups: BTreeMap<GroupIndex, Source> = BTreeMap::new();
+    let mut known = 0;
+    for (group, total) in totals {
+        known += match wanted {
+            None => *total,
+            Some(wanted) => {
+                let count = |number| state.dead_counts().get(&(number, *group)).copied();
+                wanted.iter().filter_map(|number| count(*number)).sum()
+            }
+        };
+        groups.insert(*group, Source::new(state.shard(), *group));
+    }
+    for (key, place) in state.recent_dead() {
+        let Some(source) = groups.get_mut(&key.1) else { continue };
+        source.overlaid.insert(*key);
+        source.recent.extend(place.map(|place| (IndexKey::new(*key, place.failed_ms), place)));
+    }
+    for index in state.stale_dead() {
+        if let Some(source) = groups.get_mut(&index.group) {
+            source.stale.insert(*index);
         }
     }
-    (sources, known, wanted)
+    sources.extend(groups.into_values());
+    known
 }
 
-fn source(state: &ShardState, group: GroupIndex) -> Source {
-    let of_group = state.recent_dead().iter().filter(|((_, its, _), _)| *its == group);
-    let (mut recent, mut overlaid) = (BTreeMap::new(), BTreeSet::new());
-    for (key, place) in of_group {
-        overlaid.insert(*key);
-        recent.extend(place.map(|place| (IndexKey::new(*key, place.failed_ms), place)));
+impl Source {
+    fn new(shard: ShardId, group: GroupIndex) -> Self {
+        let (recent, overlaid, stale) = Default::default();
+        Self { shard, group, recent, overlaid, stale }
     }
-    let stale = state.stale_dead().iter().filter(|it| it.group == group).copied().collect();
-    Source { shard: state.shard(), group, recent, overlaid, stale }
 }
 
 /// One source being read, newest first.

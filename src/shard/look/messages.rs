@@ -1,10 +1,12 @@
 //! Looking at messages: a page of them, newest first; one with all that is known of it.
 //!
-//! The lane finds where messages lie and how they stand with each group; bodies are read beside it.
-//! The order is by time, then partition, then sequence, all from the newest, and does not change while
-//! messages stay, so pages neither repeat nor leave out what was there all the time.
+//! The lane finds where messages lie and how they stand with each group (`pager`), in as many looks as
+//! it takes; bodies are read beside it. The order is by time, then partition, then sequence, all from the
+//! newest, and does not change while messages stay, so pages neither repeat nor leave out what was there
+//! all the time.
 
-use std::collections::BinaryHeap;
+mod pager;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -14,6 +16,7 @@ use onrush_protocol::name::PartitionName;
 use crate::base::place::{PartitionNumber, QueueId};
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
+use crate::shard::look::messages::pager::Pager;
 use crate::shard::look::{View, beside};
 use crate::state::ShardState;
 use crate::state::catalog::QueueDefinition;
@@ -22,12 +25,8 @@ use crate::state::effect::{ProducerSub, Sequence};
 use crate::state::kv::KvError;
 use crate::state::model::{Cursor, Partition, Run};
 
-/// Runs that one page looks at, at most.
-const RUNS_MAX: usize = 100_000;
-/// Messages whose status one page looks at, at most.
-const STATUSES_MAX: u64 = 50_000;
-/// Sequences whose runs are taken at a time.
-const WINDOW: u64 = 1024;
+/// Messages whose standing is looked at again in one look, at most.
+const AGAIN_MAX: usize = 128;
 
 /// How a message stands with a group, or with all of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -134,8 +133,44 @@ impl Engine {
         offset: usize,
         limit: usize,
     ) -> Result<MessagePage, CommandError> {
-        let found = self.look(move |view| page(view, &filter, offset, limit, RUNS_MAX)).await?;
-        found.map_err(|error| CommandError::Decide(error.into()))
+        let status = filter.status;
+        let (mut pager, mut looks) = (Pager::new(filter, offset, limit), 0);
+        while !pager.is_over() {
+            let step = self.look(move |view| {
+                let worked = pager.go_on(view);
+                (pager, worked)
+            });
+            let (went, worked) = step.await?;
+            worked.map_err(|error| CommandError::Decide(error.into()))?;
+            (pager, looks) = (went, looks + 1);
+        }
+        let page = pager.into_page();
+        if looks <= 1 {
+            return Ok(page);
+        }
+        Ok(MessagePage { messages: self.again(page.messages, status).await?, ..page })
+    }
+
+    /// Messages as they stand and lie now: finding them took longer than one look.
+    async fn again(
+        &self,
+        messages: Vec<FoundMessage>,
+        status: Option<Status>,
+    ) -> Result<Vec<FoundMessage>, CommandError> {
+        let mut found = Vec::with_capacity(messages.len());
+        for some in messages.chunks(AGAIN_MAX) {
+            let places: Vec<_> = some.iter().map(|it| (it.partition, it.seq)).collect();
+            let read = self.look(move |view| {
+                let read = places.into_iter().map(|(number, seq)| one(view, number, seq));
+                read.collect::<Result<Vec<_>, KvError>>()
+            });
+            let read = read.await?.map_err(|error| CommandError::Decide(error.into()))?;
+            found.extend(read.into_iter().flatten());
+        }
+        found.retain(|it: &FoundMessage| {
+            it.run.is_some() && status.is_none_or(|status| status == it.status())
+        });
+        Ok(found)
     }
 
     /// One message with all that is known of it but its body; `None` where there is none, or not any
@@ -256,282 +291,4 @@ fn standing(
         attempts,
         lease_until_ms: lease.map(|lease| lease.until_ms),
     })
-}
-
-/// One partition being walked from its end.
-struct Walk<'a> {
-    state: &'a ShardState,
-    partition: &'a Partition,
-    /// Runs that are known, ascending.
-    runs: Vec<Run>,
-    /// Everything from here on was seen.
-    end: Sequence,
-    /// The run whose turn comes.
-    found: Option<Run>,
-}
-
-impl<'a> Walk<'a> {
-    /// From what memory knows of the partition on.
-    fn new(state: &'a ShardState, partition: &'a Partition) -> Self {
-        let (runs, end) = (partition.runs.to_vec(), partition.next_seq);
-        Self { state, partition, runs, end, found: None }
-    }
-
-    /// When its newest message was pushed, or later.
-    fn newest_ms(&self) -> u64 {
-        self.partition.runs.last().map_or(u64::MAX, |run| run.time_ms)
-    }
-
-    /// The newest run that was not seen.
-    fn next(&mut self, view: &View<'_>, number: PartitionNumber) -> Result<Option<Run>, KvError> {
-        if self.runs.is_empty() && self.end > self.partition.base_seq {
-            let from = self.end.saturating_sub(WINDOW).max(self.partition.base_seq);
-            self.runs = self.state.runs(view.kv, number, from, self.end)?;
-        }
-        let run = self.runs.pop();
-        self.end = run.map_or(self.partition.base_seq, |run| run.first_seq);
-        Ok(run)
-    }
-}
-
-/// A page on its way.
-struct Pager<'a> {
-    view: &'a View<'a>,
-    filter: &'a MessageFilter,
-    offset: u64,
-    limit: usize,
-    matched: u64,
-    statuses: u64,
-    messages: Vec<FoundMessage>,
-}
-
-fn walks<'a>(view: &View<'a>, filter: &MessageFilter) -> Vec<(PartitionNumber, Walk<'a>)> {
-    let mut walks = Vec::new();
-    let catalog = view.replica.catalog.catalog();
-    let queues: Vec<QueueId> = match &filter.queues {
-        Some(queues) => queues.clone(),
-        None => catalog.iter().map(|queue| queue.id).collect(),
-    };
-    for state in &view.replica.shards {
-        for queue in &queues {
-            for (number, partition) in state.partitions_of(*queue) {
-                let is_called = |name: &PartitionName| *name.as_str() == *partition.name;
-                let walk = Walk::new(state, partition);
-                let is_empty = partition.base_seq == partition.next_seq;
-                if is_empty
-                    || walk.newest_ms() < filter.from_ms
-                    || !filter.partition.as_ref().is_none_or(is_called)
-                {
-                    continue;
-                }
-                walks.push((number, walk));
-            }
-        }
-    }
-    walks
-}
-
-fn page(
-    view: &View<'_>,
-    filter: &MessageFilter,
-    offset: usize,
-    limit: usize,
-    runs_max: usize,
-) -> Result<MessagePage, KvError> {
-    let mut walks = walks(view, filter);
-    // By time the newest first: a run, or the question what comes next of a partition, which is asked
-    // only when nothing else can be newer. Rows are looked up for no other reason.
-    let mut turns: BinaryHeap<(u64, bool, PartitionNumber, Sequence, usize)> = BinaryHeap::new();
-    for (at, (number, walk)) in walks.iter().enumerate() {
-        turns.push((walk.newest_ms(), true, *number, walk.end, at));
-    }
-    let mut pager = Pager {
-        view,
-        filter,
-        offset: offset as u64,
-        limit,
-        matched: 0,
-        statuses: 0,
-        messages: Vec::new(),
-    };
-    let (mut looked, mut is_whole) = (0, true);
-    while let Some((time_ms, is_question, number, _, at)) = turns.pop() {
-        if time_ms < filter.from_ms {
-            // And so is everything further.
-            break;
-        }
-        let Some((_, walk)) = walks.get_mut(at) else { continue };
-        if is_question {
-            looked += 1;
-            if looked > runs_max || pager.statuses > STATUSES_MAX {
-                is_whole = false;
-                break;
-            }
-            walk.found = walk.next(view, number)?;
-            turns.extend(walk.found.map(|run| (run.time_ms, false, number, run.first_seq, at)));
-        } else if let Some(run) = walk.found.take() {
-            if time_ms <= filter.to_ms {
-                pager.take(walk, number, &run)?;
-            }
-            turns.push((time_ms, true, number, run.first_seq, at));
-        }
-    }
-    let seen = pager.offset + pager.messages.len() as u64;
-    let total = is_whole.then_some(pager.matched);
-    let has_more = !pager.messages.is_empty() && total.is_none_or(|total| total > seen);
-    Ok(MessagePage { messages: pager.messages, total, has_more })
-}
-
-impl Pager<'_> {
-    fn take(&mut self, walk: &Walk<'_>, number: PartitionNumber, run: &Run) -> Result<(), KvError> {
-        let (state, partition) = (walk.state, walk.partition);
-        let first = run.first_seq.max(partition.base_seq);
-        let end = run.end_seq();
-        let has_gaps = !state.erased().of(number).is_empty();
-        let is_plain = self.filter.status.is_none() && !has_gaps;
-        let is_full = self.messages.len() >= self.limit;
-        let skips_all = self.matched + (end - first) <= self.offset;
-        if is_plain && (is_full || skips_all) {
-            self.matched += end - first;
-            return Ok(());
-        }
-        for seq in (first..end).rev() {
-            if state.erased().has(number, seq) {
-                continue;
-            }
-            let wants = self.matched >= self.offset && self.messages.len() < self.limit;
-            if self.filter.status.is_none() && !wants {
-                self.matched += 1;
-                continue;
-            }
-            self.statuses += 1;
-            let message = found(self.view, state, (number, partition), seq, Some(*run))?;
-            let Some(message) = message else { continue };
-            if self.filter.status.is_some_and(|status| status != message.status()) {
-                continue;
-            }
-            if wants {
-                self.messages.push(message);
-            }
-            self.matched += 1;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use onrush_protocol::batch::{BatchBuilder, NewRecord};
-
-    use super::*;
-    use crate::base::place::{ShardCount, ShardId, StoreKey};
-    use crate::shard::parked::Parked;
-    use crate::shard::replica::Replica;
-    use crate::state::effect::{Effect, Entry, Origin};
-    use crate::state::kv::{IdRow, Kv, RowChange, Scan, Space};
-    use crate::state::ledger::DedupPolicy;
-
-    /// Rows that cannot be read.
-    struct NoRows;
-
-    fn refused<T>() -> Result<T, KvError> {
-        Err(KvError("nobody should ask".into()))
-    }
-
-    impl Kv for NoRows {
-        fn get(&self, _: Space, _: &[u8]) -> Result<Option<Bytes>, KvError> {
-            refused()
-        }
-        fn scan(
-            &self,
-            _: Space,
-            _: &[u8],
-            _: &[u8],
-            _: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
-        ) -> Result<(), KvError> {
-            refused()
-        }
-        fn last(&self, _: Space, _: &[u8], _: &[u8]) -> Result<Option<(Bytes, Bytes)>, KvError> {
-            refused()
-        }
-        fn write_with_ids(&self, _: &[RowChange], _: Vec<IdRow>) -> Result<(), KvError> {
-            refused()
-        }
-        fn persist(&self) -> Result<(), KvError> {
-            refused()
-        }
-        fn find_id(&self, _: PartitionNumber, _: u128, _: u32) -> Result<Option<IdRow>, KvError> {
-            refused()
-        }
-        fn scan_ids(
-            &self,
-            _: ShardId,
-            _: ShardCount,
-            _: &mut dyn FnMut(&IdRow) -> Scan,
-        ) -> Result<(), KvError> {
-            refused()
-        }
-        fn forget_ids(&self, _: ShardId, _: ShardCount) -> Result<(), KvError> {
-            refused()
-        }
-        fn drop_generations_before(&self, _: u32) -> Result<(), KvError> {
-            refused()
-        }
-    }
-
-    fn apply(replica: &mut Replica, shard: ShardId, time_ms: u64, effects: Vec<Effect>) {
-        // A place of its own for each, so that no two of them are one run.
-        let entry = Entry { time_ms, origin: Origin::default(), effects };
-        replica.apply(shard, &entry, 1_000 * time_ms, 10);
-    }
-
-    /// Partitions with a message at each of these times; the newest one alone is in memory.
-    fn stored(partitions: &[&[u64]]) -> Replica {
-        let count = ShardCount::new(1).unwrap();
-        let mut replica = Replica::new(count, StoreKey([7; 16]));
-        let queue = QueueDefinition {
-            id: 0,
-            name: "q".into(),
-            namespace: Box::default(),
-            task: Box::default(),
-            created_ms: 0,
-            options: Default::default(),
-            sealed: false,
-            ttl_asked: false,
-        };
-        apply(&mut replica, count.catalog(), 1, vec![Effect::DefineQueue(Box::new(queue))]);
-        let mut builder = BatchBuilder::new();
-        builder.push(&NewRecord { payload: b"1", ..NewRecord::default() }).unwrap();
-        let batch = builder.finish().unwrap().bytes().clone();
-        for (local, times) in (0..).zip(partitions) {
-            let number = count.number(0, local).unwrap();
-            let name = format!("p{local}").into();
-            let made = Effect::CreatePartition { number, queue: 0, name };
-            apply(&mut replica, 0, 1, vec![made]);
-            for (first_seq, time_ms) in (0..).zip(*times) {
-                let (count, sub, batch) = (1, None, batch.clone());
-                let (partition, fingerprints) = (number, Vec::new());
-                let append =
-                    Effect::Append { partition, first_seq, count, fingerprints, sub, batch };
-                apply(&mut replica, 0, *time_ms, vec![append]);
-            }
-        }
-        let policy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
-        let _rows = replica.shards[0].begin_checkpoint(policy);
-        replica.shards[0].end_checkpoint();
-        replica
-    }
-
-    #[test]
-    fn a_page_looks_up_no_rows_of_partitions_whose_turn_does_not_come() {
-        let replica = stored(&[&[10, 20, 50], &[30, 60], &[5, 40]]);
-        let view = View { replica: &replica, kv: &NoRows, parked: &Parked::default(), now_ms: 70 };
-        let filter = MessageFilter { to_ms: u64::MAX, ..MessageFilter::default() };
-        let found = page(&view, &filter, 0, 1, 1).unwrap();
-        assert_eq!(found.messages.iter().map(|it| it.time_ms).collect::<Vec<_>>(), [60]);
-        assert!(found.total.is_none() && found.has_more);
-        // What comes behind it has to be looked up.
-        assert!(page(&view, &filter, 0, 1, 2).is_err());
-    }
 }

@@ -1,12 +1,15 @@
 //! Looking at a running engine: questions that change nothing.
 //!
 //! A question is a function that the lane calls between two commits with all it knows, so its answer
-//! is of one moment. It must be short: whoever needs many rows or any body takes what it needs to know
-//! where they are, and reads them on a thread of its own ([`letters`], [`messages`]).
+//! is of one moment. It must be short: whoever asks about many partitions passes some of them in each of
+//! several questions (`tour`), and whoever needs many rows or any body takes what it needs to know where
+//! they are, and reads them on a thread of its own ([`letters`], [`messages`]).
 
 pub mod figures;
 pub mod letters;
 pub mod messages;
+pub mod standings;
+pub(in crate::shard) mod tour;
 
 use std::sync::Arc;
 

@@ -4,13 +4,18 @@ mod bench;
 
 use onrush_protocol::options::QueueOptions;
 
-use crate::base::place::ShardId;
-use crate::shard::round::tests::bench::{Bench, LEASE_MS, body};
-use crate::shard::round::{Outcome, Replayed, Work};
+use crate::base::place::{QueueId, ShardId};
+use crate::shard::command::{Command, Maintain};
+use crate::shard::round::tests::bench::{Bench, LEASE_MS, body, push_of};
+use crate::shard::round::{Outcome, Plan, Replayed, Work};
 use crate::shard::tend::{Ask, JobStep, LetterBatch};
+use crate::shard::transaction::{
+    HandOver, OnDuplicate, Reach, Transaction, TransactionAck, TransactionAppend,
+};
 use crate::state::care::job::{Action, Job, JobState};
 use crate::state::draft::DecideError;
-use crate::state::effect::Effect;
+use crate::state::draft::ack::{AckItem, Verdict};
+use crate::state::effect::{Effect, LeaseToken};
 
 /// Options of queues whose messages die with their first lease.
 fn mortal() -> QueueOptions {
@@ -131,4 +136,94 @@ fn a_letter_whose_new_place_does_not_take_it_stays() {
     let plan = bench.tend(Ask::Step(Box::new(step)));
     assert!(matches!(plan.outcomes[0], Outcome::Failed(DecideError::NotSealed)));
     assert!(plan.entries.is_empty(), "{:?}", plan.entries);
+}
+
+/// A transaction that appends a message for a group that wants it at once.
+fn handing(bench: &Bench, queue: QueueId, partition: &str, acks: Vec<TransactionAck>) -> Command {
+    let (reply, _nobody) = tokio::sync::oneshot::channel();
+    let hash = bench.replica.key().place(queue, partition);
+    let (token, lease_ms) = ([7; 16], LEASE_MS);
+    let claim = Some(HandOver { group: "g".parse().unwrap(), token, lease_ms });
+    let (partition, push) = (partition.parse().unwrap(), push_of(b"handed over"));
+    let appends = vec![TransactionAppend { queue, partition, hash, push, backlog_max: 0, claim }];
+    let (leases, states, notes) = (Vec::new(), Vec::new(), Vec::new());
+    let on_duplicate = OnDuplicate::Report;
+    let whole = Transaction { leases, acks, states, appends, notes, on_duplicate, reply };
+    Command::Transact(Box::new(whole))
+}
+
+/// When the lease on what it appended ends, where it was handed over.
+fn handed(plan: &Plan) -> Option<u64> {
+    match &plan.outcomes[0] {
+        Outcome::Transacted(Ok(committed)) => committed.claims.first().copied().flatten(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn settle(bench: &Bench, queue: QueueId, token: LeaseToken, seq: u64) -> TransactionAck {
+    let hash = bench.replica.key().place(queue, "p");
+    let shard = &bench.replica.shards[usize::from(bench.replica.count().of_hash(hash))];
+    let item =
+        AckItem { first: seq, last: seq, verdict: Verdict::Completed, error: Box::default() };
+    let partition = shard.find(queue, "p", hash).unwrap();
+    let group = "g".parse().unwrap();
+    TransactionAck { group, token: Some(token), partition, item, reach: Reach::Named }
+}
+
+#[test]
+fn what_a_group_would_pop_next_goes_to_whoever_appends_it_with_the_same_entry() {
+    let mut bench = Bench::new(4);
+    let queue = bench.define("q", QueueOptions::default());
+    bench.push(queue, "p", b"first");
+    bench.pop_all("q", "g");
+    let busy = bench.command(handing(&bench, queue, "p", Vec::new()));
+    assert_eq!(handed(&busy), None, "somebody holds what comes before");
+    let acks = vec![settle(&bench, queue, [9; 16], 0)];
+    let behind = bench.command(handing(&bench, queue, "p", acks));
+    assert_eq!(handed(&behind), None, "one waits in between");
+    bench.pop_all("q", "g");
+    let acks = vec![settle(&bench, queue, [9; 16], 1), settle(&bench, queue, [9; 16], 2)];
+    let plan = bench.command(handing(&bench, queue, "p", acks));
+    assert_eq!(handed(&plan), Some(bench.now_ms + LEASE_MS));
+    let effects = plan.entries.iter().flat_map(|(_, entry)| &entry.effects);
+    let last = effects.last();
+    assert!(matches!(last, Some(Effect::Lease { from: 3, to: 4, .. })), "{last:?}");
+    let acks = vec![settle(&bench, queue, [9; 16], 3)];
+    let stranger = bench.command(handing(&bench, queue, "p", acks));
+    assert!(matches!(&stranger.outcomes[0], Outcome::Transacted(Err(_))), "{stranger:?}");
+    let acks = vec![settle(&bench, queue, [7; 16], 3)];
+    assert!(handed(&bench.command(handing(&bench, queue, "p", acks))).is_some(), "and so on");
+}
+
+#[test]
+fn nothing_is_handed_over_that_a_pop_would_not_get() {
+    let mut bench = Bench::new(4);
+    let queue = bench.define("q", QueueOptions::default());
+    let new = bench.command(handing(&bench, queue, "new", Vec::new()));
+    assert_eq!(handed(&new), None, "the partition is made by it, and nobody knows the group");
+    bench.pop_all("q", "g");
+    let fresh = bench.command(handing(&bench, queue, "fresh", Vec::new()));
+    assert_eq!(handed(&fresh), None, "the partition is made by it");
+
+    let delayed = QueueOptions { delayed_processing_s: 60, ..QueueOptions::default() };
+    let queue = bench.define("later", QueueOptions::default());
+    bench.push(queue, "p", b"first");
+    bench.pop_all("later", "g");
+    let acks = vec![settle(&bench, queue, [9; 16], 0)];
+    bench.define("later", delayed);
+    let plan = bench.command(handing(&bench, queue, "p", acks));
+    assert_eq!(handed(&plan), None, "its time has not come");
+}
+
+#[test]
+fn nothing_is_handed_over_while_pops_are_held_back() {
+    let mut bench = Bench::new(4);
+    let queue = bench.define("q", QueueOptions::default());
+    bench.push(queue, "p", b"first");
+    bench.pop_all("q", "g");
+    let acks = vec![settle(&bench, queue, [9; 16], 0)];
+    let (reply, _nobody) = tokio::sync::oneshot::channel();
+    bench.command(Command::Maintain(Maintain { push: None, pop: Some(true), reply }));
+    let plan = bench.command(handing(&bench, queue, "p", acks));
+    assert_eq!(handed(&plan), None);
 }

@@ -67,8 +67,9 @@ impl Round<'_> {
         for note in notes {
             self.note_place(note, &appends);
         }
+        let claims = self.hand_over(&transaction.appends, &appends);
         self.sync();
-        Ok(Committed { acks, appends, tallies })
+        Ok(Committed { acks, appends, claims, tallies })
     }
 
     fn ack_all(&mut self, acks: &[TransactionAck]) -> Result<Vec<Acked>, Refusal> {
@@ -172,6 +173,9 @@ impl Round<'_> {
         let room = self.room(append.queue);
         let draft = self.draft(shard).ok_or(DecideError::QueueGone)?;
         let partition = draft.place(append.queue, append.partition.as_str(), append.hash)?;
+        if append.backlog_max > 0 {
+            draft.may_wait(partition, append.push.batch.count(), append.backlog_max)?;
+        }
         let pushed = draft.push_within(partition, &append.push, room)?;
         if let Some(room) = self.rooms.get_mut(&append.queue) {
             room.left = room.left.saturating_sub(tally_pushed(&pushed).0);

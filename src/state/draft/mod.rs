@@ -6,13 +6,16 @@
 //!
 //! [`push`] places and appends, [`pop`] leases what [`gates`] let through, [`ack`] settles, [`care`] moves
 //! dead letters and deletes messages, [`group`] lets groups begin, go elsewhere and end, [`upkeep`] lets
-//! leases lapse and trims; [`transaction`] has what only commands ask for that stand or fall as a whole.
+//! leases lapse and trims; [`transaction`] has what only commands ask for that stand or fall as a whole,
+//! `hand_over` leases to them what they append.
 //! Pure: `now` is an argument. Called by `shard`.
 
 pub mod ack;
+pub mod backlog;
 pub mod care;
 pub mod gates;
 pub mod group;
+mod hand_over;
 pub mod pop;
 pub mod push;
 mod reversible;
@@ -81,6 +84,12 @@ pub enum DecideError {
     QueueFull {
         /// Its limit.
         limit: u64,
+    },
+    /// As many messages wait for the process as may: nothing of the batch is stored.
+    #[error("the process has {waiting} messages waiting, as many as may")]
+    Backlog {
+        /// How many wait.
+        waiting: u64,
     },
     /// A verdict asks for more at once, or leaves more behind, than a group may have: nothing of it is
     /// decided.

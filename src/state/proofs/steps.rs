@@ -90,6 +90,8 @@ pub(super) enum Step {
         states: Vec<(usize, u8, Option<u16>)>,
         /// About the last ack: everything that its lease holds up to it, and whether it ends then.
         through: Option<bool>,
+        /// A group that wants what is pushed at once.
+        hands: Option<usize>,
         /// Whether it is refused at its end for a reason of its own.
         fails: bool,
     },
@@ -229,8 +231,16 @@ fn whole() -> impl Strategy<Value = Step> {
     let parts = prop::collection::vec(part, 1..5);
     let states = prop::collection::vec((0..2_usize, 0..5_u8, any::<Option<u16>>()), 0..4);
     let through = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
-    (parts, states, through, prop::bool::weighted(0.3))
-        .prop_map(|(parts, states, through, fails)| Step::Whole { parts, states, through, fails })
+    let hands = prop_oneof![1 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    (parts, states, through, hands, prop::bool::weighted(0.3)).prop_map(
+        |(parts, states, through, hands, fails)| Step::Whole {
+            parts,
+            states,
+            through,
+            hands,
+            fails,
+        },
+    )
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {

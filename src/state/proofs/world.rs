@@ -384,6 +384,9 @@ impl World {
     }
 
     fn note(&mut self, answer: &Answer) {
+        if let Answer::Whole(answers) = answer {
+            answers.iter().for_each(|answer| self.note(answer));
+        }
         let Answer::Popped { token, group, auto_ack: false, claims, .. } = answer else { return };
         let held = claims.iter().map(|claim| Held {
             token: *token,
@@ -484,7 +487,7 @@ impl World {
         serial: u64,
         step: &Step,
     ) -> Option<Vec<Answer>> {
-        let Step::Whole { parts, states, through, .. } = step else { return None };
+        let Step::Whole { parts, states, through, hands, .. } = step else { return None };
         let mut answers = Vec::new();
         for (at, part) in parts.iter().enumerate() {
             let Step::Ack { pick, verdict, skip, most, with_token } = part else {
@@ -520,6 +523,10 @@ impl World {
             });
             let owner = self.owners[states[0].0];
             draft.change_states(owner, number, &ops.collect::<Vec<_>>()).ok()?;
+        }
+        if let Some(group) = hands {
+            let claimed = hand_over(draft, GROUPS[*group], serial, &answers);
+            answers.extend(claimed);
         }
         Some(answers)
     }
@@ -595,6 +602,32 @@ impl World {
         };
         assert_ne!(moved, [LetterMove::NeedsBody]);
     }
+}
+
+/// Claims of what a whole pushed, where its group may have it at once.
+fn hand_over(
+    draft: &mut Draft<'_>,
+    group: &'static str,
+    serial: u64,
+    answers: &[Answer],
+) -> Vec<Answer> {
+    let mut handed = Vec::new();
+    for (at, answer) in (1_u8..).zip(answers) {
+        let Answer::Pushed { partition, pushed, .. } = answer else { continue };
+        let mut token = [0; 16];
+        token[..8].copy_from_slice(&serial.to_le_bytes());
+        token[8] = at;
+        let until_ms = draft.hand_over(*partition, pushed, group, token, LEASE_MS);
+        let (Some(until_ms), Pushed::Stored { first_seq, count, .. }) = (until_ms, pushed) else {
+            continue;
+        };
+        let ranges = vec![(*first_seq, first_seq + u64::from(*count))];
+        let (runs, attempts) = (Vec::new(), Vec::new());
+        let claims = vec![Claim { partition: *partition, ranges, runs, attempts, until_ms }];
+        let (step, auto_ack) = (PopStep::Done, false);
+        handed.push(Answer::Popped { step, token, group, auto_ack, claims });
+    }
+    handed
 }
 
 pub(super) fn pick_of<T>(from: &[T], pick: usize) -> Option<&T> {

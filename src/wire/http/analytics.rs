@@ -1,7 +1,7 @@
 //! Figures over time, as the dashboard's pages ask for them.
 //!
 //! In: a range of times, a queue. Out: minutes of the history in buckets. This server is one worker
-//! without an event loop or a pool of its own; what is asked of those is zero. Called by `table`.
+//! without an event loop or queues of jobs; what is asked of those is zero. Called by `table`.
 
 use axum::extract::{RawQuery, State};
 use hyper::StatusCode;
@@ -75,7 +75,9 @@ async fn system_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
                     },
                     "memory": { "rss_bytes": once(counted.rss_bytes), "virtual_bytes": once(0) },
                     "database": {
-                        "pool_size": once(0), "pool_idle": once(0), "pool_active": once(0),
+                        "pool_size": once(counted.db_active + counted.db_idle),
+                        "pool_idle": once(counted.db_idle),
+                        "pool_active": once(counted.db_active),
                     },
                     "threadpool": { "db": {}, "system": {} },
                     "registries": {},
@@ -111,7 +113,7 @@ fn worker_point(bucket: &Bucket<Snapshot>) -> Value {
         "popPerSecond": per_second(counted.popped, seconds),
         "ackPerSecond": per_second(counted.acked, seconds),
         "avgEventLoopLagMs": 0, "maxEventLoopLagMs": 0, "avgFreeSlots": 0, "minFreeSlots": 0,
-        "dbConnections": 0, "avgJobQueueSize": 0, "maxJobQueueSize": 0, "backoffSize": 0,
+        "dbConnections": counted.db_active + counted.db_idle, "avgJobQueueSize": 0, "maxJobQueueSize": 0, "backoffSize": 0,
         "avgLagMs": counted.lag_avg_ms,
         "maxLagMs": counted.lag_max_ms,
         "lagCount": 1,
@@ -167,7 +169,8 @@ async fn worker_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
             "timeSeries": buckets.iter().map(worker_point).collect::<Vec<Value>>(),
             "workers": [{
                 "hostname": hostname(), "workerId": 0, "avgEventLoopLagMs": 0,
-                "maxEventLoopLagMs": 0, "freeSlots": 0, "dbConnections": 0, "jobQueueSize": 0,
+                "maxEventLoopLagMs": 0, "freeSlots": 0,
+                "dbConnections": api.rooms.engine.log().connections().sum(), "jobQueueSize": 0,
                 "backoffSize": 0, "lastSeen": millis_text(api.rooms.clock.now_ms()),
             }],
             "queues": queues.collect::<Vec<Value>>(),
@@ -201,26 +204,29 @@ async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
         let of_queue = |(name, buckets): (Box<str>, Vec<Bucket<QueueSnapshot>>)| {
             let point = move |bucket: Bucket<QueueSnapshot>| {
                 let Bucket { start_ms, seconds, counted } = bucket;
+                // Of more queues than are counted one by one, some have nothing to show here.
+                let asked = |count: u64| counted.has_requests.then_some(count);
+                let empty_per_second = per_second(counted.pop_empty, seconds);
                 value!({
                     "bucket": millis_text(start_ms),
                     "queueName": name,
-                    "pushRequests": 0,
+                    "pushRequests": asked(counted.push_requests),
                     "pushMessages": counted.pushed,
                     "popMessages": counted.consumed,
-                    "popEmpty": 0,
-                    "ackRequests": 0,
+                    "popEmpty": asked(counted.pop_empty),
+                    "ackRequests": asked(counted.ack_requests),
                     "ackSuccess": counted.consumed,
-                    "ackFailed": counted.dead,
-                    "transactions": 0,
-                    "partitionsCreated": 0,
-                    "partitionsDeleted": 0,
+                    "ackFailed": asked(counted.ack_refused),
+                    "transactions": asked(counted.transactions),
+                    "partitionsCreated": counted.partitions_made,
+                    "partitionsDeleted": counted.partitions_gone,
                     "partitionCount": counted.partitions,
                     "avgLagMs": counted.lag_ms,
                     "maxLagMs": counted.lag_ms,
                     "pushPerSecond": per_second(counted.pushed, seconds),
                     "popPerSecond": per_second(counted.consumed, seconds),
                     "ackPerSecond": per_second(counted.consumed, seconds),
-                    "emptyPerSecond": 0,
+                    "emptyPerSecond": counted.has_requests.then_some(empty_per_second),
                     "parkedCount": counted.parked,
                 })
             };
@@ -257,32 +263,37 @@ async fn parked(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 async fn retention(State(api): Door, RawQuery(query): RawQuery) -> Answer {
     cut(&api, query, |_, cut| {
         let buckets = cut.buckets(&api);
-        // Which rule let a message go is not told apart.
-        let figures = |gone: u64, times: u64| {
-            value!({
-                "retentionMsgs": gone, "completedRetentionMsgs": 0, "evictionMsgs": 0,
-                "totalMsgs": gone, "eventCount": times,
-            })
-        };
-        let gone: Vec<(u64, u64)> = buckets
-            .iter()
-            .rev()
-            .map(|it| (it.start_ms, it.counted.retained))
-            .filter(|(_, gone)| *gone > 0)
-            .collect();
-        let point = |(start_ms, gone): &(u64, u64)| {
-            let mut point = figures(*gone, 1);
+        let gone = |it: &Snapshot| it.retained + it.completed_gone + it.expired;
+        let mut all = Snapshot::default();
+        let mut series = Vec::new();
+        for Bucket { start_ms, counted, .. } in
+            buckets.iter().rev().filter(|it| gone(&it.counted) > 0)
+        {
+            all.retained += counted.retained;
+            all.completed_gone += counted.completed_gone;
+            all.expired += counted.expired;
+            all.removals += counted.removals;
+            let mut point = removed(counted);
             if let Value::Object(fields) = &mut point {
                 fields.insert("bucket".to_owned(), value!(millis_text(*start_ms)));
             }
-            point
-        };
-        let all = gone.iter().map(|(_, gone)| gone).sum();
+            series.push(point);
+        }
         value!({
             "timeRange": cut.json(), "bucketMinutes": cut.minutes(),
-            "series": gone.iter().map(point).collect::<Vec<Value>>(),
-            "totals": figures(all, gone.len() as u64),
+            "series": series, "totals": removed(&all),
         })
+    })
+}
+
+/// Messages that were let go, by the rule: how long they are kept, how long when all groups are done with
+/// them, and how long they live or wait at most. An event is a commit that let any go.
+fn removed(counted: &Snapshot) -> Value {
+    let Snapshot { retained, completed_gone, expired, removals, .. } = *counted;
+    value!({
+        "retentionMsgs": retained, "completedRetentionMsgs": completed_gone,
+        "evictionMsgs": expired, "totalMsgs": retained + completed_gone + expired,
+        "eventCount": removals,
     })
 }
 

@@ -18,12 +18,13 @@ use crate::wire::http::status::Answer;
 /// Where a browser says how a page that asks is related to this server.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// Methods that routes take.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
 /// Headers that pages may send.
-const HEADERS: HeaderValue =
-    HeaderValue::from_static("Content-Type, Authorization, traceparent, tracestate");
+const HEADERS: HeaderValue = HeaderValue::from_static(
+    "Content-Type, Authorization, If-Match, If-None-Match, traceparent, tracestate",
+);
 /// Headers that pages may read beside the ordinary ones.
-const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate");
+const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate, ETag");
 /// Seconds for which a browser need not ask again: a day.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 

@@ -5,16 +5,14 @@
 //! there are more. Called by `table`.
 
 use axum::extract::{RawQuery, State};
-use bytes::Bytes;
 use hyper::StatusCode;
-use onrush_protocol::batch::RecordBatch;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::Serialize;
 
-use crate::sealing::OpenError;
+use crate::delivery::desk::{DeskError, LetterMessage, reason, words};
 use crate::shard::command::CommandError;
 use crate::shard::look::letters::{LetterFilter, ShownLetter};
-use crate::state::effect::{DeadReason, ProducerSub};
+use crate::state::effect::ProducerSub;
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, settle};
@@ -110,7 +108,9 @@ async fn list(api: &Api, query: &str) -> Result<Answer, Failure> {
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
     let page = api.rooms.delivery.dead_letters(queue.as_ref(), filter, offset, limit).await;
     let page = page.map_err(|error| failed(&error))?;
-    let shown: Vec<Shown> = page.letters.iter().map(|it| Shown::of(api, it)).collect();
+    let delivery = &api.rooms.delivery;
+    let shown: Vec<LetterMessage> =
+        page.letters.iter().map(|it| delivery.letter_message(it)).collect();
     let letters = page.letters.iter().zip(&shown);
     let messages: Vec<Letter<'_>> = letters.map(|(letter, shown)| render(letter, shown)).collect();
     let (total, has_more) = (page.total, page.has_more);
@@ -122,43 +122,16 @@ pub(super) fn failed(error: &CommandError) -> Failure {
     Failure::new(codes::of_command_error(error), error.to_string())
 }
 
-/// A letter's message: as it is kept, and as it was pushed.
-struct Shown {
-    kept: Option<RecordBatch>,
-    opened: Result<RecordBatch, OpenError>,
-}
-
-impl Shown {
-    fn of(api: &Api, letter: &ShownLetter) -> Self {
-        let kept = message(&letter.letter.batch);
-        let delivery = &api.rooms.delivery;
-        let opened = delivery.reveal(letter.queue, &letter.partition_name, kept.as_ref());
-        Self { kept, opened }
+/// What the desk did not do, as its client sees it.
+pub(super) fn refused(error: &DeskError) -> Failure {
+    let failure = Failure::new(codes::of_desk_error(error), error.to_string());
+    match error {
+        DeskError::TooManyJobs { limit } => failure.limit(*limit as u64),
+        _ => failure,
     }
 }
 
-/// The message of a letter as it is kept, perhaps sealed; `None` where it cannot be read.
-pub(super) fn message(batch: &Bytes) -> Option<RecordBatch> {
-    RecordBatch::parse_trusted(batch.clone()).ok()
-}
-
-/// What a letter says of its failure.
-pub(super) fn words(letter: &ShownLetter) -> &str {
-    match &*letter.letter.error {
-        "" => reason(letter),
-        error => error,
-    }
-}
-
-fn reason(letter: &ShownLetter) -> &'static str {
-    match letter.letter.reason {
-        DeadReason::RetriesExhausted => "Retries exhausted",
-        DeadReason::Asked => "Moved by the consumer",
-        DeadReason::LeaseExpired => "Lease expired too often",
-    }
-}
-
-fn render<'a>(listed: &'a ShownLetter, shown: &'a Shown) -> Letter<'a> {
+fn render<'a>(listed: &'a ShownLetter, shown: &'a LetterMessage) -> Letter<'a> {
     let letter = &listed.letter;
     let id = Uuid::of_message(letter.pushed_ms, letter.partition, letter.seq);
     let record = shown.kept.as_ref().and_then(|batch| batch.records().next());

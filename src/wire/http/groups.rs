@@ -18,7 +18,8 @@ use serde_json::value::RawValue;
 
 use crate::base::place::QueueId;
 use crate::delivery::groups::{GroupError, Moved};
-use crate::shard::groups::{GroupStanding, PartitionStanding, SurveyPlace};
+use crate::shard::groups::{PartitionStanding, SurveyPlace};
+use crate::shard::look::standings::GroupStanding;
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::GroupStart;
 use crate::wire::codes;

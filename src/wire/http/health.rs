@@ -10,17 +10,15 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::base::place::QueueId;
-use crate::shard::command::{Command, Describe};
 use crate::wire::http::Api;
 use crate::wire::http::status::{Answer, json};
 use crate::wire::http::url::Query;
 
 /// Longest that a part may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a look stays good, microseconds.
 const FRESH_US: u64 = 500_000;
 
@@ -33,7 +31,7 @@ pub(super) struct Look {
     pub(super) store: bool,
     /// The server takes new work.
     pub(super) open: bool,
-    /// The store is away, and pushes go to the failover log.
+    /// The store is away, and pushes go to the failover log; unless another store is in its place.
     pub(super) stands_in: bool,
 }
 
@@ -62,16 +60,14 @@ pub(super) async fn look(api: &Api) -> Look {
             seen
         }
     };
-    let stands_in = api.rooms.telemetry.store_away.get() > 0;
-    Look { engine, store: store && !stands_in, open: !*api.stop.borrow(), stands_in }
+    let telemetry = &api.rooms.telemetry;
+    let is_away = telemetry.store_away.get() > 0;
+    let stands_in = is_away && telemetry.store_other.get() == 0;
+    Look { engine, store: store && !is_away, open: !*api.stop.borrow(), stands_in }
 }
 
 async fn engine_answers(api: &Api) -> bool {
-    let (reply, answer) = oneshot::channel();
-    // Nothing is known of a queue with this number, so the answer is short.
-    let describe = Describe { queue: QueueId::MAX, reply };
-    api.rooms.engine.submit(Command::Describe(describe));
-    matches!(timeout(PATIENCE, answer).await, Ok(Ok(_)))
+    matches!(timeout(PATIENCE, api.rooms.engine.look(|_| ())).await, Ok(Ok(())))
 }
 
 async fn store_syncs(api: &Api) -> bool {

@@ -7,27 +7,20 @@ use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use hyper::StatusCode;
-use onrush_protocol::code::Code;
+use onrush_protocol::limits::{JOB_ERROR_BYTES_MAX, JOB_RATE_MAX};
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::catalog::CatalogError;
-use crate::shard::tend::{Ask, Tended};
-use crate::state::care::job::{Action, Job, JobState, RUNNING_MAX};
+use crate::delivery::desk::{JobAim, JobOrder};
+use crate::state::care::job::{Action, Job, JobState};
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
-use crate::wire::http::dead::failed;
+use crate::wire::http::dead::refused;
 use crate::wire::http::ids::millis_text;
-use crate::wire::http::queues;
 use crate::wire::http::shape::{self, Object, optional_text};
 use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get, post};
-
-/// Longest text to look for in errors, bytes.
-const ERROR_BYTES_MAX: usize = 1_024;
-/// Most letters a second that can be asked for.
-const RATE_MAX: u64 = 1_000_000;
 
 /// The routes of this file.
 #[rustfmt::skip]
@@ -103,33 +96,23 @@ async fn purge(State(api): Door, body: Bytes) -> Answer {
 }
 
 async fn list(State(api): Door) -> Answer {
-    let catalog = api.rooms.engine.catalog_now();
-    let jobs = catalog.jobs().iter().rev().map(|job| shown(job)).collect();
-    json(StatusCode::OK, &Listed { jobs })
+    let jobs = api.rooms.delivery.jobs();
+    json(StatusCode::OK, &Listed { jobs: jobs.iter().map(|job| shown(job)).collect() })
 }
 
 async fn show(State(api): Door, id: Result<Path<u32>, PathRejection>) -> Answer {
     settle(of_path(id).and_then(|id| {
-        let catalog = api.rooms.engine.catalog_now();
-        let job = catalog.jobs().get(id).ok_or_else(no_job)?;
-        Ok(json(StatusCode::OK, &shown(job)))
+        let job = api.rooms.delivery.job(id).map_err(|error| refused(&error))?;
+        Ok(json(StatusCode::OK, &shown(&job)))
     }))
 }
 
 async fn cancel(State(api): Door, id: Result<Path<u32>, PathRejection>) -> Answer {
-    settle(stop(&api, id).await)
-}
-
-async fn stop(api: &Api, id: Result<Path<u32>, PathRejection>) -> Result<Answer, Failure> {
-    let cancelled = api.rooms.engine.tend(Ask::Cancel(of_path(id)?)).await;
-    match cancelled.map_err(|error| failed(&error))? {
-        Tended::Job(Some(job)) => Ok(json(StatusCode::OK, &shown(&job))),
-        _ => Err(no_job()),
-    }
-}
-
-fn no_job() -> Failure {
-    Failure::of_http(StatusCode::NOT_FOUND, "job_not_found", "there is no such job")
+    let cancel = async {
+        let job = api.rooms.delivery.cancel_job(of_path(id)?).await;
+        Ok(json(StatusCode::OK, &shown(&job.map_err(|error| refused(&error))?)))
+    };
+    settle(cancel.await)
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -143,68 +126,46 @@ async fn begin(api: &Api, body: &[u8], kind: Kind) -> Result<Answer, Failure> {
     let required = || Failure::malformed("queue is required");
     let Object::Is(raw) = shape::read::<Object<Raw<'_>>>(body)? else { return Err(required()) };
     let name: QueueName = raw.queue.and_then(shape::text).ok_or_else(required)?.parse()?;
-    let queue = api.rooms.catalogs.find(&name);
-    let queue = queue.ok_or_else(|| queues::failed(&CatalogError::NotFound(name.clone())))?;
     let group = optional_text(raw.consumer_group, "consumerGroup must be a string")?;
     let group = group.map(|text| text.parse::<GroupName>()).transpose()?;
     let partition = optional_text(raw.partition, "partition must be a string")?;
     let partition = partition.map(|text| text.parse::<PartitionName>()).transpose()?;
     let error = optional_text(raw.error, "error must be a string")?;
-    if error.as_ref().is_some_and(|text| text.len() > ERROR_BYTES_MAX) {
-        let message = format!("error is longer than {ERROR_BYTES_MAX} bytes");
-        return Err(Failure::value(message).limit(ERROR_BYTES_MAX as u64));
+    if error.as_ref().is_some_and(|text| text.len() > JOB_ERROR_BYTES_MAX) {
+        let message = format!("error is longer than {JOB_ERROR_BYTES_MAX} bytes");
+        return Err(Failure::value(message).limit(JOB_ERROR_BYTES_MAX as u64));
     }
     let dry_run = match raw.dry_run.map(RawValue::get) {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(Failure::value("dryRun must be true or false")),
     };
-    let action = match kind {
-        Kind::Redrive => Action::Redrive,
-        Kind::Delete => Action::Delete,
-        Kind::Requeue => requeue_to(api, &raw, &name).await?,
+    let aim = match kind {
+        Kind::Redrive => JobAim::Redrive,
+        Kind::Delete => JobAim::Delete,
+        Kind::Requeue => requeue_to(&raw)?,
     };
-    let job = Job {
-        id: 0,
-        action,
-        queue: queue.id,
-        queue_name: queue.name.clone(),
-        group: group.map(|name| name.as_str().into()),
-        partition: partition.map(|name| name.as_str().into()),
+    let order = JobOrder {
+        aim,
+        queue: name,
+        group,
+        partition,
         error: error.map(|text| Box::from(&*text)),
         limit: whole(raw.limit, "limit", u64::MAX)?,
-        rate: whole(raw.rate_per_second, "ratePerSecond", RATE_MAX)? as u32,
+        rate: whole(raw.rate_per_second, "ratePerSecond", u64::from(JOB_RATE_MAX))? as u32,
         dry_run,
-        created_ms: 0,
-        state: JobState::Running,
-        moved: 0,
-        skipped: 0,
-        deferred: 0,
-        cursor: None,
-        engine: 0,
-        stepped_ms: 0,
-        problem: Box::default(),
     };
-    let begun = api.rooms.engine.tend(Ask::Begin(Box::new(job))).await;
-    match begun.map_err(|error| failed(&error))? {
-        Tended::Job(Some(job)) => Ok(json(StatusCode::ACCEPTED, &shown(&job))),
-        _ => {
-            let message = format!("{RUNNING_MAX} jobs are running; wait for one of them");
-            Err(Failure::new(Code::QuotaExceeded, message).limit(RUNNING_MAX as u64))
-        }
-    }
+    let job = api.rooms.delivery.begin_job(order).await.map_err(|error| refused(&error))?;
+    Ok(json(StatusCode::ACCEPTED, &shown(&job)))
 }
 
-/// Where letters are pushed again; a queue that does not exist is made where pushes make them.
-async fn requeue_to(api: &Api, raw: &Raw<'_>, own: &QueueName) -> Result<Action, Failure> {
+/// Where letters are pushed again.
+fn requeue_to(raw: &Raw<'_>) -> Result<JobAim, Failure> {
     let queue = optional_text(raw.to_queue, "toQueue must be a string")?;
     let queue = queue.map(|text| text.parse::<QueueName>()).transpose()?;
-    let queue = queue.unwrap_or_else(|| own.clone());
     let partition = optional_text(raw.to_partition, "toPartition must be a string")?;
     let partition = partition.map(|text| text.parse::<PartitionName>()).transpose()?;
-    let found = api.rooms.catalogs.find_or_create(&queue).await;
-    let found = found.map_err(|error| queues::failed(&error))?;
-    Ok(Action::Requeue { queue: found.id, partition: partition.map(|it| it.as_str().into()) })
+    Ok(JobAim::Requeue { queue, partition })
 }
 
 fn whole(raw: Option<&RawValue>, name: &str, max: u64) -> Result<u64, Failure> {

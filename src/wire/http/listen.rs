@@ -51,6 +51,7 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             _ = samples.tick() => {
                 meter.sample(rooms.clock.monotonic_us(), rooms.telemetry.pushed.get());
+                note_waiting(&rooms);
                 continue;
             }
             _ = stop.wait_for(|stop| *stop) => break,
@@ -71,7 +72,9 @@ pub async fn serve(
             continue;
         };
         let (doors, config, stop) = (Arc::clone(&doors), Arc::clone(&config), stop.clone());
+        let telemetry = Arc::clone(&rooms.telemetry);
         connections.spawn(async move {
+            telemetry.http_connections.add(1);
             opened::set(&stream);
             match &config.tls {
                 None => connection(stream, doors, &config, stop).await,
@@ -81,11 +84,22 @@ pub async fn serve(
                     }
                 }
             }
+            telemetry.http_connections.sub(1);
             drop(place);
         });
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Since when something waits in the failover log.
+fn note_waiting(rooms: &Rooms) {
+    let since = &rooms.telemetry.spill_since_ms;
+    match rooms.telemetry.spill_waiting.get() {
+        0 => since.set(0),
+        _ if since.get() == 0 => since.set(rooms.clock.now_ms()),
+        _ => {}
+    }
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::state::effect::Maintenance;
+use crate::telemetry::Telemetry;
 use crate::wire::http::Api;
 use crate::wire::http::queues;
 use crate::wire::http::shape::{self, Object};
@@ -37,6 +38,19 @@ struct Stats {
     pending_count: u64,
     failed_count: u64,
     db_healthy: bool,
+    failed_files: FailedFiles,
+}
+
+/// Batches that were set aside, each in a file of its own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailedFiles {
+    count: u64,
+    total_bytes: u64,
+    #[serde(rename = "totalMB")]
+    total_mb: f64,
+    failover_count: u64,
+    qos0_count: u64,
 }
 
 #[derive(Serialize)]
@@ -91,10 +105,23 @@ fn push(api: &Api, now: Maintenance, message: Option<&'static str>) -> Answer {
             pending_count: waiting,
             failed_count: set_aside,
             db_healthy: !is_away,
+            failed_files: failed_files(&api.rooms.telemetry),
         },
         message,
     };
     json(StatusCode::OK, &body)
+}
+
+fn failed_files(telemetry: &Telemetry) -> FailedFiles {
+    let (count, qos0_count) = (telemetry.quarantined.get(), telemetry.quarantined_buffered.get());
+    let total_bytes = telemetry.quarantined_bytes.get();
+    FailedFiles {
+        count,
+        total_bytes,
+        total_mb: total_bytes as f64 / f64::from(1 << 20),
+        failover_count: count.saturating_sub(qos0_count),
+        qos0_count,
+    }
 }
 
 fn pop(now: Maintenance, message: Option<&'static str>) -> Answer {

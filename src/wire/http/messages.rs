@@ -9,26 +9,22 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use hyper::StatusCode;
 use onrush_protocol::batch::RecordBatch;
-use onrush_protocol::code::Code;
 use onrush_protocol::id::{partition_from_uuid, uuid_parse};
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::base::place::{PartitionNumber, QueueId};
-use crate::delivery::carry;
-use crate::sealing::{OpenError, Place};
-use crate::shard::command::Wanted;
+use crate::base::place::QueueId;
+use crate::delivery::desk::{self, DeskError, MessageKey, Named};
+use crate::sealing::OpenError;
 use crate::shard::look::letters::ShownLetter;
 use crate::shard::look::messages::{
     Body as MessageBody, FoundMessage, GroupStatus, MessageFilter, Status,
 };
-use crate::shard::tend::{Ask, Tended};
-use crate::state::draft::care::{LetterBody, LetterMove};
-use crate::state::effect::{ProducerSub, Sequence};
+use crate::state::effect::ProducerSub;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
-use crate::wire::http::dead::{self, Page, failed};
+use crate::wire::http::dead::{Page, failed, refused};
 use crate::wire::http::ids::{TransactionId, Uuid, millis_text};
 use crate::wire::http::pop_answer::{Data, traceparent};
 use crate::wire::http::shape::{self, Object, optional_text};
@@ -190,11 +186,8 @@ async fn page(api: &Api, query: &str) -> Result<Answer, Failure> {
     let filter = filter(api, &query)?;
     let pagination = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
-    let found = api.rooms.engine.messages(filter, offset, limit).await;
-    let found = found.map_err(|error| failed(&error))?;
-    let wanted = found.messages.iter().filter_map(|it| Some((it.partition, it.seq, it.run?)));
-    let bodies = api.rooms.delivery.bodies(wanted.collect()).await;
-    let bodies = bodies.map_err(|error| failed(&error))?;
+    let found = api.rooms.delivery.messages(filter, offset, limit).await;
+    let (found, bodies) = found.map_err(|error| failed(&error))?;
     let names: std::collections::BTreeSet<&str> = {
         let groups = found.messages.iter().flat_map(|it| &it.groups);
         groups.map(|group| &*group.group).collect()
@@ -213,11 +206,8 @@ async fn page(api: &Api, query: &str) -> Result<Answer, Failure> {
 /// A page of messages as a list without a frame.
 pub(super) async fn plain(api: &Api, filter: MessageFilter, page: Page) -> Result<Answer, Failure> {
     let (offset, limit) = (page.offset as usize, page.limit as usize);
-    let found = api.rooms.engine.messages(filter, offset, limit).await;
-    let found = found.map_err(|error| failed(&error))?;
-    let wanted = found.messages.iter().filter_map(|it| Some((it.partition, it.seq, it.run?)));
-    let bodies = api.rooms.delivery.bodies(wanted.collect()).await;
-    let bodies = bodies.map_err(|error| failed(&error))?;
+    let found = api.rooms.delivery.messages(filter, offset, limit).await;
+    let (found, bodies) = found.map_err(|error| failed(&error))?;
     let shown = found.messages.iter().zip(&bodies);
     let list: Vec<Listed<'_>> = shown.map(|(it, body)| listed(it, body.as_ref())).collect();
     Ok(json(StatusCode::OK, &list))
@@ -292,14 +282,6 @@ struct Detail<'a> {
     consumer_groups: Vec<Group<'a>>,
 }
 
-/// The message that a path names.
-pub(super) struct Named {
-    pub(super) partition: PartitionNumber,
-    pub(super) seq: Sequence,
-    pub(super) queue: Box<str>,
-    pub(super) partition_name: Box<str>,
-}
-
 /// Finds a message by its partition's id and its transaction id, or its own id.
 pub(super) async fn find(
     api: &Api,
@@ -307,16 +289,13 @@ pub(super) async fn find(
     transaction_id: &str,
 ) -> Result<Named, Failure> {
     let number = uuid_parse(partition).and_then(partition_from_uuid).ok_or_else(not_found)?;
-    let wanted = Wanted { partition: number, token: None, id: transaction_id.into() };
-    let found = api.rooms.delivery.find(GroupName::queue_mode(), vec![wanted]).await;
-    let found = found.map_err(|error| failed(&error))?.pop().flatten().ok_or_else(not_found)?;
-    let seq = found.seq.ok_or_else(not_found)?;
-    Ok(Named { partition: number, seq, queue: found.queue, partition_name: found.partition })
+    let key = MessageKey::Id(transaction_id.into());
+    api.rooms.delivery.named(number, key).await.map_err(|error| refused(&error))
 }
 
 /// The refusal for a message that is not there, in the words of the contract.
 pub(super) fn not_found() -> Failure {
-    Failure::new(Code::MessageNotFound, "Message not found")
+    refused(&DeskError::NoMessage)
 }
 
 async fn named(api: &Api, ids: Ids) -> Result<(Named, String), Failure> {
@@ -330,26 +309,8 @@ async fn show(State(api): Door, ids: Ids) -> Answer {
 
 async fn detail(api: &Api, ids: Ids) -> Result<Answer, Failure> {
     let (named, _) = named(api, ids).await?;
-    let found = api.rooms.engine.message(named.partition, named.seq).await;
-    let mut found = found.map_err(|error| failed(&error))?.ok_or_else(not_found)?;
-    let letters = api.rooms.delivery.letters_of(named.partition, named.seq).await;
-    let letters = letters.map_err(|error| failed(&error))?;
-    let body = match found.run {
-        Some(run) => {
-            let bodies = api.rooms.delivery.bodies(vec![(named.partition, named.seq, run)]).await;
-            bodies.map_err(|error| failed(&error))?.pop().flatten()
-        }
-        None => {
-            // Its partition let it go; its letter has its own.
-            let letter = letters.first().ok_or_else(not_found)?;
-            found.time_ms = letter.letter.pushed_ms;
-            let sub = letter.letter.sub.clone();
-            dead::message(&letter.letter.batch).map(|batch| MessageBody { batch, sub })
-        }
-    };
-    let (queue, partition) = (found.queue.id, &*found.partition_name);
-    let kept = body.as_ref().map(|body| &body.batch);
-    let opened = kept.map(|kept| api.rooms.delivery.reveal(queue, partition, Some(kept)));
+    let detail = api.rooms.delivery.detail(named.partition, named.seq).await;
+    let desk::Detail { found, body, opened, letters } = detail.map_err(|error| refused(&error))?;
     let detail = detailed(&found, body.as_ref(), opened.as_ref(), &letters);
     Ok(json(StatusCode::OK, &detail))
 }
@@ -372,7 +333,7 @@ fn detailed<'a>(
         consumed: is_done(group),
         status: word(group.status),
         attempts: attempts(group),
-        error_message: letter_of(&group.group).map(dead::words),
+        error_message: letter_of(&group.group).map(desk::words),
         lease_expires_at: group.lease_until_ms.map(millis_text),
     });
     let done = found.groups.iter().filter(is_bus).filter(|group| is_done(group)).count();
@@ -383,7 +344,7 @@ fn detailed<'a>(
         payload: data,
         payload_error: opened.and_then(|it| it.as_ref().err()).map(ToString::to_string),
         is_encrypted: body.is_some_and(|body| body.batch.is_sealed()),
-        error_message: letters.first().map(dead::words),
+        error_message: letters.first().map(desk::words),
         retry_count: found.groups.iter().map(attempts).max().unwrap_or(0),
         queue_config: Config {
             lease_time: options.lease_time_s,
@@ -419,12 +380,9 @@ async fn erase(State(api): Door, ids: Ids) -> Answer {
 
 async fn erase_one(api: &Api, ids: Ids) -> Result<Answer, Failure> {
     let (named, transaction_id) = named(api, ids).await?;
-    let Named { partition, seq, .. } = named;
-    match api.rooms.engine.tend(Ask::Erase { partition, seq }).await {
-        Ok(Tended::Count(Some(_))) => Ok(done(&named, &transaction_id, "Message deleted", 0)),
-        Ok(_) => Err(not_found()),
-        Err(error) => Err(failed(&error)),
-    }
+    let erased = api.rooms.delivery.erase(named.partition, named.seq).await;
+    erased.map_err(|error| refused(&error))?;
+    Ok(done(&named, &transaction_id, "Message deleted", 0))
 }
 
 #[derive(Deserialize)]
@@ -462,28 +420,9 @@ async fn retry(State(api): Door, ids: Ids, body: Bytes) -> Answer {
 async fn retry_one(api: &Api, ids: Ids, body: &[u8]) -> Result<Answer, Failure> {
     let (group, _) = terms(body)?;
     let (named, transaction_id) = named(api, ids).await?;
-    let Named { partition, seq, .. } = named;
-    // The letter's own message, for when its partition has let go of it.
-    let letters = api.rooms.delivery.letters_of(partition, seq).await;
-    let letters = letters.map_err(|error| failed(&error))?;
-    let body = letters.first().and_then(|it| {
-        let place = Place { queue: it.queue, partition: &it.partition_name };
-        let batch = carry(&api.rooms.engine, it, place).ok()?;
-        Some(LetterBody { batch, sub: it.letter.sub.clone() })
-    });
-    let tended = api.rooms.engine.tend(Ask::Retry { partition, seq, group, body }).await;
-    let Tended::Moves(moves) = tended.map_err(|error| failed(&error))? else {
-        return Err(not_found());
-    };
-    let count = |wanted: LetterMove| moves.iter().filter(|it| **it == wanted).count() as u64;
-    match (count(LetterMove::Moved), count(LetterMove::Later)) {
-        (0, 0) => Err(in_conflict("Message is not a dead letter")),
-        (0, _) => {
-            let message = "a consumer holds messages around it; try again later";
-            Err(Failure::new(Code::Busy, message))
-        }
-        (moved, _) => Ok(done(&named, &transaction_id, "Message given back", moved)),
-    }
+    let moved = api.rooms.delivery.retry(named.partition, named.seq, group).await;
+    let moved = moved.map_err(|error| refused(&error))?;
+    Ok(done(&named, &transaction_id, "Message given back", moved))
 }
 
 async fn bury(State(api): Door, ids: Ids, body: Bytes) -> Answer {
@@ -493,19 +432,7 @@ async fn bury(State(api): Door, ids: Ids, body: Bytes) -> Answer {
 async fn bury_one(api: &Api, ids: Ids, body: &[u8]) -> Result<Answer, Failure> {
     let (group, error) = terms(body)?;
     let (named, transaction_id) = named(api, ids).await?;
-    let Named { partition, seq, .. } = named;
-    match api.rooms.engine.tend(Ask::Bury { partition, seq, group, error }).await {
-        Ok(Tended::Count(Some(0))) => {
-            Err(in_conflict("every group is done with the message, or there is no group yet"))
-        }
-        Ok(Tended::Count(Some(groups))) => {
-            Ok(done(&named, &transaction_id, "Message moved to the dead letters", groups))
-        }
-        Ok(_) => Err(not_found()),
-        Err(error) => Err(failed(&error)),
-    }
-}
-
-fn in_conflict(message: &'static str) -> Failure {
-    Failure::of_http(StatusCode::CONFLICT, "message_settled", message)
+    let groups = api.rooms.delivery.bury(named.partition, named.seq, group, error).await;
+    let groups = groups.map_err(|error| refused(&error))?;
+    Ok(done(&named, &transaction_id, "Message moved to the dead letters", groups))
 }

@@ -127,12 +127,13 @@ pub(super) async fn answer(api: &Api) -> Answer {
     let telemetry = &*rooms.telemetry;
     let now_us = rooms.clock.monotonic_us();
     let commits = telemetry.commit_latency.summary();
+    let connections = rooms.engine.log().connections();
     let body = Figures {
         push: push(telemetry, api.meter.per_second(now_us, telemetry.pushed.get())),
         database: Database {
             healthy: look.engine && look.store && telemetry.store_away.get() == 0,
-            connections_active: 0,
-            connections_idle: 0,
+            connections_active: connections.active,
+            connections_idle: connections.idle,
         },
         file_buffer: file_buffer(telemetry),
         delivery: Delivery {

@@ -13,16 +13,17 @@
 //! | `cors` | which pages of other origins may use it |
 //! | `body`, `url`, `shape` | what a request says, in the general |
 //! | `push_parse`, `push_pack`, `push`, `push_answer` | a push, from body to answer |
-//! | `pop`, `discover`, `turns`, `pop_answer` | a pop, from a queue or from any of a kind, in turn |
+//! | `pop`, `discover`, `pop_answer` | a pop, from a queue or from any of a kind |
 //! | `ack_parse`, `ack`, `names`, `lease` | verdicts and leases |
 //! | `queues`, `options`, `groups` | queues with their settings and groups |
 //! | `dead`, `jobs`, `messages`, `traces` | single messages, dead letters, what is told of them |
-//! | `resources`, `status_page`, `analytics`, `sampler` | figures, now and over time |
+//! | `resources`, `status_page`, `errors`, `analytics`, `sampler` | figures, now and over time |
 //! | `health`, `metrics`, `system` | how the server is |
+//! | `exposition`, `prometheus`, `queen_families` | the same as Prometheus reads it |
 //! | `dialect`, `status`, `ids`, `times`, `base64` | how things are written |
 //! | `transaction_parse`, `transaction` | verdicts and pushes as a whole; `whole` the routes of it |
 //! | `streams_parse`, `streams` | queries over queues, and their cycles |
-//! | `processes`, `process_push`, `process_desk`, `process_answer` | processes: classes, slots, cascades, what waits |
+//! | `processes`, `process_push`, `process_desk` | processes: classes, slots, cascades, what waits |
 
 mod ack;
 mod ack_parse;
@@ -34,6 +35,10 @@ mod cors;
 mod dead;
 mod dialect;
 mod discover;
+mod errors;
+mod exposition;
+mod facade;
+mod facade_path;
 mod groups;
 mod health;
 mod ids;
@@ -50,14 +55,17 @@ mod options;
 mod pace;
 mod pop;
 mod pop_answer;
-mod process_answer;
 mod process_desk;
+mod process_hb;
 mod process_push;
+mod process_trial;
 mod processes;
+mod prometheus;
 mod push;
 mod push_answer;
 mod push_pack;
 mod push_parse;
+mod queen_families;
 mod queues;
 mod resources;
 mod route;
@@ -73,10 +81,10 @@ mod times;
 mod traces;
 mod transaction;
 mod transaction_parse;
-mod turns;
 mod url;
 mod whole;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +98,7 @@ pub use dialect::Dialect;
 use crate::log::postgres::DatabaseFigures;
 use crate::telemetry::history::History;
 use crate::wire::Rooms;
+use crate::wire::process_ask::Desk;
 use crate::wire::tls::Tls;
 
 /// How HTTP is served.
@@ -130,6 +139,8 @@ pub struct Config {
     /// Whether durable messages without a transaction id are given one before anything is tried:
     /// where the store may be away, an attempt may be followed by another.
     pub names_messages: bool,
+    /// Where the server keeps its data.
+    pub data_dir: PathBuf,
     /// What the database itself counts, where the store is in one.
     pub database: Option<Arc<DatabaseFigures>>,
 }
@@ -154,6 +165,7 @@ impl Default for Config {
             messages_max: 10_000,
             start_new: false,
             names_messages: false,
+            data_dir: PathBuf::from("."),
             database: None,
         }
     }
@@ -167,7 +179,7 @@ struct Api {
     meter: Arc<metrics::Meter>,
     history: Arc<History>,
     last_look: Arc<health::LastLook>,
-    turns: Arc<turns::Turns>,
+    errors: Arc<errors::Errors>,
     stop: watch::Receiver<bool>,
     started_us: u64,
     dialect: Dialect,
@@ -187,7 +199,7 @@ impl Api {
         let meter = Arc::default();
         let history: Arc<History> = Arc::default();
         let last_look = Arc::default();
-        let turns = Arc::default();
+        let errors = Arc::default();
         let labels = table::labels();
         let with = |dialect, base| {
             Arc::new(Self {
@@ -197,7 +209,7 @@ impl Api {
                 meter: Arc::clone(&meter),
                 history: Arc::clone(&history),
                 last_look: Arc::clone(&last_look),
-                turns: Arc::clone(&turns),
+                errors: Arc::clone(&errors),
                 stop: stop.clone(),
                 started_us,
                 dialect,
@@ -205,6 +217,11 @@ impl Api {
             })
         };
         (with(config.dialect, "/"), with(Dialect::Queen, route::QUEEN))
+    }
+
+    /// Where questions about processes are answered.
+    fn processes(&self) -> Desk<'_> {
+        Desk { rooms: &self.rooms, stop: self.stop.clone() }
     }
 
     /// Waits until the server stops.

@@ -52,6 +52,16 @@ pub(super) fn of(id: &str) -> Option<Body> {
         "pushToProcess" | "scheduleForProcess" => must(object(process_push_fields(), &["message"])),
         "pushSlot" => may(object(process_push_fields(), &[])),
         "pauseProcess" => may(object(json!({ "reason": text() }), &[])),
+        "tryMessage" => must(object(json!({ "message": {} }), &["message"])),
+        "skipSlot" => must(object(json!({ "slot": whole() }), &["slot"])),
+        "resetProcess" => must(object(reset_fields(), &["confirm"])),
+        "verifyProcess" => may(object(json!({ "timeoutMs": whole() }), &[])),
+        "facadeSpawn" | "facadeSpawnProcess" => must(object(
+            json!({ "type": { "const": "Process" }, "module": text(), "key": text(),
+                "body": { "type": "object" } }),
+            &["type"],
+        )),
+        "facadePush" | "facadeSchedule" | "facadePostTry" => may(object(facade_fields(), &[])),
         "setTimer" => must(object(timer_fields(), &["target", "message"])),
         _ => None,
     }
@@ -70,6 +80,8 @@ fn class_fields() -> Value {
         "acceptFrom": { "type": "array", "items": text() },
         "aliases": { "type": "object" },
         "limits": { "type": "object" },
+        "codecs": { "type": "array", "items": { "type": "string", "enum": ["json", "bytes"] } },
+        "retention": object(json!({ "slots": whole(), "seconds": whole() }), &[]),
     })
 }
 
@@ -85,6 +97,24 @@ fn process_push_fields() -> Value {
         "maxMessages": { "type": "integer", "minimum": 1 },
         "maxHops": { "type": "integer", "minimum": 0 },
         "strict": { "type": "boolean" },
+    })
+}
+
+fn facade_fields() -> Value {
+    json!({
+        "body": { "type": "object", "description": "the message; else it is the fields beside" },
+        "slot": whole(),
+        "push-mode": { "type": "string", "enum": ["sync", "async"] },
+        "result-depth": whole(),
+        "max-depth": whole(),
+    })
+}
+
+fn reset_fields() -> Value {
+    json!({
+        "confirm": { "type": "string", "description": "class/key" },
+        "pending": { "type": "string", "enum": ["evaluate", "skip"], "default": "evaluate" },
+        "timeoutMs": whole(),
     })
 }
 
@@ -324,7 +354,9 @@ mod tests {
     use crate::wire::http::table::{self, Verb};
 
     /// Routes that are posted to without saying anything.
-    const SILENT: [&str; 8] = [
+    const SILENT: [&str; 10] = [
+        "facadePostCompute",
+        "facadePostNow",
         "redriveLetter",
         "resumeProcess",
         "refreshStats",

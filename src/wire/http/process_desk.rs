@@ -12,18 +12,16 @@ use serde_json::{Value, json};
 use crate::process::ProcessError;
 use crate::process::letters::LetterShown;
 use crate::process::timers::Timer;
+use crate::process::way::Waypoint;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::ids::millis_text;
-use crate::wire::http::processes::{Raw, failed, found, process_of};
+use crate::wire::http::processes::{Raw, failed, process_of, replied};
 use crate::wire::http::shape;
 use crate::wire::http::status::{Answer, Failure, empty, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get, post, put};
 use crate::wire::http::url::Query;
-
-/// Rows of one page, by default and at most.
-const PAGE: u64 = 100;
-const PAGE_MAX: u64 = 1_000;
+use crate::wire::process_ask::{PAGE, PAGE_MAX};
 
 /// The routes of this file.
 #[rustfmt::skip]
@@ -33,6 +31,8 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         get("/api/v1/letters", READ_ONLY, "listLetters",
             "Messages of processes that were refused", letters),
+        get(LETTER, READ_ONLY, "getLetter",
+            "A refused message with the messages that led to it", letter),
         post("/api/v1/letters/{id}/redrive", READ_WRITE, "redriveLetter",
             "Send a refused message after all", redrive),
         delete(LETTER, READ_WRITE, "deleteLetter", "Throw a refused message away", discard),
@@ -59,6 +59,7 @@ fn letter_body(letter: &LetterShown) -> Value {
         "depth": letter.depth,
         "since": millis_text(letter.since_ms),
         "message": letter.payload,
+        "encoding": if letter.base64 { "base64" } else { "json" },
     })
 }
 
@@ -74,6 +75,20 @@ async fn letters(State(api): Door, RawQuery(query): RawQuery) -> Answer {
         Ok(json(StatusCode::OK, &json!({ "letters": letters, "after": after })))
     };
     settle(letters.await)
+}
+
+async fn letter(State(api): Door, path: Raw<String>) -> Answer {
+    let letter = async {
+        let found = api.rooms.processes.letter_with_way(&of_path(path)?).await;
+        let (letter, way) = found.map_err(|error| failed(&error))?;
+        let step = |it: &Waypoint| json!({ "process": it.process, "slot": it.address.seq, "message_id": it.address.id() });
+        let mut body = letter_body(&letter);
+        if let Value::Object(fields) = &mut body {
+            fields.insert("path".into(), way.iter().map(step).collect());
+        }
+        Ok(json(StatusCode::OK, &body))
+    };
+    settle(letter.await)
 }
 
 async fn redrive(State(api): Door, path: Raw<String>) -> Answer {
@@ -161,10 +176,6 @@ async fn resume(State(api): Door, path: Raw<(String, String)>) -> Answer {
 }
 
 async fn stop(api: &Api, class: &str, key: &str, reason: Option<&str>) -> Result<Answer, Failure> {
-    let (name, instance) = process_of(class, key)?;
-    let stopped = api.rooms.processes.set_stopped(&name, &instance, reason).await;
-    stopped.map_err(|error| failed(&error))?;
-    let (_, _, shown) = found(api, class, key).await?;
-    let body = json!({ "process": format!("{class}/{key}"), "stopped": shown.stopped });
-    Ok(json(StatusCode::OK, &body))
+    let (class, key) = process_of(class, key)?;
+    replied(api.processes().stop(&class, &key, reason).await)
 }

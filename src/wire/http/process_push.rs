@@ -16,32 +16,28 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use hyper::body::Frame;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
 use onrush_protocol::limits::TRANSACTION_ID_BYTES_MAX;
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use crate::process::ProcessError;
-use crate::process::definition::{HOPS_MAX, MESSAGES_MAX};
-use crate::process::keys::Address;
-use crate::process::push::{Await, PushOrder, Taken, Terms};
-use crate::process::tree::{LEVELS_MAX, NODES_MAX, Reach, Standing};
+use crate::process::push::{Await, PushOrder};
+use crate::process::tree::{NODES_MAX, Standing};
 use crate::state::effect::ProducerSub;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
-use crate::wire::http::process_answer::{Told, graph, read_cursor};
-use crate::wire::http::processes::{Raw, Sender, WAIT_MS, WAIT_MS_MAX, failed, found, process_of};
+use crate::wire::http::process_hb;
+use crate::wire::http::processes::{Raw, Sender, failed, process_of, replied};
 use crate::wire::http::shape;
 use crate::wire::http::status::{Answer, Failure, json};
 use crate::wire::http::table::{READ_ONLY, READ_WRITE, Row, delete, get};
 use crate::wire::http::url::Query;
-
-/// Deepest result that can be asked for; more means all.
-const DEPTH_MAX: u64 = u32::MAX as u64;
+use crate::wire::process_ask::{self, Asked, DEPTH_MAX, Look, RawWish, Reply, WAIT_MS_MAX, Wish};
+use crate::wire::process_told::Told;
 
 /// Routes of pushes that are under way.
 #[rustfmt::skip]
@@ -83,31 +79,61 @@ struct RawPush<'a> {
     strict: Option<bool>,
 }
 
-/// What a push asks besides its message.
-#[derive(Clone, Copy, Debug)]
-struct Wish {
-    level: Await,
-    patience: Duration,
-    result_depth: u64,
-    max_depth: Option<u64>,
-    strict: bool,
-    terms: Terms,
+/// In which shape a push is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// Ours.
+    Own,
+    /// HyperBEAM's.
+    Theirs,
 }
 
-fn control(message: impl Into<String>) -> Failure {
-    failed(&ProcessError::Control(message.into()))
+impl Form {
+    /// What a client asks for.
+    fn asked(headers: &HeaderMap) -> Self {
+        let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        let is_theirs = |kind: &str| {
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            kind.eq_ignore_ascii_case(process_hb::KIND)
+        };
+        match accepts.is_some_and(|kinds| kinds.split(',').any(is_theirs)) {
+            true => Self::Theirs,
+            false => Self::Own,
+        }
+    }
+
+    /// An answer in this shape.
+    pub(super) fn replied(self, asked: Asked) -> Result<Answer, Failure> {
+        match (self, asked) {
+            (Self::Theirs, Ok(Reply { status, body })) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                let mut answer = json(status, &process_hb::told(&body));
+                let kind = HeaderValue::from_static(process_hb::KIND);
+                answer.headers_mut().insert(CONTENT_TYPE, kind);
+                Ok(answer)
+            }
+            (_, asked) => replied(asked),
+        }
+    }
+
+    /// Whether a push that failed is told so by the status without being asked.
+    fn is_strict(self) -> bool {
+        self == Self::Theirs
+    }
 }
 
-/// A whole number, or a text that is one.
-fn number(raw: Option<&RawValue>, name: &str, min: u64, max: u64) -> Result<Option<u64>, Failure> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+pub(super) fn control(message: impl Into<String>) -> Failure {
+    failed(&process_ask::control(message))
+}
+
+/// A whole number, or a text that is one. What is none is beyond every limit, and refused with it.
+fn number(raw: Option<&RawValue>) -> Option<u64> {
+    let raw = raw.filter(|raw| raw.get() != "null")?;
     let text = shape::text(raw).unwrap_or(Cow::Borrowed(raw.get()));
-    let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
-    let refused = || control(format!("{name} must be a whole number from {min} to {max}"));
-    number.map(Some).ok_or_else(refused)
+    Some(text.parse().unwrap_or(u64::MAX))
 }
 
-fn level(raw: &RawPush<'_>) -> Result<Await, Failure> {
+fn level(raw: &RawPush<'_>) -> Result<Option<Await>, Failure> {
     let word = |raw: &RawValue| shape::text(raw).map(Cow::into_owned).unwrap_or_default();
     let mode = match raw.push_mode.map(word).as_deref() {
         None => None,
@@ -116,33 +142,37 @@ fn level(raw: &RawPush<'_>) -> Result<Await, Failure> {
         Some(_) => return Err(control("pushMode must be sync or async")),
     };
     Ok(match raw.level.map(word).as_deref() {
-        None => mode.unwrap_or_default(),
-        Some("accepted") => Await::Accepted,
-        Some("slot") => Await::Slot,
-        Some("reply") => Await::Reply,
-        Some("cascade") => Await::Cascade,
+        None => mode,
+        Some("accepted") => Some(Await::Accepted),
+        Some("slot") => Some(Await::Slot),
+        Some("reply") => Some(Await::Reply),
+        Some("cascade") => Some(Await::Cascade),
         Some(_) => return Err(control("await must be accepted, slot, reply or cascade")),
     })
 }
 
 fn wish(raw: &RawPush<'_>) -> Result<Wish, Failure> {
-    let max_depth = number(raw.max_depth, "maxDepth", 0, u64::from(u32::MAX) - 1)?;
-    let hops = number(raw.max_hops, "maxHops", 0, u64::from(HOPS_MAX))?;
-    // 0 asks for no limit at all, and says so.
-    let hops = hops.map(|hops| if hops == 0 { u32::MAX } else { hops as u32 });
-    let messages_max = number(raw.max_messages, "maxMessages", 1, MESSAGES_MAX)?.unwrap_or(0);
-    let timeout_ms = number(raw.timeout_ms, "timeoutMs", 0, WAIT_MS_MAX)?.unwrap_or(WAIT_MS);
-    Ok(Wish {
+    let asked = RawWish {
         level: level(raw)?,
-        patience: Duration::from_millis(timeout_ms),
-        result_depth: number(raw.result_depth, "resultDepth", 0, DEPTH_MAX)?.unwrap_or(1),
-        max_depth,
+        timeout_ms: number(raw.timeout_ms),
+        result_depth: number(raw.result_depth),
+        max_depth: number(raw.max_depth),
+        max_hops: number(raw.max_hops),
+        max_messages: number(raw.max_messages),
         strict: raw.strict.unwrap_or(false),
-        terms: Terms { hops, messages_max, max_depth: max_depth.map(|depth| depth as u32) },
-    })
+    };
+    asked.checked().map_err(|error| failed(&error))
 }
 
-fn sub(caller: Sender) -> Option<ProducerSub> {
+/// What controls by the names of a push ask, and the transaction id among them.
+pub(super) fn wish_of(controls: &Map<String, Value>) -> Result<(Wish, Option<String>), Failure> {
+    let text = serde_json::to_vec(controls).unwrap_or_default();
+    let raw: RawPush<'_> = shape::read(&text)?;
+    let wish = Wish { strict: true, ..wish(&raw)? };
+    Ok((wish, transaction_id(raw.transaction_id)?))
+}
+
+pub(super) fn sub(caller: Sender) -> Option<ProducerSub> {
     caller.and_then(|Extension(caller)| caller.sub)
 }
 
@@ -160,12 +190,16 @@ pub(super) async fn push(
     State(api): Door,
     path: Raw<(String, String)>,
     caller: Sender,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let push = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, None).await
+        let form = Form::asked(&headers);
+        let how = How { only: None, strict: is_strict(query)? || form.is_strict(), form };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(push.await)
 }
@@ -180,9 +214,23 @@ pub(super) async fn schedule(
     let schedule = async {
         let (class, key) = of_path(path)?;
         let (class, key) = process_of(&class, &key)?;
-        push_and_wait(&api, class, key, sub(caller), &body, Some(Await::Accepted)).await
+        let how = How { only: Some(Await::Accepted), strict: false, form: Form::Own };
+        push_and_wait(&api, class, key, sub(caller), &body, how).await
     };
     settle(schedule.await)
+}
+
+/// What the route and the query say of a push.
+struct How {
+    /// What is waited for, whatever the body says.
+    only: Option<Await>,
+    strict: bool,
+    form: Form,
+}
+
+fn is_strict(query: Option<String>) -> Result<bool, Failure> {
+    let raw = query.unwrap_or_default();
+    Ok(Query::parse(&raw)?.is_on("strict"))
 }
 
 async fn push_and_wait(
@@ -191,41 +239,25 @@ async fn push_and_wait(
     key: PartitionName,
     sub: Option<ProducerSub>,
     body: &[u8],
-    only: Option<Await>,
+    how: How,
 ) -> Result<Answer, Failure> {
     let raw: RawPush<'_> = shape::read(body)?;
     let mut wish = wish(&raw)?;
+    wish.strict |= how.strict;
     let message = raw.message.ok_or_else(|| Failure::malformed("message is required"))?;
     let message = Bytes::copy_from_slice(message.get().as_bytes());
     let transaction_id = transaction_id(raw.transaction_id)?;
-    let (name, instance) = (class.clone(), key.clone());
-    let given = transaction_id.clone();
-    let order = PushOrder { class, key, message, transaction_id, terms: wish.terms, sub };
-    let processes = &api.rooms.processes;
-    let taken = processes.push(order).await.map_err(|error| failed(&error))?;
-    let Taken::Stored { address, duplicate, defines } = taken else {
-        let body = json!({ "status": "buffered", "complete": false, "dbHealthy": false,
-            "process": format!("{name}/{instance}"), "transaction_id": given });
-        return Ok(json(StatusCode::ACCEPTED, &body));
-    };
-    if defines {
-        wish.level = Await::Slot;
-    }
-    if let Some(only) = only {
-        wish.level = only;
-    } else {
-        let run = processes.run_to(&name, &instance, address.seq).await;
-        run.map_err(|error| failed(&error))?;
-    }
-    let extra = json!({ "transaction_id": given.unwrap_or_else(|| address.id()),
-        "duplicate": duplicate });
-    answer(api, address, address, &wish, extra).await
+    let order =
+        PushOrder { class, key, message, transaction_id, terms: wish.terms, sub, waits: false };
+    how.form.replied(api.processes().push(order, wish, how.only).await)
 }
 
 /// Waits for what comes of a message that is there already.
 pub(super) async fn push_slot(
     State(api): Door,
     path: Raw<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let push = async {
@@ -233,76 +265,38 @@ pub(super) async fn push_slot(
         let slot: u64 = slot.parse().map_err(|_| control("slot must be a whole number"))?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         let raw: RawPush<'_> = shape::read(text)?;
-        let wish = wish(&raw)?;
-        let (class, key, shown) = found(&api, &class, &key).await?;
-        if slot >= shown.next {
-            return Err(failed(&ProcessError::NoSlot(slot)));
-        }
-        let processes = &api.rooms.processes;
-        let recorded = slot < shown.done;
-        let run = processes.run_to(&class, &key, slot).await;
-        run.map_err(|error| failed(&error))?;
-        let messages = processes.schedule(&class, &key, &shown, slot, slot + 1).await;
-        let messages = messages.map_err(|error| failed(&error))?;
-        let message = messages.first().ok_or_else(|| failed(&ProcessError::NoSlot(slot)))?;
-        let extra = json!({ "recorded": recorded, "transaction_id":
-            message.transaction_id.as_deref().map_or_else(|| message.address.id(), Into::into) });
-        answer(&api, message.root, message.address, &wish, extra).await
+        let mut wish = wish(&raw)?;
+        let form = Form::asked(&headers);
+        wish.strict |= is_strict(query)? || form.is_strict();
+        let (class, key) = process_of(&class, &key)?;
+        push_of_slot(&api, (&class, &key), slot, &wish, form).await
     };
     settle(push.await)
 }
 
-/// Waits as far as is wished, and tells how it stands.
-async fn answer(
+/// As [`push_slot`].
+pub(super) async fn push_of_slot(
     api: &Api,
-    root: Address,
-    from: Address,
+    (class, key): (&QueueName, &PartitionName),
+    slot: u64,
     wish: &Wish,
-    extra: Value,
+    form: Form,
 ) -> Result<Answer, Failure> {
-    let processes = &api.rooms.processes;
-    let max_depth = wish.max_depth.map(|depth| depth as u32);
-    let waiting = processes.wait(root, wish.level, max_depth, wish.patience);
-    let (standing, reached) = tokio::select! {
-        waited = waiting => waited.map_err(|error| failed(&error))?,
-        () = api.stopping() => {
-            let standing = processes.standing(&root.id()).await;
-            (standing.map_err(|error| failed(&error))?, false)
-        }
-    };
-    let status = match () {
-        () if !reached => StatusCode::ACCEPTED,
-        () if wish.strict && standing.status() == "failed" => StatusCode::FAILED_DEPENDENCY,
-        () => StatusCode::OK,
-    };
-    let levels = max_depth.map_or(LEVELS_MAX, |depth| (depth as usize + 1).min(LEVELS_MAX));
-    let reach = Reach { levels, ..Reach::default() };
-    let mut body = told(api, &standing, from, reach, wish).await?;
-    if let (Value::Object(body), Value::Object(extra)) = (&mut body, extra) {
-        body.extend(extra);
-        if !reached {
-            body.insert("timed_out".into(), true.into());
-        }
+    let mut asked = api.processes().push_slot(class, key, slot, wish).await;
+    // Theirs tells of the slot that was asked for, whichever process its cascade began at.
+    if let (Form::Theirs, Ok(Reply { body: Value::Object(body), .. })) = (form, &mut asked) {
+        body.insert("process".into(), format!("{class}/{key}").into());
+        body.insert("slot".into(), slot.into());
     }
-    Ok(json(status, &body))
+    form.replied(asked)
 }
 
-async fn told(
-    api: &Api,
-    standing: &Standing,
-    from: Address,
-    reach: Reach,
-    wish: &Wish,
-) -> Result<Value, Failure> {
-    let tree = api.rooms.processes.tree(standing.root, from, reach).await;
-    let tree = tree.map_err(|error| failed(&error))?;
-    let now_ms = api.rooms.clock.now_ms();
-    let (result_depth, max_depth) = (wish.result_depth, wish.max_depth);
-    let told = Told { standing, tree: Some(tree), result_depth, max_depth, now_ms };
-    Ok(Value::Object(told.body()))
-}
-
-async fn show(State(api): Door, path: Raw<String>, RawQuery(query): RawQuery) -> Answer {
+async fn show(
+    State(api): Door,
+    path: Raw<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
     let show = async {
         let id = of_path(path)?;
         let raw = query.unwrap_or_default();
@@ -310,55 +304,25 @@ async fn show(State(api): Door, path: Raw<String>, RawQuery(query): RawQuery) ->
         let wait_ms = query.number("wait", 0, WAIT_MS_MAX)?.unwrap_or(0);
         let result_depth = query.number("depth", 0, DEPTH_MAX)?.unwrap_or(1);
         let nodes = query.number("limit", 1, NODES_MAX as u64)?.unwrap_or(NODES_MAX as u64);
-        let processes = &api.rooms.processes;
-        let mut standing = processes.standing(&id).await.map_err(|error| failed(&error))?;
-        if wait_ms > 0 && !standing.is_complete() {
-            let patience = Duration::from_millis(wait_ms);
-            let waited = processes.wait(standing.root, Await::Cascade, None, patience).await;
-            standing = waited.map_err(|error| failed(&error))?.0;
-        }
-        let from = query
-            .get("cursor")
-            .map(|text| read_cursor(text).ok_or_else(|| control("cursor is not one of this push")));
-        let (from, from_index) = from.transpose()?.unwrap_or((standing.root, 1));
-        let reach = Reach { nodes: nodes as usize, from_index, ..Reach::default() };
-        let wish = Wish {
-            level: Await::Cascade,
-            patience: Duration::ZERO,
-            result_depth,
-            max_depth: None,
-            strict: false,
-            terms: Terms::default(),
-        };
-        let body = told(&api, &standing, from, reach, &wish).await?;
-        Ok(json(StatusCode::OK, &body))
+        let patience = Duration::from_millis(wait_ms);
+        let look = Look { patience, result_depth, nodes, cursor: query.get("cursor") };
+        Form::asked(&headers).replied(api.processes().status(&id, look).await)
     };
     settle(show.await)
 }
 
 async fn cancel(State(api): Door, path: Raw<String>) -> Answer {
-    let cancel = async {
-        let id = of_path(path)?;
-        let cancelled = api.rooms.processes.cancel(&id).await;
-        let standing = cancelled.map_err(|error| failed(&error))?;
-        let now_ms = api.rooms.clock.now_ms();
-        let told =
-            Told { standing: &standing, tree: None, result_depth: 0, max_depth: None, now_ms };
-        Ok(json(StatusCode::OK, &Value::Object(told.body())))
-    };
-    settle(cancel.await)
+    settle(match of_path(path) {
+        Ok(id) => replied(api.processes().cancel(&id).await),
+        Err(refused) => Err(refused),
+    })
 }
 
 async fn show_graph(State(api): Door, path: Raw<String>) -> Answer {
-    let show = async {
-        let id = of_path(path)?;
-        let processes = &api.rooms.processes;
-        let standing = processes.standing(&id).await.map_err(|error| failed(&error))?;
-        let tree = processes.tree(standing.root, standing.root, Reach::default()).await;
-        let tree = tree.map_err(|error| failed(&error))?;
-        Ok(json(StatusCode::OK, &graph(&standing, tree)))
-    };
-    settle(show.await)
+    settle(match of_path(path) {
+        Ok(id) => replied(api.processes().graph(&id).await),
+        Err(refused) => Err(refused),
+    })
 }
 
 /// Tells how a push stands, at once and whenever that changes, until nothing is pending.

@@ -1,6 +1,6 @@
 //! The routes of processes: classes, instances, slots, state.
 //!
-//! In: definitions, paths, queries. Out: what the rooms say, in the words of `process_answer`. Pushes are
+//! In: definitions, paths, queries. Out: what the rooms say, in the words of `process_told`. Pushes are
 //! in `process_push`. Called by `table`.
 
 use std::time::Duration;
@@ -9,31 +9,25 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use hyper::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{HeaderMap, StatusCode};
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde_json::{Value, json};
 
-use crate::process::look::InstanceShown;
 use crate::process::{ProcessError, class::ClassShown};
 use crate::wire::auth::Caller;
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::ids::millis_text;
-use crate::wire::http::process_answer::{at_path, record, scheduled};
-use crate::wire::http::status::{Answer, Failure, empty, json};
+use crate::wire::http::status::{Answer, Failure, bytes, empty, json};
 use crate::wire::http::table::{ADMIN, READ_ONLY, READ_WRITE, Row, delete, get, post, put};
 use crate::wire::http::url::Query;
-use crate::wire::http::{process_desk, process_push};
-
-/// Rows of one page, by default and at most.
-const PAGE: u64 = 100;
-const PAGE_MAX: u64 = 1_000;
-/// Longest wait, milliseconds.
-pub(super) const WAIT_MS_MAX: u64 = 600_000;
-/// Wait where nothing is said, milliseconds.
-pub(super) const WAIT_MS: u64 = 30_000;
+use crate::wire::http::{process_desk, process_push, process_trial};
+use crate::wire::process_ask::{Asked, PAGE, PAGE_MAX, Reply, Span, WAIT_MS, WAIT_MS_MAX};
 
 /// Path parameters.
 pub(super) type Raw<T> = Result<Path<T>, PathRejection>;
@@ -74,6 +68,7 @@ pub(super) fn rows() -> Vec<Row> {
     ];
     rows.extend(process_push::rows());
     rows.extend(process_desk::rows());
+    rows.extend(process_trial::rows());
     rows
 }
 
@@ -147,32 +142,33 @@ async fn forget(State(api): Door, path: Raw<String>, headers: HeaderMap) -> Answ
     settle(forget.await)
 }
 
-/// An instance by the names in a path.
-pub(super) async fn found(
-    api: &Api,
-    class: &str,
-    key: &str,
-) -> Result<(QueueName, PartitionName, InstanceShown), Failure> {
-    let (class, key) = process_of(class, key)?;
-    let instance = api.rooms.processes.instance(&class, &key).await;
-    let instance = instance.map_err(|error| failed(&error))?;
-    Ok((class, key, instance))
+/// What was answered, as this door says it: JSON, or the text itself where a value says what kind of
+/// text it is.
+pub(super) fn replied(asked: Asked) -> Result<Answer, Failure> {
+    let Reply { status, body } = asked.map_err(|error| failed(&error))?;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let page = if status == StatusCode::OK { page(&body) } else { None };
+    Ok(page.unwrap_or_else(|| json(status, &body)))
+}
+
+/// A text that says of what kind it is. It comes from a guest: a browser is told to let it do nothing.
+fn page(value: &Value) -> Option<Answer> {
+    let kind = value.get("contentType").or_else(|| value.get("content-type"))?.as_str()?;
+    let kind = HeaderValue::from_str(kind).ok()?;
+    let text = value.get("body")?.as_str()?.to_owned();
+    let mut answer = bytes(StatusCode::OK, "text/plain", text.into());
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Some(answer)
 }
 
 async fn instance(State(api): Door, path: Raw<(String, String)>) -> Answer {
     let instance = async {
         let (class, key) = of_path(path)?;
-        let (_, _, shown) = found(&api, &class, &key).await?;
-        let body = json!({
-            "process": format!("{class}/{key}"),
-            "slots": shown.next,
-            "evaluated": shown.done,
-            "pending": shown.next.saturating_sub(shown.done),
-            "oldest": shown.base,
-            "version": shown.version,
-            "stopped": shown.stopped,
-        });
-        Ok(json(StatusCode::OK, &body))
+        let (class, key) = process_of(&class, &key)?;
+        replied(api.processes().instance(&class, &key).await)
     };
     settle(instance.await)
 }
@@ -180,26 +176,13 @@ async fn instance(State(api): Door, path: Raw<(String, String)>) -> Answer {
 async fn slots(State(api): Door, path: Raw<(String, String)>, RawQuery(query): RawQuery) -> Answer {
     let slots = async {
         let (class, key) = of_path(path)?;
+        let (class, key) = process_of(&class, &key)?;
         let raw = query.unwrap_or_default();
         let query = Query::parse(&raw)?;
-        let (class, key, shown) = found(&api, &class, &key).await?;
-        let from = query.number("from", 0, u64::MAX)?.unwrap_or(0).max(shown.base);
+        let from = query.number("from", 0, u64::MAX)?.unwrap_or(0);
         let last = query.number("to", 0, u64::MAX)?.unwrap_or(u64::MAX);
         let limit = query.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE);
-        let end = last.saturating_add(1).min(shown.next).max(from);
-        let to = end.min(from.saturating_add(limit));
-        let processes = &api.rooms.processes;
-        let messages = processes.schedule(&class, &key, &shown, from, to).await;
-        let messages = messages.map_err(|error| failed(&error))?;
-        let records = processes.slots_from(&shown, from, limit as usize).await;
-        let mut records: std::collections::BTreeMap<_, _> =
-            records.map_err(|error| failed(&error))?.into_iter().collect();
-        let slots: Vec<Value> = messages
-            .iter()
-            .map(|message| scheduled(message, records.remove(&message.address.seq)))
-            .collect();
-        let body = json!({ "slots": slots, "has_more": to < end, "next": to, "tail": shown.next });
-        Ok(json(StatusCode::OK, &body))
+        replied(api.processes().slots(&class, &key, Span { from, last, limit }).await)
     };
     settle(slots.await)
 }
@@ -219,19 +202,8 @@ async fn one_slot(
     let raw = query.unwrap_or_default();
     let patience = wait_of(&Query::parse(&raw)?, 0)?;
     let number: u64 = slot.parse().map_err(|_| Failure::value("slot must be a whole number"))?;
-    let (_, _, shown) = found(api, class, key).await?;
-    if number >= shown.next {
-        return Err(failed(&ProcessError::NoSlot(number)));
-    }
-    let waited = api.rooms.processes.wait_slot(shown.partition, number, patience).await;
-    match waited.map_err(|error| failed(&error))? {
-        Some(found) => at_path(&record(&format!("{class}/{key}"), number, &found), path),
-        None => {
-            let process = format!("{class}/{key}");
-            let body = json!({ "process": process, "slot": number, "status": "pending" });
-            Ok(json(StatusCode::ACCEPTED, &body))
-        }
-    }
+    let (class, key) = process_of(class, key)?;
+    replied(api.processes().slot(&class, &key, number, patience, path).await)
 }
 
 async fn slot(
@@ -266,14 +238,9 @@ async fn newest(
     path: &str,
 ) -> Result<Answer, Failure> {
     let raw = query.unwrap_or_default();
-    let query = Query::parse(&raw)?;
-    let wait_ms = query.number("wait", 0, WAIT_MS_MAX)?.unwrap_or(WAIT_MS);
-    let (name, instance_key, shown) = found(api, class, key).await?;
-    let last = shown.next.checked_sub(1).ok_or_else(|| failed(&ProcessError::NoSlot(0)))?;
-    let running = api.rooms.processes.run_to(&name, &instance_key, last).await;
-    running.map_err(|error| failed(&error))?;
-    let last = last.to_string();
-    one_slot(api, (class, key, &last), Some(format!("wait={wait_ms}")), path).await
+    let patience = wait_of(&Query::parse(&raw)?, WAIT_MS)?;
+    let (class, key) = process_of(class, key)?;
+    replied(api.processes().newest(&class, &key, patience, path).await)
 }
 
 async fn now(State(api): Door, path: Raw<(String, String)>, RawQuery(query): RawQuery) -> Answer {
@@ -301,23 +268,10 @@ async fn state(State(api): Door, path: Raw<(String, String)>, RawQuery(query): R
         let (class, key) = of_path(path)?;
         let raw = query.unwrap_or_default();
         let query = Query::parse(&raw)?;
-        let (_, _, shown) = found(&api, &class, &key).await?;
-        let limit = query.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE) as usize;
-        let prefix = query.get("prefix").unwrap_or_default();
-        let page = api.rooms.processes.state(&shown, prefix, query.get("after"), limit).await;
-        let page = page.map_err(|error| failed(&error))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let keys: Vec<Value> = page
-            .rows
-            .iter()
-            .map(|row| {
-                let value: Value = serde_json::from_slice(&row.value).unwrap_or_default();
-                json!({ "key": text(&row.key), "value": value })
-            })
-            .collect();
-        let after = page.more_after.as_deref().map(text);
-        let body = json!({ "keys": keys, "evaluated": shown.done, "after": after });
-        Ok(json(StatusCode::OK, &body))
+        let (class, key) = process_of(&class, &key)?;
+        let limit = query.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE);
+        let range = (query.get("prefix").unwrap_or_default(), query.get("after"));
+        replied(api.processes().state(&class, &key, range, limit).await)
     };
     settle(state.await)
 }
@@ -325,10 +279,8 @@ async fn state(State(api): Door, path: Raw<(String, String)>, RawQuery(query): R
 async fn state_key(State(api): Door, path: Raw<(String, String, String)>) -> Answer {
     let state = async {
         let (class, key, name) = of_path(path)?;
-        let (_, _, shown) = found(&api, &class, &key).await?;
-        let row = api.rooms.processes.state_key(&shown, &name).await;
-        let row = row.map_err(|error| failed(&error))?;
-        at_path(&serde_json::from_slice(&row.value).unwrap_or_default(), "")
+        let (class, key) = process_of(&class, &key)?;
+        replied(api.processes().state_key(&class, &key, &name).await)
     };
     settle(state.await)
 }

@@ -14,11 +14,10 @@ use serde::Serialize;
 use crate::base::place::QueueId;
 use crate::catalog::CatalogError;
 use crate::shard::look::figures::{Counts, PartitionFigures, QueueFigures};
-use crate::shard::tend::{Ask, Tended};
 use crate::state::catalog::QueueDefinition;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
-use crate::wire::http::dead::{Page, failed};
+use crate::wire::http::dead::{Page, failed, refused};
 use crate::wire::http::ids::{Uuid, millis_text};
 use crate::wire::http::options::Shown;
 use crate::wire::http::queues;
@@ -30,8 +29,6 @@ use crate::wire::http::url::Query;
 const PARTITIONS_DEFAULT: u64 = 1_000;
 const PARTITIONS_MAX: u64 = 10_000;
 const OFFSET_MAX: u64 = u32::MAX as u64;
-/// Partitions that are emptied in one commit.
-const CLEARED_PER_COMMIT: usize = 4_096;
 
 /// The routes of this file.
 #[rustfmt::skip]
@@ -155,14 +152,7 @@ struct One<'a> {
 
 /// All queues with their figures, newest first.
 pub(super) async fn all(api: &Api) -> Result<Vec<(Arc<QueueDefinition>, QueueFigures)>, Failure> {
-    let mut figures = api.rooms.engine.figures().await.map_err(|error| failed(&error))?;
-    let mut queues = api.rooms.catalogs.list();
-    queues.reverse();
-    let with = |queue: Arc<QueueDefinition>| {
-        let its = figures.remove(&queue.id).unwrap_or_default();
-        (queue, its)
-    };
-    Ok(queues.into_iter().map(with).collect())
+    api.rooms.delivery.queues().await.map_err(|error| failed(&error))
 }
 
 /// A queue as lists show it.
@@ -222,8 +212,7 @@ pub(super) fn queue_of(api: &Api, name: &str) -> Result<Arc<QueueDefinition>, Fa
 
 /// The figures of one queue.
 pub(super) async fn figures_of(api: &Api, id: QueueId) -> Result<QueueFigures, Failure> {
-    let mut figures = api.rooms.engine.figures().await.map_err(|error| failed(&error))?;
-    Ok(figures.remove(&id).unwrap_or_default())
+    api.rooms.engine.queue_figures(id).await.map_err(|error| failed(&error))
 }
 
 /// A page of a queue's partitions, and how many there are.
@@ -537,27 +526,13 @@ async fn clear(
     })
 }
 
-/// Some partitions a commit: whatever comes between is not lost but cleared or kept as a whole.
 async fn clear_queue(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let partition = query.get("partition").map(str::parse::<PartitionName>).transpose()?;
-    let queue = queue_of(api, name)?;
-    let (id, wanted) = (queue.id, partition.clone());
-    let numbers = api.rooms.engine.look(move |view| {
-        let all = view.replica.shards.iter().flat_map(|shard| shard.partitions_of(id));
-        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|it| it.as_str() == name);
-        let all = all.filter(|(_, it)| it.base_seq < it.next_seq && is_wanted(&it.name));
-        all.map(|(number, _)| number).collect::<Vec<_>>()
-    });
-    let numbers = numbers.await.map_err(|error| failed(&error))?;
-    let mut messages = 0;
-    for some in numbers.chunks(CLEARED_PER_COMMIT) {
-        let cleared = api.rooms.engine.tend(Ask::Clear(some.to_vec())).await;
-        if let Tended::Count(Some(gone)) = cleared.map_err(|error| failed(&error))? {
-            messages += gone;
-        }
-    }
+    let name: QueueName = name.parse()?;
+    let messages = api.rooms.delivery.clear(&name, partition.as_ref()).await;
+    let messages = messages.map_err(|error| refused(&error))?;
     let partition = partition.as_ref().map(PartitionName::as_str);
-    let body = Cleared { cleared: true, queue: &queue.name, partition, messages };
+    let body = Cleared { cleared: true, queue: name.as_str(), partition, messages };
     Ok(json(StatusCode::OK, &body))
 }

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, EXPECT, HeaderName, IF_MATCH, IF_NONE_MATCH, ORIGIN};
+use hyper::header::{ACCEPT, AUTHORIZATION, EXPECT, HeaderName, IF_MATCH, IF_NONE_MATCH, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use onrush_protocol::code::Code;
@@ -22,7 +22,7 @@ use crate::wire::http::body::{self, BodyLimits};
 use crate::wire::http::push_pack::TRACEPARENT;
 use crate::wire::http::status::{Answer, Failure};
 use crate::wire::http::table::{Label, READ_WRITE, Row, Rules, Verb, hot};
-use crate::wire::http::{Api, ack, discover, lease, pop, push, url};
+use crate::wire::http::{Api, ack, discover, facade, facade_path, lease, pop, push, url};
 
 /// The two ways in, the router behind them, and who may.
 pub(super) struct Doors {
@@ -148,9 +148,14 @@ pub(super) async fn handle(doors: &Doors, request: Request<Incoming>) -> Answer 
 async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
     let (api, path) = doors.enter(head.uri.path());
     let hot = find(&head.method, path);
-    let level = match &hot {
-        Some(hot) => hot.label().level,
-        None => doors.rules.level(&head.method, path),
+    let theirs = match hot {
+        Some(_) => None,
+        None => facade_path::find(&head.method, path),
+    };
+    let level = match (&hot, &theirs) {
+        (Some(hot), _) => hot.label().level,
+        (None, Some(ask)) => ask.level(),
+        (None, None) => doors.rules.level(&head.method, path),
     };
     // Where nobody is asked for a token, whoever sits at a browser would be lent to every page.
     if level != Level::Public && api.rooms.auth.is_open() && api.config.cors.is_foreign(head) {
@@ -161,9 +166,10 @@ async fn answer(doors: &Doors, head: &Parts, incoming: Incoming) -> Answer {
         (Ok(caller), Some(hot)) => take(api, head, hot, incoming, caller).await,
         (Ok(caller), None) => {
             let bytes_max = body_bytes_max(api, level);
-            match read_at_most(api, head, incoming, bytes_max).await {
-                Ok(body) => Ok(forward(doors, head, body, caller).await),
-                Err(failure) => Err(failure),
+            match (read_at_most(api, head, incoming, bytes_max).await, theirs) {
+                (Ok(body), Some(ask)) => facade::answer(api, ask, head, &body, caller).await,
+                (Ok(body), None) => Ok(forward(doors, head, body, caller).await),
+                (Err(failure), _) => Err(failure),
             }
         }
     };
@@ -264,7 +270,7 @@ async fn forward(doors: &Doors, head: &Parts, body: Bytes, caller: Option<Caller
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
     // Those that a route beside the message path asks for, and no others.
-    for name in [HeaderName::from_static(TRACEPARENT), IF_MATCH, IF_NONE_MATCH] {
+    for name in [HeaderName::from_static(TRACEPARENT), ACCEPT, IF_MATCH, IF_NONE_MATCH] {
         if let Some(value) = head.headers.get(&name) {
             request.headers_mut().insert(name, value.clone());
         }

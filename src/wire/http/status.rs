@@ -194,7 +194,7 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::BadValue
         | Code::BadControlValue
         | Code::ReservedField => StatusCode::BAD_REQUEST,
-        Code::ModuleInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::ModuleInvalid | Code::CodecRejected => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::NotAccepted => StatusCode::FORBIDDEN,
         Code::FrameTooLarge
@@ -208,6 +208,7 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         | Code::MessageNotFound
         | Code::QueryNotFound
         | Code::GroupNotFound
+        | Code::JobNotFound
         | Code::ClassNotFound
         | Code::ProcessNotFound
         | Code::SlotNotFound
@@ -216,10 +217,13 @@ pub(super) fn status_of(code: Code) -> StatusCode {
         Code::LeaseExpired
         | Code::EncryptionKeyMissing
         | Code::AlreadySettled
+        | Code::MessageSettled
         | Code::DuplicateMessage
         | Code::QueryChanged
         | Code::VersionConflict
-        | Code::ProcessStopped => StatusCode::CONFLICT,
+        | Code::ProcessStopped
+        | Code::NotReplayable
+        | Code::PushComplete => StatusCode::CONFLICT,
         Code::QuotaExceeded | Code::QueueFull | Code::BacklogFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Code::RingFull

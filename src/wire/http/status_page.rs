@@ -125,9 +125,9 @@ fn point(bucket: &Bucket<Snapshot>) -> Value {
         "queenCpuUserPct": percent(counted.user_us, seconds),
         "queenCpuSysPct": percent(counted.system_us, seconds),
         "queenRssMb": counted.rss_bytes / (1 << 20),
-        "dbPoolActive": 0,
-        "dbPoolIdle": 0,
-        "dbPoolSize": 0,
+        "dbPoolActive": counted.db_active,
+        "dbPoolIdle": counted.db_idle,
+        "dbPoolSize": counted.db_active + counted.db_idle,
     })
 }
 
@@ -151,7 +151,8 @@ async fn read_status(api: &Api, query: &str) -> Result<Answer, Failure> {
     let total = crate::wire::http::sampler::counted(api, now_ms);
     let counts = sum(&figures);
     let leased: u64 = figures.iter().map(|(_, it)| it.leased_partitions()).sum();
-    let dead_partitions = dead_partitions(api).await?;
+    let dead_partitions = api.rooms.engine.dead_partitions().await;
+    let dead_partitions = dead_partitions.map_err(|error| failed(&error))?;
     let queues = figures.iter().map(|(queue, it)| {
         let counts = it.counts();
         value!({
@@ -188,11 +189,13 @@ async fn read_status(api: &Api, query: &str) -> Result<Answer, Failure> {
             "totalBatchSize": counts.processing, "totalAcked": total.acked,
         },
         "deadLetterQueue": {
-            "totalMessages": counts.dead, "affectedPartitions": dead_partitions, "topErrors": [],
+            "totalMessages": counts.dead, "affectedPartitions": dead_partitions,
+            "topErrors": api.errors.top(api).await?,
         },
         "workers": [{
             "hostname": hostname(), "workerId": 0, "avgEventLoopLagMs": 0,
-            "maxEventLoopLagMs": 0, "freeSlots": 0, "dbConnections": 0, "jobQueueSize": 0,
+            "maxEventLoopLagMs": 0, "freeSlots": 0,
+            "dbConnections": total.db_active + total.db_idle, "jobQueueSize": 0,
             "messagesProcessed": total.acked,
         }],
         "errors": {
@@ -201,20 +204,6 @@ async fn read_status(api: &Api, query: &str) -> Result<Answer, Failure> {
         "statsAge": 0,
     });
     Ok(json(StatusCode::OK, &body))
-}
-
-/// Partitions that have dead letters.
-async fn dead_partitions(api: &Api) -> Result<u64, Failure> {
-    let count = api.rooms.engine.look(|view| {
-        let counts = view.replica.shards.iter().map(|shard| {
-            let mut numbers: Vec<_> =
-                shard.dead_counts().keys().map(|(number, _)| *number).collect();
-            numbers.dedup();
-            numbers.len() as u64
-        });
-        counts.sum::<u64>()
-    });
-    count.await.map_err(|error| failed(&error))
 }
 
 #[derive(Serialize)]

@@ -17,8 +17,8 @@ use hyper::Method;
 
 use crate::wire::auth::role::{Level, Role};
 use crate::wire::http::{
-    Api, admin, analytics, dead, groups, jobs, messages, processes, resources, route, status_page,
-    system, traces, whole,
+    Api, admin, analytics, dead, facade, groups, jobs, messages, processes, resources, route,
+    status_page, system, traces, whole,
 };
 
 /// Levels, as rows write them.
@@ -124,6 +124,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(groups::rows::rows());
     rows.extend(whole::rows());
     rows.extend(processes::rows());
+    rows.extend(facade::rows());
     rows
 }
 

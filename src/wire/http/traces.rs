@@ -14,6 +14,7 @@ use onrush_protocol::batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::delivery::desk::Named;
 use crate::shard::look::messages::FoundMessage;
 use crate::shard::tend::Ask;
 use crate::state::care::trace::{DATA_BYTES_MAX, NAMES_MAX, NameFigures, TraceEvent};
@@ -21,7 +22,7 @@ use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::dead::{Page, failed};
 use crate::wire::http::ids::{Uuid, millis_text};
-use crate::wire::http::messages::{Named, find, not_found};
+use crate::wire::http::messages::{find, not_found};
 use crate::wire::http::pop_answer::Data;
 use crate::wire::http::shape::{self, List, Object, optional_text};
 use crate::wire::http::status::{Answer, Failure, json};

@@ -2,22 +2,23 @@
 //!
 //! Pushes go straight into the rings while the buffer is parsed, pops and acks to the commit loop;
 //! their answers come back by post. Other requests run as tasks of their own and leave their answers
-//! in the outbox. One bell rings for all of it. The task stops reading when too much is unanswered or unread, which is how back-pressure reaches the
-//! producer's socket. Dropping it aborts what it began: a parked pop leases nothing.
+//! in the outbox. One bell rings for all of it. The task stops reading when too much is unanswered or
+//! unread, which is how back-pressure reaches the producer's socket. Dropping it aborts what it began: a
+//! parked pop leases nothing.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use onrush_protocol::code::Code;
 use onrush_protocol::frame::{self, Frame};
 use onrush_protocol::opcode::Opcode;
 use onrush_protocol::qos::Qos;
-use onrush_protocol::request::{Push, PushSection, Request};
+use onrush_protocol::request::{Pop, Push, PushSection, Request};
 use onrush_protocol::response::{Failure, Response, SectionReceipt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -25,16 +26,18 @@ use tokio::task::JoinSet;
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Delivery, Signer};
 use crate::ingest::{PushError, PushTerms};
+use crate::state::effect::ProducerSub;
 use crate::wire::Rooms;
 use crate::wire::auth::{Caller, Denied};
 use crate::wire::tcp::blocks::Input;
 use crate::wire::tcp::consumption::{Consumption, Far, Outgoing, response_to_pop};
-use crate::wire::tcp::dispatch::dispatch;
+use crate::wire::tcp::dispatch::{Around, dispatch};
 use crate::wire::tcp::greeting::{self, Greeting};
 use crate::wire::tcp::outbox::Outbox;
+use crate::wire::tcp::output::Output;
 use crate::wire::tcp::pushes::{Answered, Pushes, Room};
 use crate::wire::tcp::stream::Stream;
-use crate::wire::tcp::{Config, failure, levels};
+use crate::wire::tcp::{Config, discover, failure, levels};
 
 /// Largest frame of somebody who has not said hello; a hello needs less.
 const HELLO_FRAME_BYTES_MAX: usize = 8 * 1024;
@@ -46,8 +49,6 @@ const AHEAD_BYTES: usize = 16 * 1024;
 const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Pops whose messages are brought from a disk at a time.
 const FAR_MAX: usize = 8;
-/// Parts of one vectored write; more than the kernel takes at once would be of no use.
-const WRITE_PARTS_MAX: usize = 256;
 
 /// A push that waits for its queue or for room; nothing behind it is read meanwhile.
 type Stalled = Pin<Box<dyn Future<Output = (u64, u32, Qos, Result<u32, PushError>)> + Send>>;
@@ -74,11 +75,10 @@ pub(super) struct Connection {
     stream: Stream,
     rooms: Arc<Rooms>,
     config: Arc<Config>,
+    /// Says when the server stops.
+    stop: watch::Receiver<bool>,
     input: Input,
-    output: VecDeque<Bytes>,
-    output_bytes: usize,
-    /// Whether all that was written is on its way.
-    has_left: bool,
+    output: Output,
     answers: BytesMut,
     /// Rings when there is an answer, wherever.
     bell: Arc<Notify>,
@@ -109,17 +109,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, rooms: Arc<Rooms>, config: Arc<Config>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        rooms: Arc<Rooms>,
+        config: Arc<Config>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let now_us = rooms.clock.monotonic_us();
         let bell = Arc::new(Notify::new());
         Self {
             stream,
             rooms,
             config,
+            stop,
             input: Input::default(),
-            output: VecDeque::new(),
-            output_bytes: 0,
-            has_left: true,
+            output: Output::new(),
             answers: BytesMut::new(),
             mailbox: Arc::new(Mailbox::new(Arc::clone(&bell))),
             deliveries: Vec::new(),
@@ -142,9 +146,10 @@ impl Connection {
         }
     }
 
-    /// Serves the connection until the client is gone, the stream cannot be trusted, or `stop`
-    /// turns true and everything under way is answered.
-    pub(super) async fn run(mut self, stop: watch::Receiver<bool>) {
+    /// Serves the connection until the client is gone, the stream cannot be trusted, or the server
+    /// stops and everything under way is answered.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
         self.serve(stop).await;
         self.stream.close();
         // When this returns nobody waits for messages on its behalf: none would be read by anybody.
@@ -162,10 +167,10 @@ impl Connection {
                 self.waiting_since_us = Some(self.now_us);
             }
             self.collect();
-            if self.write().is_err() {
+            if self.output.write(&mut self.stream).is_err() {
                 return;
             }
-            let is_written = self.output.is_empty() && self.has_left;
+            let is_written = self.output.is_written();
             if closing && is_written || *stop.borrow() && is_written && self.in_flight() == 0 {
                 return;
             }
@@ -187,14 +192,14 @@ impl Connection {
     /// Whether messages that waited for room may be brought into memory now.
     fn has_room_for_messages(&self) -> bool {
         let may_fetch = !self.far.is_empty() && self.far_tasks.len() < FAR_MAX;
-        self.output_bytes < UNREAD_BYTES_MAX && (self.consumption.is_held_up() || may_fetch)
+        self.output.bytes() < UNREAD_BYTES_MAX && (self.consumption.is_held_up() || may_fetch)
     }
 
     fn may_read(&self) -> bool {
         self.stalled.is_none()
             && self.greeting.is_none()
             && self.in_flight() < self.config.in_flight_max as usize
-            && self.output_bytes < UNREAD_BYTES_MAX
+            && self.output.bytes() < UNREAD_BYTES_MAX
             && !self.consumption.is_held_up()
     }
 
@@ -361,10 +366,15 @@ impl Connection {
                 self.fail(request_id, failure);
                 Step::Close
             }
-            Request::Pop(pop) => {
-                let Rooms { delivery, auth, .. } = &*self.rooms;
-                let left_ms = self.caller.as_ref().map_or(0, |caller| auth.left_ms(caller));
-                self.consumption.pop(delivery, &self.config, request_id, pop, left_ms);
+            Request::Pop(pop) => self.pop(request_id, pop, false),
+            Request::PopKnown(known) => self.pop(request_id, known.pop, true),
+            Request::PopAny(asked) => {
+                let order = discover::order(&self.config, asked, self.left_ms());
+                let (around, post) = (self.around(), self.consumption.any());
+                let outbox = Arc::clone(&self.outbox);
+                self.tasks.spawn(async move {
+                    outbox.put(discover::pop(around, request_id, order, &post).await);
+                });
                 Step::Continue
             }
             Request::Ack(ack) => {
@@ -372,15 +382,34 @@ impl Connection {
                 Step::Continue
             }
             request => {
-                let (rooms, outbox) = (Arc::clone(&self.rooms), Arc::clone(&self.outbox));
-                let sub = self.caller.as_ref().and_then(|caller| caller.sub.clone());
-                let room = Room::of(&self.config);
+                let (around, outbox) = (self.around(), Arc::clone(&self.outbox));
                 self.tasks.spawn(async move {
-                    outbox.put([dispatch(rooms, request_id, request, sub, room).await]);
+                    outbox.put([dispatch(around, request_id, request).await]);
                 });
                 Step::Continue
             }
         }
+    }
+
+    /// What a request is carried out with that has a task of its own.
+    fn around(&self) -> Around {
+        let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
+        Around { rooms, config, sub: self.sub(), stop: self.stop.clone() }
+    }
+
+    fn sub(&self) -> Option<ProducerSub> {
+        self.caller.as_ref().and_then(|caller| caller.sub.clone())
+    }
+
+    fn left_ms(&self) -> u64 {
+        self.caller.as_ref().map_or(0, |caller| self.rooms.auth.left_ms(caller))
+    }
+
+    fn pop(&mut self, request_id: u64, pop: Pop, is_known: bool) -> Step {
+        let left_ms = self.left_ms();
+        let (delivery, config) = (&self.rooms.delivery, &self.config);
+        self.consumption.pop(delivery, config, request_id, (pop, is_known), left_ms);
+        Step::Continue
     }
 
     /// Says welcome to somebody known. Whoever is not is told so, and the connection ends.
@@ -411,7 +440,7 @@ impl Connection {
             qos: push.terms.qos,
             buffer_ms: push.terms.buffer_ms,
             buffer_max: push.terms.buffer_max,
-            sub: self.caller.as_ref().and_then(|caller| caller.sub.clone()),
+            sub: self.sub(),
         };
         let mut room = Room::of(&self.config);
         for (at, section) in (0..).zip(push.sections.iter()) {
@@ -510,16 +539,12 @@ impl Connection {
         }
         self.deliveries = deliveries;
         self.pushes.expire(self.now_us, &mut self.answers);
-        self.output_bytes += self.outbox.take(&mut self.output);
+        self.output.take(|parts| self.outbox.take(parts));
         let messages = self.collect_consumed();
         while self.tasks.try_join_next().is_some() {}
         while self.far_tasks.try_join_next().is_some() {}
-        if !self.answers.is_empty() {
-            self.output_bytes += self.answers.len();
-            self.output.push_back(self.answers.split().freeze());
-        }
-        self.output_bytes += messages.iter().map(Bytes::len).sum::<usize>();
-        self.output.extend(messages.into_iter().filter(|part| !part.is_empty()));
+        self.output.push(self.answers.split().freeze());
+        messages.into_iter().for_each(|part| self.output.push(part));
     }
 
     fn collect_consumed(&mut self) -> Vec<Bytes> {
@@ -528,7 +553,7 @@ impl Connection {
         if self.caller.as_mut().is_some_and(|caller| !auth.is_current(caller)) {
             self.consumption.refuse(Denied::Expired, &mut self.answers);
         }
-        let room = UNREAD_BYTES_MAX.saturating_sub(self.output_bytes);
+        let room = UNREAD_BYTES_MAX.saturating_sub(self.output.bytes());
         let (parts, far) = (Vec::new(), std::mem::take(&mut self.far));
         let mut out = Outgoing { answers: &mut self.answers, parts, far, room };
         let delivery = &self.rooms.delivery;
@@ -537,45 +562,16 @@ impl Connection {
         self.far = far;
         while room > 0
             && self.far_tasks.len() < FAR_MAX
-            && let Some(Far { request_id, popped }) = self.far.pop_front()
+            && let Some(Far { request_id, kind, popped }) = self.far.pop_front()
         {
             let (rooms, config) = (Arc::clone(&self.rooms), Arc::clone(&self.config));
             let outbox = Arc::clone(&self.outbox);
             self.far_tasks.spawn(async move {
                 let handout = rooms.delivery.unpack(popped).await;
-                outbox.put(response_to_pop(request_id, handout, &config));
+                outbox.put(response_to_pop((request_id, kind), handout, &config));
             });
         }
         parts
-    }
-
-    /// Writes what the socket takes now.
-    fn write(&mut self) -> Result<(), ()> {
-        while !self.output.is_empty() {
-            let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
-                self.output.iter().take(WRITE_PARTS_MAX).map(|part| IoSlice::new(part)).collect();
-            let result = self.stream.try_write(&parts);
-            drop(parts);
-            match result {
-                Ok(written) => self.advance(written),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return Err(()),
-            }
-        }
-        self.has_left = self.stream.try_flush().map_err(|_| ())?;
-        Ok(())
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.output_bytes -= written;
-        while let Some(part) = self.output.front_mut() {
-            if part.len() > written {
-                part.advance(written);
-                return;
-            }
-            written -= part.len();
-            self.output.pop_front();
-        }
     }
 }
 

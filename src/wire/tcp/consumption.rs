@@ -11,7 +11,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use onrush_protocol::code::Code;
 use onrush_protocol::request::{Ack, Pop, SubscriptionStart};
-use onrush_protocol::response::{Acked, AckedItem, Attempts, Failure, MessagesWriter, Response};
+use onrush_protocol::response::{
+    Acked, AckedItem, Attempts, Failure, MessagesKind, MessagesWriter, Response,
+};
 use onrush_protocol::{LeaseToken, NO_LEASE};
 use tokio::sync::Notify;
 
@@ -19,7 +21,7 @@ use crate::delivery::{Delivery, Handout, PopError, PopOrder, WAIT_MS_MAX};
 use crate::shard::command::{CommandError, Popped, Post, ReplyTo, Verdicts};
 use crate::state::draft::ack::AckItem;
 use crate::state::draft::pop::PopBudget;
-use crate::state::effect::GroupStart;
+use crate::state::effect::{GroupStart, ProducerSub};
 use crate::wire::auth::Denied;
 use crate::wire::codes;
 use crate::wire::tcp::transaction::verdict;
@@ -29,17 +31,23 @@ use crate::wire::tcp::{Config, failure};
 #[derive(Debug)]
 pub(super) struct Consumption {
     popped: Arc<Post<Popped>>,
+    /// The same for pops that want to be told who pushed, and for those of any queue, once this connection
+    /// has asked for such: before that nobody looks into them.
+    known: Option<Arc<Post<Popped>>>,
+    any: Option<Arc<Post<Popped>>>,
+    bell: Arc<Notify>,
     acked: Arc<Post<Verdicts>>,
     /// Requests without an answer.
     asked: usize,
     /// Answers to pops that wait for room: their messages are claimed, and nothing of them is in memory on
     /// our behalf.
-    packed: VecDeque<(u64, Result<Popped, CommandError>)>,
+    packed: VecDeque<(u64, MessagesKind, Result<Popped, CommandError>)>,
 }
 
 /// Messages that are to be read from a disk first: something for a task of its own.
 pub(super) struct Far {
     pub(super) request_id: u64,
+    pub(super) kind: MessagesKind,
     pub(super) popped: Popped,
 }
 
@@ -56,7 +64,8 @@ impl Consumption {
     pub(super) fn new(bell: &Arc<Notify>) -> Self {
         let popped = Arc::new(Post::new(Arc::clone(bell)));
         let acked = Arc::new(Post::new(Arc::clone(bell)));
-        Self { popped, acked, asked: 0, packed: VecDeque::new() }
+        let (bell, packed) = (Arc::clone(bell), VecDeque::new());
+        Self { popped, known: None, any: None, bell, acked, asked: 0, packed }
     }
 
     /// How many wait.
@@ -64,18 +73,28 @@ impl Consumption {
         self.asked
     }
 
-    /// Asks for messages on behalf of somebody whose token lasts for `left_ms` more.
+    /// Asks for messages, and for who pushed them where `is_known`, on behalf of somebody whose token lasts
+    /// for `left_ms` more.
     pub(super) fn pop(
         &mut self,
         delivery: &Delivery,
         config: &Config,
         request_id: u64,
-        pop: Pop,
+        (pop, is_known): (Pop, bool),
         left_ms: u64,
     ) {
         let order = order(config, pop, left_ms);
         self.asked += 1;
-        delivery.begin_pop(order, ReplyTo::post(&self.popped, request_id));
+        let post = match is_known {
+            false => &self.popped,
+            true => self.known.get_or_insert_with(|| post(&self.bell)),
+        };
+        delivery.begin_pop(order, ReplyTo::post(post, request_id));
+    }
+
+    /// Where a task leaves what it claimed in any queue; it waits for room there like any other.
+    pub(super) fn any(&mut self) -> Arc<Post<Popped>> {
+        Arc::clone(self.any.get_or_insert_with(|| post(&self.bell)))
     }
 
     pub(super) fn ack(&mut self, delivery: &Delivery, request_id: u64, ack: Ack) {
@@ -90,6 +109,26 @@ impl Consumption {
         delivery.begin_ack(ack.group, token, items.collect(), reply);
     }
 
+    /// Takes what came of pops of all kinds.
+    fn take_popped(&mut self) {
+        let mut popped = Vec::new();
+        self.popped.take(&mut popped);
+        let plain = popped.drain(..).map(|(id, answer)| (id, MessagesKind::Plain, answer));
+        self.packed.extend(plain);
+        if let Some(known) = &self.known {
+            known.take(&mut popped);
+            let known = popped.drain(..).map(|(id, answer)| (id, MessagesKind::Known, answer));
+            self.packed.extend(known);
+        }
+        if let Some(any) = &self.any {
+            any.take(&mut popped);
+            // A task has asked until now.
+            self.asked += popped.len();
+            let any = popped.drain(..).map(|(id, answer)| (id, MessagesKind::Any, answer));
+            self.packed.extend(any);
+        }
+    }
+
     /// Whether answers that came wait for room.
     pub(super) fn is_held_up(&self) -> bool {
         !self.packed.is_empty()
@@ -97,11 +136,9 @@ impl Consumption {
 
     /// Answers pops whose caller may nothing more; what they were to get goes back to the others.
     pub(super) fn refuse(&mut self, denied: Denied, out: &mut BytesMut) {
-        let mut popped = Vec::new();
-        self.popped.take(&mut popped);
-        self.packed.extend(popped);
+        self.take_popped();
         self.asked -= self.packed.len();
-        for (request_id, _) in self.packed.drain(..) {
+        for (request_id, ..) in self.packed.drain(..) {
             let failure = failure::plain(denied.code(), &denied);
             Response::Failure(failure).encode_frame(request_id, out);
         }
@@ -115,27 +152,26 @@ impl Consumption {
         config: &Config,
         out: &mut Outgoing<'_>,
     ) {
-        let (mut popped, mut acked) = (Vec::new(), Vec::new());
+        let mut acked = Vec::new();
         self.acked.take(&mut acked);
-        self.popped.take(&mut popped);
-        self.packed.extend(popped);
+        self.take_popped();
         self.asked -= acked.len();
         for (request_id, answer) in acked {
             response_to_ack(answer).encode_frame(request_id, out.answers);
         }
         while out.room > 0
-            && let Some((request_id, answer)) = self.packed.pop_front()
+            && let Some((request_id, kind, answer)) = self.packed.pop_front()
         {
             self.asked -= 1;
             let handout = match answer.map(&unpack) {
                 Ok(Ok(handout)) => handout,
                 Ok(Err(popped)) => {
-                    out.far.push_back(Far { request_id, popped });
+                    out.far.push_back(Far { request_id, kind, popped });
                     continue;
                 }
                 Err(error) => Err(PopError::from(error)),
             };
-            for part in response_to_pop(request_id, handout, config) {
+            for part in response_to_pop((request_id, kind), handout, config) {
                 out.room = out.room.saturating_sub(part.len());
                 out.parts.push(part);
             }
@@ -143,15 +179,21 @@ impl Consumption {
     }
 }
 
+fn post(bell: &Arc<Notify>) -> Arc<Post<Popped>> {
+    Arc::new(Post::new(Arc::clone(bell)))
+}
+
 impl Drop for Consumption {
     fn drop(&mut self) {
         // From here on nothing is leased on behalf of this connection.
         self.popped.close();
+        self.known.iter().chain(&self.any).for_each(|post| post.close());
         self.acked.close();
     }
 }
 
-fn order(config: &Config, pop: Pop, left_ms: u64) -> PopOrder {
+/// What a pop asks for, on behalf of somebody whose token lasts for `left_ms` more.
+pub(super) fn order(config: &Config, pop: Pop, left_ms: u64) -> PopOrder {
     let start = match pop.start {
         // Consumers that share a queue always share all of it.
         _ if pop.group.is_queue_mode() => GroupStart::Beginning,
@@ -181,7 +223,7 @@ fn order(config: &Config, pop: Pop, left_ms: u64) -> PopOrder {
 
 /// The frame that answers a pop, in parts that share the batches' memory.
 pub(super) fn response_to_pop(
-    request_id: u64,
+    (request_id, kind): (u64, MessagesKind),
     handout: Result<Handout, PopError>,
     config: &Config,
 ) -> Vec<Bytes> {
@@ -193,11 +235,13 @@ pub(super) fn response_to_pop(
     };
     let has_lease = handout.until_ms > 0;
     let token: &LeaseToken = if has_lease { &handout.token } else { &NO_LEASE };
-    let mut writer = MessagesWriter::new(token, handout.until_ms);
+    let mut writer = MessagesWriter::new(kind, token, handout.until_ms);
     for package in handout.packages {
         let mut section = writer.section(&handout.queue, package.partition, &package.name);
         for delivered in &package.batches {
-            section.chunk(delivered.first_seq, delivered.time_ms, delivered.batch.bytes().clone());
+            let producer = delivered.sub.as_ref().map_or("", ProducerSub::as_str);
+            let batch = delivered.batch.bytes().clone();
+            section.chunk(delivered.first_seq, delivered.time_ms, producer, batch);
         }
         let attempts = package.attempts.into_iter();
         let attempts: Vec<Attempts> =

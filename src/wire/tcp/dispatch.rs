@@ -9,23 +9,50 @@ use onrush_protocol::response::{
     Configured, Deleted, Extended, Failure, Response, Stats, StatsEntry,
 };
 use onrush_protocol::text::ShortText;
+use tokio::sync::watch;
 
 use crate::shard::command::Asked;
 use crate::state::effect::ProducerSub;
+use crate::wire::process_ask::Desk;
 use crate::wire::tcp::pushes::Room;
 use crate::wire::tcp::transaction::transact;
-use crate::wire::tcp::{failure, groups};
+use crate::wire::tcp::{Config, desk, failure, groups, processes};
 use crate::wire::{Rooms, codes};
 
-/// Carries out one request and encodes its answer, for which there is `room`.
-pub(super) async fn dispatch(
-    rooms: Arc<Rooms>,
-    request_id: u64,
-    request: Request,
-    sub: Option<ProducerSub>,
-    room: Room,
-) -> Bytes {
-    let answer = match request {
+/// Bytes of the field that a frame begins with, which its length does not count.
+const LENGTH_BYTES: usize = 4;
+
+/// What a request is carried out with, besides itself.
+pub(super) struct Around {
+    /// The rooms that it is taken to.
+    pub(super) rooms: Arc<Rooms>,
+    /// How connections are treated.
+    pub(super) config: Arc<Config>,
+    /// Who asks, where that is known.
+    pub(super) sub: Option<ProducerSub>,
+    /// Says when the server stops.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Carries out one request and encodes its answer. One that no frame holds is a failure instead: only
+/// what looks can have such an answer, so nothing was done.
+pub(super) async fn dispatch(around: Around, request_id: u64, request: Request) -> Bytes {
+    let frame_bytes_max = around.config.frame_bytes_max;
+    let answer = carry_out(around, request).await.unwrap_or_else(Response::Failure);
+    let mut out = BytesMut::new();
+    answer.encode_frame(request_id, &mut out);
+    if out.len() > frame_bytes_max + LENGTH_BYTES {
+        out.clear();
+        let limit = frame_bytes_max as u64;
+        let failure = Failure::new(Code::TooManyRecords, "the answer is larger than a frame");
+        Response::Failure(failure.blaming("limit", limit)).encode_frame(request_id, &mut out);
+    }
+    out.freeze()
+}
+
+async fn carry_out(around: Around, request: Request) -> Result<Response, Failure> {
+    let Around { rooms, config, sub, stop } = around;
+    match request {
         Request::Ping(_) => Ok(Response::Pong(onrush_protocol::response::Pong {})),
         Request::Extend(extend) => prolong(&rooms, extend).await,
         Request::Configure(configure) => define(&rooms, configure).await,
@@ -36,15 +63,31 @@ pub(super) async fn dispatch(
         Request::Subscribe(subscribe) => groups::subscribe(&rooms, subscribe).await,
         Request::ListGroups(list) => groups::list(&rooms, list).await,
         Request::GroupLag(lag) => groups::lag(&rooms, lag).await,
-        Request::Transaction(request) => transact(&rooms, request, sub, room).await,
-        Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
-        Request::Push(_) | Request::Pop(_) | Request::Ack(_) => {
-            Err(Failure::new(Code::Internal, "a request came the wrong way"))
+        Request::Transaction(request) => transact(&rooms, request, sub, Room::of(&config)).await,
+        Request::ListMessages(list) => desk::messages(&rooms, list).await,
+        Request::GetMessage(get) => desk::message(&rooms, get).await,
+        Request::ChangeMessage(change) => desk::change(&rooms, change).await,
+        Request::ListLetters(list) => desk::letters(&rooms, list, config.frame_bytes_max).await,
+        Request::BeginJob(begin) => desk::begin_job(&rooms, begin).await,
+        Request::ListJobs(_) => desk::jobs(&rooms),
+        Request::CancelJob(cancel) => desk::cancel_job(&rooms, cancel).await,
+        Request::ListQueues(list) => desk::queues(&rooms, list).await,
+        Request::ClearQueue(clear) => desk::clear(&rooms, clear).await,
+        Request::PushProcess(_)
+        | Request::PushSlot(_)
+        | Request::GetPush(_)
+        | Request::CancelPush(_)
+        | Request::GetProcess(_)
+        | Request::ChangeProcess(_) => {
+            processes::answer(&Desk { rooms: &rooms, stop }, request, sub).await
         }
-    };
-    let mut out = BytesMut::new();
-    answer.unwrap_or_else(Response::Failure).encode_frame(request_id, &mut out);
-    out.freeze()
+        Request::Hello(_) => Err(Failure::new(Code::HelloRequired, "hello was said already")),
+        Request::Push(_)
+        | Request::Pop(_)
+        | Request::PopKnown(_)
+        | Request::PopAny(_)
+        | Request::Ack(_) => Err(Failure::new(Code::Internal, "a request came the wrong way")),
+    }
 }
 
 async fn prolong(rooms: &Rooms, extend: Extend) -> Result<Response, Failure> {

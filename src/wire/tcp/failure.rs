@@ -58,6 +58,7 @@ pub(super) fn push(error: &PushError, qos: Qos) -> Failure {
             failure(code, error).blaming("ring", u64::from(*messages_max))
         }
         PushError::OwnHeader { .. } => failure(code, error).blaming("headers", 0),
+        PushError::OwnId { .. } => failure(code, error).blaming("transaction_id", 0),
         PushError::QueueFull { limit } => failure(code, error).blaming("max_size", *limit),
         PushError::Full(Full::Budget { limit }) => failure(code, error).blaming("budget", *limit),
     }
@@ -73,6 +74,7 @@ pub(super) fn catalog(error: &CatalogError) -> Failure {
         CatalogError::NotFound(_) => failure.blaming("queue", 0),
         CatalogError::Option { field, limit, .. } => failure.blaming(field, *limit),
         CatalogError::NoEncryptionKey => failure.blaming("encryptionEnabled", 0),
+        CatalogError::OfClass(setting) => failure.blaming(setting, 0),
         CatalogError::SealedRows => failure.blaming("sqlRows", 0),
         CatalogError::NoDatabase => failure.blaming("sqlRows", 0),
         CatalogError::Command(_) => failure,

@@ -12,7 +12,8 @@ use onrush_protocol::response::{
 
 use crate::delivery::groups::GroupError;
 use crate::shard::command::CommandError;
-use crate::shard::groups::{self, SurveyPlace};
+use crate::shard::groups::SurveyPlace;
+use crate::shard::look::standings;
 use crate::state::draft::group::SeekTo;
 use crate::state::effect::GroupStart;
 use crate::wire::tcp::failure;
@@ -58,8 +59,8 @@ pub(super) async fn list(rooms: &Rooms, asked: ListGroups) -> Result<Response, F
             Some(rooms.catalogs.find(name).ok_or_else(missing)?.id)
         }
     };
-    let standings = rooms.delivery.group_standings(queue).await;
-    let standings = standings.map_err(|error| command(&error))?;
+    let found = rooms.delivery.group_standings(queue).await;
+    let standings = found.map_err(|error| command(&error))?;
     let end = (asked.skip as usize).saturating_add(asked.limit as usize);
     let has_more = standings.len() > end;
     let mut groups = Vec::new();
@@ -77,7 +78,7 @@ pub(super) async fn list(rooms: &Rooms, asked: ListGroups) -> Result<Response, F
     Ok(Response::Groups(Groups { has_more, groups }))
 }
 
-fn standing_of(it: &groups::GroupStanding, oldest_ms: u64) -> Result<GroupStanding, Failure> {
+fn standing_of(it: &standings::GroupStanding, oldest_ms: u64) -> Result<GroupStanding, Failure> {
     let start = match it.subscription.start {
         GroupStart::Beginning => SubscriptionStart::Beginning,
         GroupStart::New => SubscriptionStart::New,

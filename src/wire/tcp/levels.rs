@@ -27,9 +27,17 @@ pub(super) fn check(auth: &Auth, caller: &mut Caller, opcode: u8) -> Result<(), 
 
 fn level(opcode: Opcode) -> Level {
     match opcode {
-        Opcode::Ping | Opcode::Stats | Opcode::ListGroups | Opcode::GroupLag => {
-            Level::AtLeast(Role::ReadOnly)
-        }
+        Opcode::Ping
+        | Opcode::Stats
+        | Opcode::ListGroups
+        | Opcode::GroupLag
+        | Opcode::ListMessages
+        | Opcode::GetMessage
+        | Opcode::ListLetters
+        | Opcode::ListJobs
+        | Opcode::ListQueues
+        | Opcode::GetPush
+        | Opcode::GetProcess => Level::AtLeast(Role::ReadOnly),
         Opcode::Push
         | Opcode::Pop
         | Opcode::Ack
@@ -37,8 +45,19 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::Configure
         | Opcode::Seek
         | Opcode::Subscribe
-        | Opcode::Transaction => Level::AtLeast(Role::ReadWrite),
-        Opcode::DeleteQueue | Opcode::DeleteGroup => Level::AtLeast(Role::Admin),
+        | Opcode::Transaction
+        | Opcode::ChangeMessage
+        | Opcode::BeginJob
+        | Opcode::CancelJob
+        | Opcode::PopKnown
+        | Opcode::PopAny
+        | Opcode::PushProcess
+        | Opcode::PushSlot
+        | Opcode::CancelPush
+        | Opcode::ChangeProcess => Level::AtLeast(Role::ReadWrite),
+        Opcode::DeleteQueue | Opcode::DeleteGroup | Opcode::ClearQueue => {
+            Level::AtLeast(Role::Admin)
+        }
         // A second hello and answers are refused for what they are.
         Opcode::Hello
         | Opcode::Welcome
@@ -56,6 +75,23 @@ fn level(opcode: Opcode) -> Level {
         | Opcode::GroupPartitions
         | Opcode::Subscribed
         | Opcode::Committed
+        | Opcode::MessagePage
+        | Opcode::MessageDetail
+        | Opcode::MessageChanged
+        | Opcode::LetterPage
+        | Opcode::JobBegun
+        | Opcode::Jobs
+        | Opcode::JobCancelled
+        | Opcode::KnownMessages
+        | Opcode::Queues
+        | Opcode::Cleared
+        | Opcode::AnyMessages
+        | Opcode::ProcessPushed
+        | Opcode::SlotPushed
+        | Opcode::PushShown
+        | Opcode::PushCancelled
+        | Opcode::ProcessShown
+        | Opcode::ProcessChanged
         | Opcode::Failure => Level::Public,
     }
 }

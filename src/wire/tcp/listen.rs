@@ -50,7 +50,7 @@ pub async fn serve(
             rooms.telemetry.connections.add(1);
             let telemetry = Arc::clone(&rooms.telemetry);
             if let Some(stream) = open(stream, &config).await {
-                Connection::new(stream, rooms, config).run(stop).await;
+                Connection::new(stream, rooms, config, stop).run().await;
             }
             telemetry.connections.sub(1);
             drop(place);

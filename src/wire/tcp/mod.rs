@@ -1,14 +1,17 @@
 //! The binary protocol: one task per connection.
 //!
 //! [`listen`] accepts, `stream` is its bytes, encrypted or not, `blocks` the memory that is read into,
-//! `connection` reads and writes, `pushes` keeps the pushes that wait for receipts, `consumption` pops
-//! and acks, `dispatch` takes everything else to its room (`transaction` what stands as a whole),
-//! `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks of their
-//! own answer.
+//! `connection` reads and `output` writes, `pushes` keeps the pushes that wait for receipts, `consumption`
+//! pops and acks (`discover` pops from whichever queue has something), `dispatch` takes everything else to
+//! its room (`transaction` what stands as a whole, `groups` and `desk` what whoever runs queues asks, and
+//! `processes`), `greeting` knows who is there and `levels` what they may, and `outbox` collects what tasks
+//! of their own answer.
 
 mod blocks;
 mod connection;
 mod consumption;
+mod desk;
+mod discover;
 mod dispatch;
 mod failure;
 mod greeting;
@@ -16,6 +19,8 @@ mod groups;
 mod levels;
 pub mod listen;
 mod outbox;
+mod output;
+mod processes;
 mod pushes;
 mod stream;
 mod transaction;

@@ -5,13 +5,14 @@
 //! in `queue`, `push`, `pop`, `ack` and `consume`.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use onrush_protocol::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_MAX, RECORDS_MAX};
-use onrush_protocol::request::{DeleteQueue, Extend, Ping, Stats};
-use onrush_protocol::response::GroupStanding;
-use onrush_protocol::{BatchLimits, LeaseToken, Outcome, Request, Response};
+use onrush_protocol::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_MAX, PAGE_ITEMS_MAX, RECORDS_MAX};
+use onrush_protocol::request::{DeleteQueue, Extend, ListQueues, Ping, Stats};
+use onrush_protocol::response::{GroupStanding, Job, QueueShown};
+use onrush_protocol::{BatchLimits, LeaseToken, MessageId, Outcome, Request, Response, ShortText};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -20,8 +21,12 @@ use crate::breaker::{Breaker, BreakerState};
 use crate::buffer::{self, FlushReport};
 use crate::builder::ClientBuilder;
 use crate::connection::{Connection, mismatch};
+use crate::desk::{ListOfMessages, OneMessage, Scope};
 use crate::error::Error;
 use crate::group::{self, Group};
+use crate::letters::{self, ListOfLetters};
+use crate::pop::Pop;
+use crate::process::{CascadeHandle, ProcessClass};
 use crate::queue::Queue;
 use crate::session::Session;
 
@@ -37,6 +42,8 @@ struct Inner {
     backoff: Backoff,
     /// Asked and told around every attempt; never held over a wait.
     breaker: Mutex<Breaker>,
+    /// Whether the server may know pops that say who pushed; one that refused the first does not.
+    asks_who_pushed: AtomicBool,
     /// Every buffer that was made and still exists.
     buffers: Mutex<Vec<Weak<buffer::Shared>>>,
 }
@@ -78,7 +85,9 @@ impl Client {
         breaker: Breaker,
     ) -> Self {
         let (breaker, buffers) = (Mutex::new(breaker), Mutex::default());
-        Self { inner: Arc::new(Inner { session, retries, backoff, breaker, buffers }) }
+        let asks_who_pushed = AtomicBool::new(true);
+        let inner = Inner { session, retries, backoff, breaker, asks_who_pushed, buffers };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A queue by name. Nothing is sent, and a name that no queue may have is reported by
@@ -101,6 +110,93 @@ impl Client {
     /// As every request: [`Error`] after the last retry.
     pub async fn groups(&self) -> Result<Vec<GroupStanding>, Error> {
         group::standings(self).await
+    }
+
+    /// Takes messages out of whichever queue of a namespace, of a task, or of both has some, under a lease:
+    /// the queue with the higher priority first, but none is passed over for ever. One of the two must be
+    /// there. Await it.
+    pub fn pop_any(&self, namespace: Option<&str>, task: Option<&str>) -> Pop {
+        Pop::any(self.clone(), namespace, task)
+    }
+
+    /// All queues, newest first, or those of a namespace, of a task, or of both. Read page by page; a queue
+    /// that is made meanwhile may make another one show twice. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for a text that no queue can have, else [`Error`] after the last retry.
+    pub async fn queues(
+        &self,
+        namespace: Option<&str>,
+        task: Option<&str>,
+    ) -> Result<Vec<QueueShown>, Error> {
+        let text = |text: Option<&str>| text.map(str::parse::<ShortText>).transpose();
+        let (namespace, task) = (text(namespace)?, text(task)?);
+        let mut found = Vec::new();
+        loop {
+            let (skip, limit) = (found.len() as u32, PAGE_ITEMS_MAX);
+            let (namespace, task) = (namespace.clone(), task.clone());
+            let list = ListQueues { skip, limit, namespace, task };
+            let page = match self.request(Repeat::Safe, &Request::ListQueues(list)).await? {
+                Response::Queues(page) => page,
+                other => return Err(mismatch("list queues", &other)),
+            };
+            found.extend(page.queues);
+            if !page.has_more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A class of processes by name. Nothing is sent, and a name that none may have is reported by whatever
+    /// is done with it.
+    #[must_use]
+    pub fn process(&self, class: &str) -> ProcessClass {
+        ProcessClass::new(self.clone(), class)
+    }
+
+    /// A push to a process by its id. Nothing is sent.
+    #[must_use]
+    pub fn process_push(&self, id: &str) -> CascadeHandle {
+        CascadeHandle::new(self.clone(), id)
+    }
+
+    /// Messages of all queues, newest first: a page that is still to be asked for.
+    pub fn messages(&self) -> ListOfMessages {
+        ListOfMessages::new(self.clone(), Ok(Scope::default()))
+    }
+
+    /// Dead letters of all queues, newest failure first: a page that is still to be asked for.
+    pub fn dead_letters(&self) -> ListOfLetters {
+        ListOfLetters::new(self.clone(), Ok(Scope::default()))
+    }
+
+    /// The message with this id. Nothing is sent.
+    #[must_use]
+    pub fn message(&self, id: MessageId) -> OneMessage {
+        OneMessage::by_id(self.clone(), id)
+    }
+
+    /// The message of a partition that its producer called `transaction_id`, or that has this text as its
+    /// own id. Nothing is sent. A producer's id is known for as long as duplicates of it are.
+    #[must_use]
+    pub fn message_in(&self, partition: u32, transaction_id: &str) -> OneMessage {
+        OneMessage::by_transaction_id(self.clone(), partition, transaction_id)
+    }
+
+    /// Jobs over dead letters that the server remembers, newest first. Safe to repeat.
+    ///
+    /// # Errors
+    /// As every request: [`Error`] after the last retry.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        letters::jobs(self).await
+    }
+
+    /// Stops a job where it is; what it has moved stays moved. Returns it as it is then. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such job.
+    pub async fn cancel_job(&self, id: u32) -> Result<Job, Error> {
+        letters::cancel(self, id).await
     }
 
     /// Asks the server whether it is there, and how long that took.
@@ -180,6 +276,14 @@ impl Client {
         self.inner.session.release();
     }
 
+    pub(crate) fn asks_who_pushed(&self) -> bool {
+        self.inner.asks_who_pushed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ask_who_pushed_no_more(&self) {
+        self.inner.asks_who_pushed.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         self.inner.backoff
     }
@@ -213,10 +317,29 @@ impl Client {
         request: &Request,
         wait: Duration,
     ) -> Result<Response, Error> {
+        self.request_held(Repeat::Unsafe, request, wait).await
+    }
+
+    /// The same for a request that may be done twice.
+    pub(crate) async fn request_waiting_safely(
+        &self,
+        request: &Request,
+        wait: Duration,
+    ) -> Result<Response, Error> {
+        self.request_held(Repeat::Safe, request, wait).await
+    }
+
+    async fn request_held(
+        &self,
+        repeat: Repeat,
+        request: &Request,
+        wait: Duration,
+    ) -> Result<Response, Error> {
         let limit = wait.saturating_add(self.inner.session.options().request_timeout);
-        self.call(Repeat::Unsafe, |connection| async move {
-            connection.request_within(request, limit).await
-        })
+        self.call(
+            repeat,
+            |connection| async move { connection.request_within(request, limit).await },
+        )
         .await
     }
 

@@ -49,6 +49,8 @@
 //! | `message`, `push` | messages in: batches, splitting, receipts |
 //! | `pop`, `received` | messages out |
 //! | `ack` | which ranges say it all |
+//! | `desk`, `letters` | messages and dead letters as whoever runs queues sees them |
+//! | `process` | what is asked of processes, and how far it is waited for |
 //! | `group` | where consumer groups stand and are sent |
 //! | `consume` | the loop that pops, handles and acknowledges |
 //! | `transaction` | acks and pushes that stand or fall as a whole |
@@ -66,10 +68,13 @@ mod builder;
 mod client;
 mod connection;
 mod consume;
+mod desk;
 mod error;
 mod group;
+mod letters;
 mod message;
 mod pop;
+mod process;
 mod push;
 mod queue;
 mod received;
@@ -86,17 +91,25 @@ pub use client::Client;
 pub use connection::tls::Roots;
 pub use connection::{ConnectOptions, Connection};
 pub use consume::{Consume, ConsumeReport, Consumer, Each, Handler, InBatches, StopHandle};
+pub use desk::{Content, ListOfMessages, OneMessage, StoredMessage};
 pub use error::{Error, Refusal};
 pub use group::{Group, KeepStart, QueueGroup};
+pub use letters::{DeadLetter, DeadLetterPage, LetterJob, ListOfLetters};
 pub use message::Message;
 pub use pop::Pop;
+pub use process::{
+    CascadeHandle, Instance, ProcessClass, ProcessPush, ProcessReply, PushSlot, ReplyStatus,
+};
 pub use push::{MessageReceipt, MessageStatus, Push, PushResult};
 pub use queue::{BoxFuture, Config, Queue};
 pub use received::{Popped, ReceivedMessage};
 pub use transaction::{Committed, Transaction};
 
-pub use onrush_protocol::request::{AckOutcome, SubscriptionStart};
-pub use onrush_protocol::response::{GroupStanding, PartitionStanding};
+pub use onrush_protocol::request::{AckOutcome, AwaitLevel, SubscriptionStart};
+pub use onrush_protocol::response::{
+    GroupStanding, Job, JobKind, JobState, Letter, LetterReason, MessageGroup, MessagePage,
+    MessageShown, MessageStanding, PartitionStanding, QueueShown,
+};
 pub use onrush_protocol::{
     Code, GroupName, LeaseToken, MessageId, NO_LEASE, Outcome, PartitionName, Qos, QueueName,
     QueueOptions,

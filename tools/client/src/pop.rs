@@ -7,8 +7,11 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use onrush_protocol::limits::POP_MESSAGES_MAX;
-use onrush_protocol::request::{Pop as PopRequest, SubscriptionStart};
-use onrush_protocol::{GroupName, NO_LEASE, NameError, Request, Response};
+use onrush_protocol::request::{Pop as PopRequest, PopAny, PopKnown, SubscriptionStart};
+use onrush_protocol::response::KnownMessages;
+use onrush_protocol::{
+    Code, GroupName, NO_LEASE, NameError, QueueName, Request, Response, ShortText,
+};
 
 use crate::client::Client;
 use crate::connection::mismatch;
@@ -26,7 +29,7 @@ use crate::received::Popped;
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Pop {
     client: Client,
-    target: Result<Target, NameError>,
+    place: Result<Place, NameError>,
     group: Result<GroupName, NameError>,
     batch: u32,
     bytes_max: u32,
@@ -37,11 +40,30 @@ pub struct Pop {
     start: SubscriptionStart,
 }
 
+/// Where messages are wanted from.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A queue, or one partition of it.
+    Queue(Target),
+    /// Any queue of a namespace, of a task, or of both.
+    Any { namespace: Option<ShortText>, task: Option<ShortText> },
+}
+
 impl Pop {
     pub(crate) fn new(client: Client, target: Result<Target, NameError>) -> Self {
+        Self::of(client, target.map(Place::Queue))
+    }
+
+    pub(crate) fn any(client: Client, namespace: Option<&str>, task: Option<&str>) -> Self {
+        let text = |text: Option<&str>| text.map(str::parse).transpose();
+        let place = || Ok(Place::Any { namespace: text(namespace)?, task: text(task)? });
+        Self::of(client, place())
+    }
+
+    fn of(client: Client, place: Result<Place, NameError>) -> Self {
         Self {
             client,
-            target,
+            place,
             group: Ok(GroupName::queue_mode()),
             batch: 1,
             bytes_max: 0,
@@ -112,7 +134,7 @@ impl Pop {
     /// # Errors
     /// [`Error::Value`] and [`Error::Name`] before anything is sent, else any [`Error`].
     pub async fn send(&self) -> Result<Popped, Error> {
-        let target = self.target.clone()?;
+        let place = self.place.clone()?;
         let group = self.group.clone()?;
         let in_range = |field, value: u64, max: u64| match value {
             value if value < 1 || value > max => Err(Error::Value { field, value, min: 1, max }),
@@ -120,9 +142,13 @@ impl Pop {
         };
         in_range("batch", u64::from(self.batch), u64::from(POP_MESSAGES_MAX))?;
         in_range("partitions", u64::from(self.partitions), u64::from(u16::MAX))?;
-        let request = Request::Pop(PopRequest {
-            queue: target.queue,
-            partition: target.partition,
+        let (queue, partition) = match &place {
+            Place::Queue(target) => (target.queue.clone(), target.partition.clone()),
+            Place::Any { .. } => (QueueName::default(), None),
+        };
+        let pop = PopRequest {
+            queue,
+            partition,
             group: group.clone(),
             messages_max: self.batch,
             bytes_max: self.bytes_max,
@@ -131,15 +157,43 @@ impl Pop {
             lease_ms: whole_ms(self.lease),
             auto_ack: self.auto_ack,
             start: self.start,
-        });
-        match self.client.request_waiting(&request, self.wait).await? {
-            Response::Messages(mut messages) => {
-                if self.auto_ack {
-                    // Nothing is held, whatever the answer says: acks would be refused.
-                    messages.lease = NO_LEASE;
-                }
-                Popped::read(messages, group)
+        };
+        let mut known = match place {
+            Place::Queue(_) => self.take(pop).await?,
+            Place::Any { namespace: None, task: None } => {
+                let field = "namespace or task";
+                return Err(Error::Value { field, value: 0, min: 1, max: 2 });
             }
+            Place::Any { namespace, task } => {
+                let request = Request::PopAny(PopAny { namespace, task, terms: pop });
+                match self.client.request_waiting(&request, self.wait).await? {
+                    Response::AnyMessages(known) => known,
+                    other => return Err(mismatch("pop any", &other)),
+                }
+            }
+        };
+        if self.auto_ack {
+            // Nothing is held, whatever the answer says: acks would be refused.
+            known.messages.lease = NO_LEASE;
+        }
+        Popped::read(known, group)
+    }
+
+    /// Asks for who pushed as well, of a server that can say it.
+    async fn take(&self, pop: PopRequest) -> Result<KnownMessages, Error> {
+        if self.client.asks_who_pushed() {
+            let request = Request::PopKnown(PopKnown { pop: pop.clone() });
+            match self.client.request_waiting(&request, self.wait).await {
+                Ok(Response::KnownMessages(known)) => return Ok(known),
+                Ok(other) => return Err(mismatch("pop", &other)),
+                Err(error) if error.code() == Some(Code::UnknownOpcode) => {
+                    self.client.ask_who_pushed_no_more();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match self.client.request_waiting(&Request::Pop(pop), self.wait).await? {
+            Response::Messages(messages) => Ok(KnownMessages { messages, producers: Vec::new() }),
             other => Err(mismatch("pop", &other)),
         }
     }

@@ -7,7 +7,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use onrush_protocol::request::{Configure, DeleteQueue};
+use onrush_protocol::request::{ClearQueue, Configure, DeleteQueue, JobAction};
 use onrush_protocol::{
     NameError, PartitionName, QueueName, QueueOptions, Request, Response, ShortText,
 };
@@ -16,7 +16,9 @@ use crate::buffer::Buffer;
 use crate::client::{Client, Repeat};
 use crate::connection::mismatch;
 use crate::consume::{Consume, Each, InBatches};
+use crate::desk::{ListOfMessages, Scope};
 use crate::error::Error;
+use crate::letters::{LetterJob, ListOfLetters};
 use crate::message::Message;
 use crate::pop::Pop;
 use crate::push::Push;
@@ -111,6 +113,41 @@ impl Queue {
         Buffer::start(self.client.clone(), target, messages_max, wait)
     }
 
+    /// Its messages, or its partition's, newest first: a page that is still to be asked for.
+    pub fn messages(&self) -> ListOfMessages {
+        ListOfMessages::new(self.client.clone(), self.scope())
+    }
+
+    /// Its dead letters, or its partition's, newest failure first: a page that is still to be asked for.
+    pub fn dead_letters(&self) -> ListOfLetters {
+        ListOfLetters::new(self.client.clone(), self.scope())
+    }
+
+    /// Gives its dead letters, or its partition's, back to their groups with no attempt counted. Await it.
+    pub fn redrive(&self) -> LetterJob {
+        LetterJob::new(self.client.clone(), self.target.clone(), Ok(JobAction::Redrive))
+    }
+
+    /// Pushes its dead letters, or its partition's, as new messages to `to`: a queue, or one partition of
+    /// it; without a partition, into those of the same names. Await it.
+    pub fn requeue(&self, to: &Queue) -> LetterJob {
+        let action = to.target.clone().map(|Target { queue, partition }| JobAction::Requeue {
+            queue: Some(queue),
+            partition,
+        });
+        LetterJob::new(self.client.clone(), self.target.clone(), action)
+    }
+
+    /// Deletes its dead letters, or its partition's. Await it.
+    pub fn delete_letters(&self) -> LetterJob {
+        LetterJob::new(self.client.clone(), self.target.clone(), Ok(JobAction::Delete))
+    }
+
+    fn scope(&self) -> Result<Scope, NameError> {
+        let target = self.target.clone()?;
+        Ok(Scope { queue: Some(target.queue), partition: target.partition })
+    }
+
     /// Sets the queue's options; options that `options` leaves at their default go back to it.
     pub fn config(&self, options: QueueOptions) -> Config {
         let (client, target) = (self.client.clone(), self.target.clone());
@@ -124,6 +161,20 @@ impl Queue {
     /// As [`Config::create`].
     pub async fn create(&self) -> Result<QueueOptions, Error> {
         self.config(QueueOptions::default()).create().await
+    }
+
+    /// Lets go of all its messages, or its partition's; settings, groups and dead letters stay. Returns how
+    /// many went. Not repeated when its outcome is unknown: what came in between would go too.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such queue.
+    pub async fn clear(&self) -> Result<u64, Error> {
+        let Target { queue, partition } = self.target.clone()?;
+        let request = Request::ClearQueue(ClearQueue { queue, partition });
+        match self.client.request(Repeat::Unsafe, &request).await? {
+            Response::Cleared(cleared) => Ok(cleared.messages),
+            other => Err(mismatch("clear queue", &other)),
+        }
     }
 
     /// Removes the queue with all its messages, groups and dead letters. Returns whether it

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onrush_protocol::response::{Messages, MessagesSection};
+use onrush_protocol::response::{KnownMessages, MessagesSection};
 use onrush_protocol::{
-    BatchLimits, GroupName, LeaseToken, MessageId, NO_LEASE, PartitionName, QueueName, RecordBatch,
+    BatchLimits, GroupName, LeaseToken, LongText, MessageId, NO_LEASE, PartitionName, QueueName,
+    RecordBatch,
 };
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -46,6 +47,7 @@ pub struct ReceivedMessage {
     pub is_json: bool,
     transaction_id: Option<Bytes>,
     payload: Bytes,
+    producer: Option<LongText>,
     delivery: Arc<Delivery>,
 }
 
@@ -73,9 +75,10 @@ impl Popped {
         self.messages.len()
     }
 
-    pub(crate) fn read(answer: Messages, group: GroupName) -> Result<Self, Error> {
+    pub(crate) fn read(answer: KnownMessages, group: GroupName) -> Result<Self, Error> {
+        let KnownMessages { messages: answer, producers } = answer;
         let (lease, lease_until_ms) = (answer.lease, answer.lease_until_ms);
-        let mut messages = Vec::new();
+        let (mut messages, mut producers) = (Vec::new(), producers.into_iter());
         for section in answer.sections {
             let delivery = Arc::new(Delivery {
                 queue: section.queue.clone(),
@@ -85,7 +88,7 @@ impl Popped {
                 lease,
                 lease_until_ms,
             });
-            read_section(&section, &delivery, &mut messages)?;
+            read_section(&section, &mut producers, &delivery, &mut messages)?;
         }
         Ok(Self { messages, lease, lease_until_ms })
     }
@@ -94,6 +97,7 @@ impl Popped {
 /// Batches come from the server's disk by way of a network: they are checked again here.
 fn read_section(
     section: &MessagesSection,
+    producers: &mut impl Iterator<Item = LongText>,
     delivery: &Arc<Delivery>,
     out: &mut Vec<ReceivedMessage>,
 ) -> Result<(), Error> {
@@ -105,6 +109,7 @@ fn read_section(
     };
     let mut attempts = section.attempts.iter().peekable();
     for chunk in &section.chunks {
+        let producer = producers.next().filter(|it| !it.as_str().is_empty());
         let batch = RecordBatch::parse(chunk.batch.clone(), &limits)
             .map_err(|error| Error::Protocol(error.to_string()))?;
         for (index, record) in batch.records().enumerate() {
@@ -127,6 +132,7 @@ fn read_section(
                 is_json: record.is_json,
                 transaction_id: record.transaction_id.map(|id| share(id.as_bytes())),
                 payload: share(record.payload),
+                producer: producer.clone(),
                 delivery: Arc::clone(delivery),
             });
         }
@@ -156,6 +162,13 @@ impl ReceivedMessage {
             Some(Ok(given)) => Cow::Borrowed(given),
             _ => Cow::Owned(self.id.to_string()),
         }
+    }
+
+    /// Who pushed it: the name of the token that it came with, as the server knows it and not as the producer
+    /// says. `None` where nobody is known, and of servers that are older than this.
+    #[must_use]
+    pub fn producer(&self) -> Option<&str> {
+        self.producer.as_ref().map(LongText::as_str)
     }
 
     /// The value of the first header with this key.

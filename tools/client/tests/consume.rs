@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onrush_client::{AckOutcome, Client, Code, Error, Message, ReceivedMessage};
-use support::{ACK, FakeServer, Fault, POP};
+use support::{ACK, FakeServer, Fault, POP, POP_KNOWN};
 
 async fn client(server: &FakeServer) -> Client {
     Client::builder()
@@ -36,6 +36,19 @@ async fn filled(server: &FakeServer, partitions: u32, messages: u32) -> Client {
 
 fn numbers(message: &ReceivedMessage) -> (u32, u32) {
     message.json().unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_say_who_pushed_is_asked_for_it_once() {
+    let server = FakeServer::start().await;
+    let client = filled(&server, 1, 3).await;
+    for number in 0..3 {
+        let popped = client.queue("q").pop().await.unwrap();
+        assert_eq!(numbers(&popped.messages[0]), (0, number));
+        assert_eq!(popped.messages[0].producer(), None);
+        client.ack(&popped).await.unwrap();
+    }
+    assert_eq!((server.seen(POP_KNOWN), server.seen(POP)), (1, 3));
 }
 
 #[tokio::test]

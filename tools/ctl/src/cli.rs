@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    ack, context, dlq, groups, lag, maintenance, messages, pop, push, queues, seek, shell, tail,
-    traces,
+    ack, config, context, dlq, groups, lag, maintenance, messages, pop, push, queues, seek, shell,
+    tail, traces,
 };
 use crate::moments;
 use crate::output::Format;
@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// Named servers: add, use, list, delete
     #[command(subcommand, alias = "contexts")]
     Context(context::Command),
+    /// Which server commands go to, and who said so: show, path
+    #[command(subcommand)]
+    Config(config::Command),
     /// The server in numbers
     Status,
     /// Whether the server takes work; exit code 1 where it does not

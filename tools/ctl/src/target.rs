@@ -61,17 +61,6 @@ impl Place {
             ca_file: context.ca_file.clone(),
         }
     }
-
-    /// Itself, and where it says nothing, the other.
-    fn or(self, other: Self) -> Self {
-        Self {
-            context: self.context.or(other.context),
-            server: self.server.or(other.server),
-            tcp: self.tcp.or(other.tcp),
-            token: self.token.or(other.token),
-            ca_file: self.ca_file.or(other.ca_file),
-        }
-    }
 }
 
 /// A server.
@@ -142,41 +131,98 @@ impl std::fmt::Display for HttpPlace {
     }
 }
 
+/// Who said something of a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// A flag of the command.
+    Flag,
+    /// A variable of the environment.
+    Variable,
+    /// The context of this name.
+    Context(String),
+    /// Nobody.
+    Default,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag => f.write_str("a flag"),
+            Self::Variable => f.write_str("a variable"),
+            Self::Context(name) => write!(f, "context {name}"),
+            Self::Default => f.write_str("nobody said otherwise"),
+        }
+    }
+}
+
+/// Which server is meant, and who said so.
+pub(crate) struct Resolved {
+    pub(crate) target: Target,
+    /// The context whose word counts, where one does.
+    pub(crate) context: Option<String>,
+    pub(crate) server: Origin,
+    pub(crate) tcp: Origin,
+    /// `None`: there is no token.
+    pub(crate) token: Option<Origin>,
+    pub(crate) ca_file: Option<(PathBuf, Origin)>,
+}
+
 /// Decides which server is meant.
 pub(crate) fn resolve(
     flags: Place,
     environment: Place,
     contexts: &Contexts,
-) -> Result<Target, Fault> {
+) -> Result<Resolved, Fault> {
     let token_variable = environment.token.clone();
-    let named = match (&flags.context, &flags.server) {
-        (Some(name), _) => Place::of_context(contexts.find(name)?),
-        (None, Some(_)) => Place::default(),
-        (None, None) => of_surroundings(environment, contexts)?,
-    };
-    let place = flags.or(named);
-    let http = HttpPlace::parse(place.server.as_deref().unwrap_or(SERVER_DEFAULT))?;
-    let trusted = place.ca_file.map_or(Roots::Native, Roots::File);
-    Ok(Target {
-        tcp: place.tcp.unwrap_or_else(|| format!("{}:{TCP_PORT}", http.host)),
-        // Whoever sets the variable has no other place for it where a server is named by a flag.
-        token: place.token.or(token_variable),
-        roots: http.is_tls.then_some(trusted),
-        http,
-    })
+    let layers = layers(flags, environment, contexts)?;
+    let server = first(&layers, |place| place.server.clone());
+    let (url, server) = server.unwrap_or((SERVER_DEFAULT.to_owned(), Origin::Default));
+    let http = HttpPlace::parse(&url)?;
+    let own = || (format!("{}:{TCP_PORT}", http.host), Origin::Default);
+    let (tcp_addr, tcp) = first(&layers, |place| place.tcp.clone()).unwrap_or_else(own);
+    // Whoever sets the variable has no other place for it where a server is named by a flag.
+    let token = first(&layers, |place| place.token.clone())
+        .or(token_variable.map(|token| (token, Origin::Variable)));
+    let (token, token_origin) = token.unzip();
+    let ca_file = first(&layers, |place| place.ca_file.clone());
+    let trusted = ca_file.as_ref().map_or(Roots::Native, |(file, _)| Roots::File(file.clone()));
+    let context = layers.into_iter().find_map(|(origin, _)| match origin {
+        Origin::Context(name) => Some(name),
+        _ => None,
+    });
+    let roots = http.is_tls.then_some(trusted);
+    let target = Target { tcp: tcp_addr, token, roots, http };
+    Ok(Resolved { target, context, server, tcp, token: token_origin, ca_file })
 }
 
-/// What variables and the context in use say.
-fn of_surroundings(environment: Place, contexts: &Contexts) -> Result<Place, Fault> {
-    if environment.server.is_some() {
-        return Ok(environment);
-    }
-    let name = environment.context.as_ref().or(contexts.current.as_ref());
-    let context = match name {
-        Some(name) => Place::of_context(contexts.find(name)?),
-        None => Place::default(),
+/// What the first of them that says anything says, and who it is.
+fn first<T>(layers: &[(Origin, Place)], of: impl Fn(&Place) -> Option<T>) -> Option<(T, Origin)> {
+    layers.iter().find_map(|(origin, place)| Some((of(place)?, origin.clone())))
+}
+
+/// Whose word counts, the one closest to the command first.
+fn layers(
+    flags: Place,
+    environment: Place,
+    contexts: &Contexts,
+) -> Result<Vec<(Origin, Place)>, Fault> {
+    let (by_flag, has_server) = (flags.context.clone(), flags.server.is_some());
+    let by_variable = environment.context.clone();
+    let mut layers = vec![(Origin::Flag, flags)];
+    let named = match by_flag {
+        Some(name) => Some(name),
+        None if has_server => None,
+        None => {
+            let is_named = environment.server.is_some();
+            layers.push((Origin::Variable, environment));
+            by_variable.or(contexts.current.clone()).filter(|_| !is_named)
+        }
     };
-    Ok(environment.or(context))
+    if let Some(name) = named {
+        let place = Place::of_context(contexts.find(&name)?);
+        layers.push((Origin::Context(name), place));
+    }
+    Ok(layers)
 }
 
 #[cfg(test)]
@@ -208,7 +254,7 @@ mod tests {
     }
 
     fn found(flags: Place, environment: Place) -> (String, String, Option<String>) {
-        let target = resolve(flags, environment, &contexts()).unwrap();
+        let target = resolve(flags, environment, &contexts()).unwrap().target;
         (target.http.to_string(), target.tcp, target.token)
     }
 
@@ -226,7 +272,7 @@ mod tests {
         assert_eq!(found(none(), context("prod")), prod);
         assert_eq!(found(context("prod"), server("http://env")), prod);
         assert_eq!(found(none(), server("http://env")), is("http://env:6632", "env:6631", None));
-        let bare = resolve(none(), none(), &Contexts::default()).unwrap();
+        let bare = resolve(none(), none(), &Contexts::default()).unwrap().target;
         assert_eq!(
             (bare.http.to_string().as_str(), &*bare.tcp),
             (SERVER_DEFAULT, "127.0.0.1:6631")
@@ -248,6 +294,24 @@ mod tests {
         assert_eq!(found(Place::default(), token.clone()).2.as_deref(), Some("t"));
         assert_eq!(found(context("prod"), token.clone()).2.as_deref(), Some("of-prod"));
         assert_eq!(found(server("x"), token).2.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn who_said_what_is_told() {
+        let tcp = Place { tcp: Some("y:1".to_owned()), ..Place::default() };
+        let token = Place { token: Some("t".to_owned()), ..Place::default() };
+        let found = resolve(tcp, token, &contexts()).unwrap();
+        let dev = Origin::Context("dev".to_owned());
+        assert_eq!((found.server, found.tcp), (dev, Origin::Flag));
+        assert_eq!((found.token, found.context.as_deref()), (Some(Origin::Variable), Some("dev")));
+        let found = resolve(server("x"), Place::default(), &contexts()).unwrap();
+        assert_eq!((found.server, found.tcp), (Origin::Flag, Origin::Default));
+        assert_eq!((found.token, found.context), (None, None));
+        let found = resolve(context("prod"), server("env"), &contexts()).unwrap();
+        let prod = Origin::Context("prod".to_owned());
+        assert_eq!((found.server, found.token), (prod.clone(), Some(prod)));
+        let found = resolve(Place::default(), server("env"), &contexts()).unwrap();
+        assert_eq!((found.server, found.context), (Origin::Variable, None));
     }
 
     #[test]

@@ -120,6 +120,13 @@ pub(crate) struct Load {
     /// Most partitions of one pop
     #[arg(long, default_value_t = 100)]
     pub(crate) pop_partitions: u16,
+    /// Consumer groups that each read everything beside the producers (mixed); 0: nobody reads meanwhile
+    #[arg(long, default_value_t = 1)]
+    pub(crate) groups: u16,
+    /// Measure so many times, alternately with what it is held against, and tell the median of the
+    /// ratios: push against the floor, mixed against 1 group and none
+    #[arg(long, value_name = "TIMES")]
+    pub(crate) pairs: Option<u16>,
     /// Messages that are pushed before a pop is measured
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) messages: u64,
@@ -218,6 +225,9 @@ impl Load {
         whole("pop-in-flight", self.pop_in_flight as u64, 1, 1 << 20)?;
         whole("pop-batch", u64::from(self.pop_batch), 1, u64::from(POP_MESSAGES_MAX))?;
         whole("pop-partitions", u64::from(self.pop_partitions), 1, u64::from(u16::MAX))?;
+        whole("groups", u64::from(self.groups), 0, 1_000)?;
+        whole("pairs", u64::from(self.pairs.unwrap_or(1)), 1, 1_000)?;
+        self.check_pairs(command)?;
         let positive = |name, value: f64, min: f64, max: f64| match value {
             value if !(min..=max).contains(&value) => Err(LoadError::Argument {
                 name,
@@ -239,6 +249,30 @@ impl Load {
             });
         }
         Ok(())
+    }
+}
+
+impl Load {
+    /// What is run several times must have something to be held against.
+    fn check_pairs(&self, command: &str) -> Result<(), LoadError> {
+        let refuse = |name, value: u16, allowed: &str| {
+            let (value, allowed) = (value.to_string(), allowed.to_owned());
+            Err(LoadError::Argument { name, value, allowed })
+        };
+        if self.groups != 1 && (command != "mixed" || self.http) {
+            return refuse("groups", self.groups, "only mixed over the binary protocol has them");
+        }
+        let Some(pairs) = self.pairs else { return Ok(()) };
+        match command {
+            "push" if self.no_floor => {
+                refuse("pairs", pairs, "there is no floor to hold it against")
+            }
+            "mixed" if self.groups < 2 => {
+                refuse("pairs", pairs, "--groups 2 or more are held against 1 and none")
+            }
+            "push" | "mixed" => Ok(()),
+            _ => refuse("pairs", pairs, "only push and mixed are held against something"),
+        }
     }
 }
 
@@ -274,6 +308,30 @@ mod tests {
         let (name, load) = arguments.command.parts();
         assert_eq!((name, load.duplicates, load.http), ("push", 0.01, true));
         load.check(name).unwrap();
+    }
+
+    #[test]
+    fn pairs_are_refused_where_there_is_nothing_to_hold_a_run_against() {
+        let check = |line: &str| {
+            let line = format!("onrush-load {line}");
+            let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+            let (name, load) = arguments.command.parts();
+            load.check(name).map_err(|error| error.to_string())
+        };
+        for line in ["push --pairs 5", "mixed --groups 10 --pairs 3", "mixed --groups 0"] {
+            check(line).unwrap();
+        }
+        for (line, word) in [
+            ("pop --pairs 2", "--pairs is 2; only push and mixed"),
+            ("mixed --pairs 2", "--pairs is 2; --groups 2 or more"),
+            ("push --pairs 2 --no-floor", "--pairs is 2; there is no floor"),
+            ("push --groups 2", "--groups is 2; only mixed"),
+            ("mixed --http --groups 2", "--groups is 2; only mixed over the binary"),
+            ("push --pairs 0", "--pairs is 0; 1 to 1000"),
+        ] {
+            let refused = check(line).unwrap_err();
+            assert!(refused.starts_with(word), "{line}: {refused}");
+        }
     }
 
     #[test]

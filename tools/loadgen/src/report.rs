@@ -42,6 +42,57 @@ impl Percentiles {
     }
 }
 
+/// One run and what it is held against.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Pair {
+    /// Messages per second.
+    pub(crate) rate: f64,
+    /// 99th percentile of a request, in microseconds.
+    pub(crate) p99_us: f64,
+    /// The same of what it is held against.
+    pub(crate) against_rate: f64,
+    pub(crate) against_p99_us: f64,
+}
+
+/// Runs that were made alternately with what they are held against.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Pairs {
+    /// What they are held against.
+    pub(crate) against: &'static str,
+    pub(crate) each: Vec<Pair>,
+    /// Of the ratios of the rates.
+    pub(crate) median: f64,
+    pub(crate) lowest: f64,
+    pub(crate) highest: f64,
+}
+
+impl Pairs {
+    /// `None` without any.
+    pub(crate) fn of(against: &'static str, each: Vec<Pair>) -> Option<Self> {
+        let ratios = || each.iter().map(|it| it.rate / it.against_rate);
+        let median = median(ratios())?;
+        let lowest = ratios().fold(f64::INFINITY, f64::min);
+        let highest = ratios().fold(f64::NEG_INFINITY, f64::max);
+        Some(Self { against, median, lowest, highest, each })
+    }
+}
+
+impl Pairs {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let Self { against, each, median, lowest, highest } = self;
+        let count = |value: f64| group_digits(value.round().max(0.0) as u64);
+        let pairs = each.len();
+        let ratio =
+            format!("{median:.3} of {against} ({lowest:.3} to {highest:.3}, {pairs} pairs)");
+        let each = each.iter().map(|pair| {
+            let (rate, against) = (count(pair.rate), count(pair.against_rate));
+            let (p99, other_p99) = (us(pair.p99_us), us(pair.against_p99_us));
+            ("", format!("{rate} messages/s  p99 {p99}  against {against}  p99 {other_p99}"))
+        });
+        std::iter::once(("median ratio", ratio)).chain(each).collect()
+    }
+}
+
 /// Everything that is known about a run at its end.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -67,6 +118,10 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_batches: Option<f64>,
     pub(crate) floors: Vec<Measured>,
+    /// Where it was run several times: by what it is held against. Everything else is of the last run,
+    /// but for `ok`, which is of all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pairs: Vec<Pairs>,
     /// Messages that were answered, warm-up included.
     pub(crate) messages: u64,
     pub(crate) errors: u64,
@@ -138,6 +193,7 @@ impl Report {
             ratio_to_floor: floor_rate.filter(|_| !is_floor).map(|floor| rate / floor),
             ratio_to_batches: batches_rate.filter(|_| !is_floor).map(|floor| rate / floor),
             floors,
+            pairs: Vec::new(),
             messages: tally.total,
             errors,
             error_kinds: tally.errors,
@@ -187,6 +243,7 @@ impl Report {
         if let Some(ratio) = self.ratio_to_batches {
             rows.push(("ratio to batches", format!("{ratio:.3}")));
         }
+        rows.extend(self.pairs.iter().flat_map(Pairs::rows));
         rows.push(("messages", count(self.messages as f64)));
         for (what, value) in [
             ("refused", self.refused),
@@ -300,6 +357,16 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median([4.0, 1.0].into_iter()), Some(2.5));
         assert_eq!(median(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn pairs_are_summed_up_by_the_median_of_their_ratios_and_not_of_their_rates() {
+        let pair =
+            |rate, against_rate| Pair { rate, p99_us: 1.0, against_rate, against_p99_us: 1.0 };
+        let pairs = Pairs::of("the floor", vec![pair(4.0, 8.0), pair(9.0, 10.0), pair(1.0, 10.0)]);
+        let pairs = pairs.unwrap();
+        assert_eq!((pairs.median, pairs.lowest, pairs.highest), (0.5, 0.1, 0.9));
+        assert!(Pairs::of("the floor", Vec::new()).is_none());
     }
 
     #[test]

@@ -50,6 +50,18 @@ pub(crate) struct Integrity {
 }
 
 impl Integrity {
+    /// Adds what another group's check found.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.damaged += other.damaged;
+        self.refused_but_stored += other.refused_but_stored;
+        self.sequence_gaps += other.sequence_gaps;
+        self.foreign += other.foreign;
+    }
+
     /// Whether the server kept its promises. Only exactly once promises that nothing comes out
     /// twice; the others are told of it all the same.
     pub(crate) fn is_sound(&self, qos: Qos) -> bool {

@@ -143,6 +143,57 @@ async fn the_floor_is_measured_before_and_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pairs_alternate_with_the_floor_and_the_median_of_their_ratios_is_told() {
+    let server = FakeServer::start().await;
+    let line = format!(
+        "push --addr {} --seconds 0.2 --warmup 0 --connections 2 --in-flight 2 --batch 10 \
+         --floor-seconds 0.2 --idle 0.5 --pairs 3",
+        server.addr()
+    );
+    let (code, report) = run(&line).await;
+    assert_eq!(code, 0, "{report:#}");
+    let pairs = &report["pairs"][0];
+    assert_eq!(pairs["against"], "the floor (durable)");
+    let each = pairs["each"].as_array().unwrap();
+    let number = |pair: &serde_json::Value, field: &str| pair[field].as_f64().unwrap();
+    let mut ratios: Vec<f64> =
+        each.iter().map(|pair| number(pair, "rate") / number(pair, "against_rate")).collect();
+    ratios.sort_by(f64::total_cmp);
+    assert_eq!(ratios.len(), 3);
+    for (field, expected) in [("lowest", ratios[0]), ("median", ratios[1]), ("highest", ratios[2])]
+    {
+        assert!((number(pairs, field) - expected).abs() < 1e-9, "{field}: {pairs:#}");
+    }
+    assert_eq!(report["ratio_to_floor"], pairs["median"]);
+    assert_eq!(report["verified"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_each_read_everything_and_are_held_against_one_and_none() {
+    let server = FakeServer::start().await;
+    let line = format!(
+        "mixed --addr {} --seconds 0.3 --warmup 0.1 --connections 2 --partitions 5 --batch 10 \
+         --in-flight 4 --pop-batch 50 --idle 0.5 --rate 5000 --groups 3 --no-floor",
+        server.addr()
+    );
+    let (code, report) = run(&line).await;
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!((&report["lost"], &report["reordered"]), (&0.into(), &0.into()));
+    let (messages, received) = (&report["messages"], report["received"].as_u64().unwrap());
+    assert_eq!(received, 3 * messages.as_u64().unwrap(), "{report:#}");
+    let (code, report) = run(&format!("{line} --pairs 2")).await;
+    assert_eq!(code, 0, "{report:#}");
+    for (at, against) in ["1 group", "no group"].into_iter().enumerate() {
+        let pairs = &report["pairs"][at];
+        assert_eq!(
+            (&pairs["against"], pairs["each"].as_array().unwrap().len()),
+            (&against.into(), 2)
+        );
+        assert!(pairs["median"].as_f64().unwrap() > 0.0, "{pairs:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_queue_of_a_run_is_gone_after_it_unless_it_is_kept() {
     let server = FakeServer::start().await;
     run(&push(&server, "")).await;

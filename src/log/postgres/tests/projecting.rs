@@ -42,6 +42,10 @@ fn row(seq: u64) -> MessageRow {
     }
 }
 
+fn rows(seqs: &[u64]) -> RowChanges {
+    RowChanges { rows: seqs.iter().map(|seq| row(*seq)).collect(), ..RowChanges::default() }
+}
+
 #[test]
 fn rows_and_their_position_stand_together_and_once() {
     on_every_major(|installation| {
@@ -59,14 +63,14 @@ fn rows_and_their_position_stand_together_and_once() {
         assert_eq!((skipped, bytes), (0, vec![&b"one"[..], b"two"]));
         let step = [Step { shard: 2, was: 0, next: 3, skipped: 0 }];
         // A row that cannot be, in the middle: nothing stands.
-        let twice = [row(0), row(1), row(1)];
+        let twice = rows(&[0, 1, 1]);
         block_on(store.commit(&twice, &step)).unwrap_err();
         let seen = || cluster.sql("postgres", "SELECT count(*) FROM s.message_rows").unwrap();
         assert_eq!((seen().as_str(), block_on(store.orders()).unwrap().entries), ("0", 2));
-        block_on(store.commit(&[row(0), row(1)], &step)).unwrap();
+        block_on(store.commit(&rows(&[0, 1]), &step)).unwrap();
         assert_eq!((seen().as_str(), block_on(store.orders()).unwrap().entries), ("2", 0));
         // Decided by what was before: others have moved it since.
-        let late = block_on(store.commit(&[row(7)], &step));
+        let late = block_on(store.commit(&rows(&[7]), &step));
         assert!(matches!(late, Err(ProjectionError::Moved)), "{late:?}");
         assert_eq!(seen(), "2");
     });
@@ -80,11 +84,11 @@ fn another_engine_writes_nothing_until_the_first_one_is_gone() {
     let (second, refused) = locked(&log);
     assert_eq!((lock, refused), (Lock::Taken, Lock::Others));
     let step = [Step { shard: 2, was: 0, next: 2, skipped: 0 }];
-    block_on(second.commit(&[row(0)], &step)).unwrap_err();
+    block_on(second.commit(&rows(&[0]), &step)).unwrap_err();
     block_on(second.sweep(1, Some("q"))).unwrap_err();
     drop(first);
     await_that("the lock", || block_on(second.take_lock()).unwrap() == Lock::Taken);
-    block_on(second.commit(&[row(0)], &step)).unwrap();
+    block_on(second.commit(&rows(&[0]), &step)).unwrap();
     assert_eq!(block_on(second.orders()).unwrap().entries, 1);
 }
 

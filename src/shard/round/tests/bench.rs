@@ -103,7 +103,8 @@ impl Bench {
 
     pub(super) fn push(&mut self, queue: QueueId, partition: &str, payload: &[u8]) {
         let (hash, push) = (self.replica.key().place(queue, partition), push_of(payload));
-        let append = TransactionAppend { queue, partition: partition.parse().unwrap(), hash, push };
+        let (partition, backlog_max, claim) = (partition.parse().unwrap(), 0, None);
+        let append = TransactionAppend { queue, partition, hash, push, backlog_max, claim };
         let (reply, _nobody) = tokio::sync::oneshot::channel();
         let transaction = Transaction {
             leases: Vec::new(),
@@ -131,6 +132,7 @@ impl Bench {
                 token: [9; 16],
                 lease_ms: 0,
                 auto_ack: false,
+                asked_us: 0,
                 wait_until_us: None,
                 ticket: None,
                 reply: ReplyTo::Task(reply),

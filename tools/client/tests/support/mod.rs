@@ -61,6 +61,8 @@ pub(crate) struct Shared {
 
 pub(crate) const PUSH: u8 = 3;
 pub(crate) const POP: u8 = 4;
+/// What this server does not know, as an older one.
+pub(crate) const POP_KNOWN: u8 = 15;
 pub(crate) const ACK: u8 = 5;
 pub(crate) const EXTEND: u8 = 6;
 pub(crate) const PING: u8 = 2;

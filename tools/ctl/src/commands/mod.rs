@@ -3,6 +3,7 @@
 //! In: a command line. Out: what was asked for, or the first fault. Called by `main`.
 
 pub(crate) mod ack;
+pub(crate) mod config;
 pub(crate) mod context;
 pub(crate) mod dlq;
 pub(crate) mod groups;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Fault> {
     let Cli { command, all } = cli;
     match command {
         Command::Context(command) => context::run(command, &all),
+        Command::Config(command) => config::run(&command, &all),
         Command::Completions(command) => shell::complete(&command, &Output::new(None)),
         Command::Man(command) => shell::write_pages(&command, &Output::new(None)),
         command => talk(command, all).await,
@@ -42,7 +44,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Fault> {
 /// The commands that need a server.
 async fn talk(command: Command, all: Globals) -> Result<(), Fault> {
     let Globals { place, timeout, output, yes } = all;
-    let target = target::resolve(place, Place::of_environment(), &Contexts::load()?)?;
+    let target = target::resolve(place, Place::of_environment(), &Contexts::load()?)?.target;
     let mut session = Session::new(Output::new(output), target, timeout, yes);
     let session = &mut session;
     match command {
@@ -61,6 +63,8 @@ async fn talk(command: Command, all: Globals) -> Result<(), Fault> {
         Command::Status => status::run(session).await,
         Command::Health => status::health(session).await,
         // These need no server, and were done before.
-        Command::Context(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Context(_) | Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(())
+        }
     }
 }

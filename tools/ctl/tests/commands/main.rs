@@ -11,6 +11,7 @@
 )]
 
 mod ack;
+mod config;
 mod contexts;
 mod dlq;
 mod exits;

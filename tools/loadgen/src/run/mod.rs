@@ -4,6 +4,7 @@
 //! group of its own, measures the floor before and after with the same traffic, and pops
 //! everything back that it pushed. Called by `main`.
 
+mod pairs;
 pub(crate) mod pop;
 pub(crate) mod push;
 
@@ -20,9 +21,10 @@ use crate::error::LoadError;
 use crate::floor::database::Traffic;
 use crate::floor::{self, Bound, Measured};
 use crate::http;
+use crate::numbers::Ledger;
 use crate::progress::{Progress, Voice};
 use crate::report::{Findings, Report};
-use crate::tally::{Meter, Tally};
+use crate::tally::{Meter, Tally, latencies};
 use crate::verify::{Integrity, Verifier};
 use pop::{PopCrew, PopPlan};
 use push::{PushCrew, PushPlan, Pushed};
@@ -48,6 +50,12 @@ pub(crate) struct Run<'a> {
 pub(crate) fn run(command: &Command) -> Result<Report, LoadError> {
     let (name, load) = command.parts();
     load.check(name)?;
+    if let Some(times) = load.pairs {
+        return match command {
+            Command::Mixed(_) => pairs::of_groups(load, times),
+            _ => pairs::against_the_floor(load, times),
+        };
+    }
     let run = Run::new(load)?;
     let findings = match command {
         Command::Floor(_) => run.floor_only(),
@@ -116,7 +124,7 @@ impl<'a> Run<'a> {
     }
 
     /// All that a run held against `bound` measures.
-    fn measure_all(&self, bound: Bound) -> Result<Vec<Measured>, LoadError> {
+    pub(super) fn measure_all(&self, bound: Bound) -> Result<Vec<Measured>, LoadError> {
         match bound {
             Bound::Rows => Ok(vec![self.measure(Bound::Rows)?, self.measure(Bound::Batches)?]),
             bound => Ok(vec![self.measure(bound)?]),
@@ -156,7 +164,7 @@ impl<'a> Run<'a> {
     }
 
     /// Sets up the run's queue, and deletes it after.
-    fn with_queue(
+    pub(super) fn with_queue(
         &self,
         body: impl FnOnce(&Self) -> Result<Findings, LoadError>,
     ) -> Result<Findings, LoadError> {
@@ -207,7 +215,7 @@ impl<'a> Run<'a> {
         Ok(findings)
     }
 
-    fn push(&self) -> Result<Findings, LoadError> {
+    pub(super) fn push(&self) -> Result<Findings, LoadError> {
         let mut plan = self.push_plan();
         let learnt = self.load.affinity.map(|shards| self.learn(&mut plan, shards)).transpose()?;
         let crew = PushCrew::dial(&plan)?;
@@ -309,9 +317,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn mixed(&self) -> Result<Findings, LoadError> {
+    /// Producers, and consumers of so many groups that each read everything.
+    pub(super) fn mixed(&self) -> Result<Findings, LoadError> {
+        if self.load.groups == 0 {
+            // Nobody reads meanwhile; everything is popped back after.
+            return self.push().map(|findings| Findings { command: "mixed", ..findings });
+        }
         let push_crew = PushCrew::dial(&self.push_plan())?;
-        let pop_crew = PopCrew::dial(&self.pop_plan())?;
+        let plans = (0..self.load.groups).map(|index| self.pop_plan_of(index));
+        let crews = plans.map(|plan| PopCrew::dial(&plan?)).collect::<Result<Vec<_>, _>>()?;
         let expected = Arc::new(Expected::default());
         let (meter, popped) = (Arc::new(Meter::default()), Arc::new(Meter::default()));
         let clock = self.clock;
@@ -321,35 +335,65 @@ impl<'a> Run<'a> {
         let length = self.load.warmup() + self.load.length();
         let (pushed, consumed) = std::thread::scope(|scope| {
             let _progress = self.progress("mixed", length, &meter);
-            let consumers = scope.spawn(|| {
-                let expected = Arc::clone(&expected);
-                pop_crew.run(clock, pop_span, &popped, expected, self.verifier())
-            });
+            let consume = |crew: PopCrew| {
+                let (expected, popped) = (Arc::clone(&expected), Arc::clone(&popped));
+                scope.spawn(move || crew.run(clock, pop_span, &popped, expected, self.verifier()))
+            };
+            let consumers: Vec<_> = crews.into_iter().map(consume).collect();
             let pushed = push_crew.run(clock, span, &meter);
             if let Ok(pushed) = &pushed {
                 expected.messages.store(pushed.accepted(), Release);
             }
             expected.is_final.store(true, Release);
-            (pushed, consumers.join())
+            let consumed: Vec<_> = consumers.into_iter().map(|it| it.join()).collect();
+            (pushed, consumed)
         });
-        let panicked = |_| LoadError::Io { doing: "popping", reason: "a thread panicked".into() };
-        let (pushed, mut consumed) = (pushed?, consumed.map_err(panicked)??);
-        let integrity = consumed.verifier.take().map(|verifier| verifier.close(&pushed.ledgers));
-        let mut tally = pushed.tally;
-        for (what, count) in &consumed.tally.errors {
-            tally.error(what, *count);
-        }
-        let pop_rate = Some(consumed.tally.rate());
-        let end_to_end = integrity.is_some().then(|| consumed.tally.end_to_end.clone());
-        Ok(Findings {
+        let pushed = pushed?;
+        let mut findings = Findings {
             command: "mixed",
-            tally,
-            end_to_end,
-            pop_rate,
-            integrity,
+            tally: pushed.tally,
+            end_to_end: None,
+            pop_rate: Some(0.0),
+            integrity: None,
             bound: Some(self.bound(true)),
             floors: Vec::new(),
-        })
+        };
+        for consumed in consumed {
+            let panicked =
+                |_| LoadError::Io { doing: "popping", reason: "a thread panicked".into() };
+            findings.add(consumed.map_err(panicked)??, &pushed.ledgers);
+        }
+        Ok(findings)
+    }
+
+    /// The plan of one of several groups.
+    fn pop_plan_of(&self, index: u16) -> Result<PopPlan, LoadError> {
+        let group = match index {
+            0 => self.group.clone(),
+            index => {
+                let name = format!("{}-{index}", self.group);
+                let refused = |error: onrush_protocol::NameError| LoadError::Io {
+                    doing: "naming a group",
+                    reason: error.to_string(),
+                };
+                name.parse().map_err(refused)?
+            }
+        };
+        Ok(PopPlan { group, ..self.pop_plan() })
+    }
+}
+
+impl Findings {
+    /// Adds what one group's consumers counted.
+    fn add(&mut self, mut consumed: Consumption, ledgers: &[Ledger]) {
+        for (what, count) in &consumed.tally.errors {
+            self.tally.error(what, *count);
+        }
+        *self.pop_rate.get_or_insert(0.0) += consumed.tally.rate();
+        let Some(verifier) = consumed.verifier.take() else { return };
+        self.integrity.get_or_insert_default().add(&verifier.close(ledgers));
+        // Both histograms have the same bounds, for which adding cannot fail.
+        _ = self.end_to_end.get_or_insert_with(latencies).add(&consumed.tally.end_to_end);
     }
 }
 

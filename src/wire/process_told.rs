@@ -1,19 +1,15 @@
 //! How slots, trees and cascades are written.
 //!
-//! In: what the room found. Out: JSON; or the text itself where a value says what kind of text it is.
-//! Pure. Called by `processes` and `process_push`.
+//! In: what the room found. Out: JSON. Pure. Called by `process_ask`, and for what changes while it is
+//! watched by the HTTP door.
 
-use hyper::StatusCode;
-use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use serde_json::{Map, Value, json};
 
 use crate::process::ProcessError;
 use crate::process::keys::Address;
 use crate::process::look::Scheduled;
-use crate::process::record::{EntryStatus, SlotRecord};
+use crate::process::record::{EntryStatus, Fault, SlotRecord};
 use crate::process::tree::{Node, Standing};
-use crate::wire::http::processes::failed;
-use crate::wire::http::status::{Answer, Failure, bytes, json};
 
 /// A record as an answer.
 pub(super) fn record(process: &str, slot: u64, found: &SlotRecord) -> Value {
@@ -25,8 +21,9 @@ pub(super) fn record(process: &str, slot: u64, found: &SlotRecord) -> Value {
     body
 }
 
-/// A message in the log of its process, with what became of it.
-pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value {
+/// A message in the log of its process, with what became of it. `is_trimmed`: that may have been let go of.
+pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>, is_trimmed: bool) -> Value {
+    let missing = if is_trimmed { "trimmed" } else { "pending" };
     let payload = match message.is_json {
         true => serde_json::from_slice(&message.payload).unwrap_or_default(),
         false => Value::Null,
@@ -39,13 +36,13 @@ pub(super) fn scheduled(message: &Scheduled, found: Option<SlotRecord>) -> Value
         "from": message.from,
         "cascade": message.root.id(),
         "message": payload,
-        "status": found.as_ref().map_or(json!("pending"), |it| json!(it.status)),
+        "status": found.as_ref().map_or(json!(missing), |it| json!(it.status)),
         "result": found,
     })
 }
 
 /// A part of a value. `results` stands for the whole, and `data` for its output, as elsewhere.
-pub(super) fn at_path(whole: &Value, path: &str) -> Result<Answer, Failure> {
+pub(super) fn part(whole: &Value, path: &str) -> Result<Value, ProcessError> {
     let mut value = whole;
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let next = match value {
@@ -57,22 +54,9 @@ pub(super) fn at_path(whole: &Value, path: &str) -> Result<Answer, Failure> {
             }),
             _ => None,
         };
-        value = next.ok_or_else(|| failed(&ProcessError::NoPath(path.into())))?;
+        value = next.ok_or_else(|| ProcessError::NoPath(path.into()))?;
     }
-    Ok(page(value).unwrap_or_else(|| json(StatusCode::OK, value)))
-}
-
-/// A text that says of what kind it is. It comes from a guest: a browser is told to let it do nothing.
-fn page(value: &Value) -> Option<Answer> {
-    let kind = value.get("contentType").or_else(|| value.get("content-type"))?.as_str()?;
-    let kind = HeaderValue::from_str(kind).ok()?;
-    let text = value.get("body")?.as_str()?.to_owned();
-    let mut answer = bytes(StatusCode::OK, "text/plain", text.into());
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Some(answer)
+    Ok(value.clone())
 }
 
 /// What a push is answered with.
@@ -129,7 +113,7 @@ fn node(
     result_depth: u64,
     max_depth: Option<u64>,
 ) -> Map<String, Value> {
-    let Node { address, entry, record, children, rest_from, .. } = node_of;
+    let Node { address, entry, record, children, rest_from, is_trimmed, .. } = node_of;
     let mut body = Map::new();
     if let Some(entry) = &entry {
         body.insert("index".into(), entry.index.into());
@@ -138,15 +122,17 @@ fn node(
             body.insert("process".into(), json!(to));
         }
         if let Some(error) = &entry.error {
-            body.insert("error".into(), json!(error));
+            body.insert("error".into(), entry_fault(error));
         }
         let status = match (&record, entry.status) {
             (Some(record), _) => json!(record.status),
+            (None, EntryStatus::Sent) if is_trimmed => json!("trimmed"),
             (None, EntryStatus::Sent) => json!("pending"),
             (None, status) => json!(status),
         };
         body.insert("status".into(), status);
         let is_deferred = record.is_none()
+            && !is_trimmed
             && entry.status == EntryStatus::Sent
             && max_depth.is_some_and(|most| depth > most);
         if is_deferred {
@@ -164,6 +150,7 @@ fn node(
         body.insert("output".into(), json!(record.output));
         body.insert("output_truncated".into(), record.output_truncated.into());
         body.insert("printed".into(), json!(record.printed));
+        body.insert("printed_truncated".into(), record.printed_truncated.into());
         body.insert("version".into(), record.version.into());
         body.insert("fuel".into(), record.fuel.into());
         body.insert("took_us".into(), record.took_us.into());
@@ -176,6 +163,22 @@ fn node(
     body.insert("children".into(), Value::Array(children));
     if let (Some(from), Some(address)) = (rest_from, address) {
         body.insert("cursor".into(), cursor(address, from).into());
+    }
+    body
+}
+
+/// Why an entry went nowhere, with the status that a request would have had for it.
+fn entry_fault(fault: &Fault) -> Value {
+    let status = match &*fault.code {
+        "target_not_found" => Some(404),
+        "payload_too_large" => Some(413),
+        "target_missing" | "codec_rejected" => Some(422),
+        "backlog_full" => Some(429),
+        _ => None,
+    };
+    let mut body = json!(fault);
+    if let (Some(status), Value::Object(fields)) = (status, &mut body) {
+        fields.insert("status".into(), status.into());
     }
     body
 }
@@ -195,7 +198,7 @@ pub(super) fn read_cursor(text: &str) -> Option<(Address, u32)> {
 pub(super) fn graph(push: &Standing, tree: Node) -> Value {
     let (mut nodes, mut edges, mut open) = (Vec::new(), Vec::new(), vec![(None::<String>, tree)]);
     while let Some((parent, node)) = open.pop() {
-        let Node { address, entry, record, children, rest_from, .. } = node;
+        let Node { address, entry, record, children, rest_from, is_trimmed, .. } = node;
         let index = entry.as_ref().map_or(0, |entry| entry.index);
         let id = match (address, &parent) {
             (Some(address), _) => address.id(),
@@ -209,6 +212,7 @@ pub(super) fn graph(push: &Standing, tree: Node) -> Value {
         let status = match (&record, &entry) {
             (Some(record), _) => json!(record.status),
             (None, Some(entry)) if entry.status != EntryStatus::Sent => json!(entry.status),
+            _ if is_trimmed => json!("trimmed"),
             _ => json!("pending"),
         };
         let error = record.as_ref().and_then(|it| it.error.as_ref());

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::base::place::QueueId;
 
 /// Pops that a queue with messages may be passed over for.
-pub(super) const PATIENCE: u32 = 16;
+const PATIENCE: u32 = 16;
 /// Groups that are remembered; beyond that all are forgotten, and begin anew.
 const GROUPS_MAX: usize = 4096;
 
