@@ -6,13 +6,21 @@
 #[path = "http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
 mod client;
+#[path = "support/proxy.rs"]
+#[allow(dead_code, reason = "these tests do not ask for everything")]
+mod proxy;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Answer, World};
 use onrush::config::{Secret, Settings};
 use onrush_pgharness::{Cluster, Stop, installations};
+use proxy::{Door, Proxy};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// How long anything may take that is expected to happen; never how long it does take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +55,68 @@ async fn push(world: &World, number: u64) -> String {
     let told = world.push(json!([item(number)])).await;
     assert_eq!(told.status, 201, "{}", told.text());
     told.json()["messages"][0]["status"].as_str().unwrap().to_owned()
+}
+
+/// What became of a push.
+struct Told {
+    sent: Instant,
+    took: Duration,
+    status: String,
+}
+
+/// Producers that push one message after the other into partitions of their own, from number `from` on,
+/// and somebody who asks after the server's health all the time, until it is over.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    producers: Vec<JoinHandle<Vec<Told>>>,
+    asking: JoinHandle<()>,
+}
+
+impl Load {
+    fn begin(world: &Arc<World>, from: u64) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let producer = |producer: u64| {
+            let (world, is_over) = (Arc::clone(world), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let (mut told, mut wire) = (Vec::new(), world.connect().await);
+                while !is_over.load(Ordering::Relaxed) {
+                    let number = from + producer * 1_000_000 + told.len() as u64;
+                    let mut item = item(number);
+                    item["partition"] = json!(format!("p{producer}"));
+                    let body = json!({ "items": [item] }).to_string();
+                    let sent = Instant::now();
+                    let answer = wire.ask("POST", "/api/v1/push", &body).await;
+                    let took = sent.elapsed();
+                    assert_eq!(answer.status, 201, "{}", answer.text());
+                    let status = answer.json()["messages"][0]["status"].as_str().unwrap().into();
+                    told.push(Told { sent, took, status });
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+                told
+            })
+        };
+        let producers = (0..8).map(producer).collect();
+        let (world, over) = (Arc::clone(world), Arc::clone(&is_over));
+        let asking = tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                world.get("/readyz?verbose").await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Self { is_over, producers, asking }
+    }
+
+    /// Ends it; what became of all pushes, in the order of their answers.
+    async fn end(self) -> Vec<Told> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
+        for producer in self.producers {
+            all.extend(producer.await.unwrap());
+        }
+        self.asking.await.unwrap();
+        all.sort_by_key(|told| told.sent + told.took);
+        all
+    }
 }
 
 /// Messages that wait in the failover log.
@@ -311,4 +381,180 @@ async fn maintenance_is_seen_by_other_servers_and_lasts_over_restarts() {
     drained(&two).await;
     assert_eq!(take(&one, "g").await, [1]);
     assert_eq!(push(&two, 2).await, "pushed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_goes_away_is_noticed_in_time_and_then_nobody_waits_for_it() {
+    // As long as it may take until a push is taken without the database.
+    let outages = [(Door::Shut, Duration::from_secs(1)), (Door::Swallows, Duration::from_secs(5))];
+    for cluster in clusters() {
+        let proxy = Proxy::open(([127, 0, 0, 1], cluster.port()).into()).await;
+        let url = format!("postgresql://postgres@{}/postgres", proxy.addr);
+        let world = Arc::new(World::with(settings(&url)).await);
+        let mut count = 1;
+        assert_eq!(push(&world, 0).await, "pushed");
+        for (round, (door, limit)) in (1_u64..).zip(outages) {
+            // While nothing is asked of it but what it asks by itself.
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            let began = Instant::now();
+            proxy.set(door);
+            if door == Door::Swallows {
+                // By now it may be at that.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            assert_eq!(push(&world, count).await, "buffered");
+            assert!(began.elapsed() <= limit, "{door:?}, idle: {:?}", began.elapsed());
+            count += 1;
+            proxy.set(Door::Open);
+            drained(&world).await;
+
+            let load = Load::begin(&world, round * 10_000_000);
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+            let began = Instant::now();
+            proxy.set(door);
+            tokio::time::sleep(limit + Duration::from_secs(4)).await;
+            let told = load.end().await;
+            proxy.set(Door::Open);
+            drained(&world).await;
+            let first = told.iter().find(|it| it.status == "buffered").unwrap();
+            let noticed = first.sent + first.took;
+            assert!(noticed <= began + limit, "{door:?}, loaded: {:?}", noticed - began);
+            let after = told.iter().filter(|it| it.sent > noticed);
+            let slowest = after.map(|it| it.took).max().unwrap();
+            assert!(slowest < Duration::from_secs(1), "{door:?}: {slowest:?} for one push");
+            count += told.len() as u64;
+        }
+        assert_eq!(take(&world, "g").await.len() as u64, count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_can_only_be_read_is_not_back() {
+    for cluster in clusters() {
+        let world = world(&cluster).await;
+        assert_eq!(push(&world, 0).await, "pushed");
+        // As the guard of a disk that is nearly full does: connections stay.
+        let read_only = |is_on: bool| {
+            let how = if is_on { "on" } else { "off" };
+            let set = format!("ALTER SYSTEM SET default_transaction_read_only = {how}");
+            cluster.sql("postgres", &set).unwrap();
+            cluster.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+        };
+        read_only(true);
+        let telemetry = world.server.rooms().telemetry.clone();
+        let (mut number, mut buffered) = (1, 0);
+        let over = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < over {
+            buffered += u64::from(push(&world, number).await == "buffered");
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let outages = telemetry.outages.get();
+        assert!(buffered > 0 && outages <= 3, "{buffered} buffered, away {outages} times");
+        assert_eq!(telemetry.store_away.get(), 1);
+        read_only(false);
+        drained(&world).await;
+        assert_eq!(take(&world, "g").await, (0..number).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_cannot_be_made_again_does_not_make_the_database_away() {
+    let cluster = clusters().remove(0);
+    cluster.sql("postgres", "CREATE ROLE app LOGIN").unwrap();
+    cluster.sql("postgres", "GRANT CREATE ON DATABASE postgres TO app").unwrap();
+    let url = cluster.url("postgres").replace("postgres@", "app@");
+    let world = World::with(settings(&url)).await;
+    assert_eq!(push(&world, 0).await, "pushed");
+    // As on a server that has no room left. All that append are gone but the one that came last.
+    cluster.sql("postgres", "ALTER ROLE app NOLOGIN").unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM ( \
+                   SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%writer' \
+                    ORDER BY backend_start DESC OFFSET 1) AS most";
+    assert_eq!(cluster.sql("postgres", end).unwrap(), "7");
+    let open = async || {
+        let database = world.get("/metrics").await.json()["database"].clone();
+        let of = |kind: &str| database[kind].as_u64().unwrap();
+        of("connections_active") + of("connections_idle")
+    };
+    until("word of that", async || open().await <= 4).await;
+    let over = Instant::now() + Duration::from_secs(2);
+    let mut number = 1;
+    while Instant::now() < over {
+        assert_eq!(push(&world, number).await, "pushed");
+        number += 1;
+    }
+    assert_eq!(world.server.rooms().telemetry.outages.get(), 0);
+    cluster.sql("postgres", "ALTER ROLE app LOGIN").unwrap();
+    until("the others", async || open().await > 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_taken_back_is_not_used_and_whoever_looks_is_told() {
+    let mut cluster = clusters().remove(0);
+    let world = world(&cluster).await;
+    for number in 0..4 {
+        assert_eq!(push(&world, number).await, "pushed");
+    }
+    // As a standby has it that lagged by one commit when it took over.
+    let newest = "(SELECT max(head) FROM onrush.heads)";
+    let back = format!(
+        "DELETE FROM onrush.log USING onrush.heads \
+          WHERE heads.head = {newest} AND log.shard = heads.shard AND log.head = heads.head - 1; \
+         UPDATE onrush.heads SET head = head - 1 WHERE head = {newest}"
+    );
+    cluster.sql("postgres", &back).unwrap();
+    cluster.stop(Stop::Fast);
+    assert_eq!(push(&world, 4).await, "buffered");
+    cluster.start_again().unwrap();
+    let telemetry = world.server.rooms().telemetry.clone();
+    until("word of that", async || telemetry.store_taken_back.get() == 1).await;
+    let ready = world.get("/readyz?verbose").await;
+    let checks = ready.json()["checks"].clone();
+    assert_eq!((ready.status, &checks["store"]), (200, &json!("taken back")), "{checks}");
+    let page = world.get("/metrics/prometheus").await;
+    assert!(page.text().contains("\nmq_store_taken_back 1\n"), "{}", page.text());
+    assert_eq!(push(&world, 5).await, "buffered");
+    let world = world.restart().await;
+    drained(&world).await;
+    assert_eq!(take(&world, "g").await, [0, 1, 2, 4, 5]);
+    assert_eq!(world.get("/readyz?verbose").await.json()["checks"]["store"], "ok");
+}
+
+/// The file below a folder that has these bytes in it, and where.
+fn find(folder: &Path, bytes: &[u8]) -> Option<(PathBuf, usize)> {
+    std::fs::read_dir(folder).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return find(&path, bytes);
+        }
+        let content = std::fs::read(&path).unwrap();
+        let at = content.windows(bytes.len()).position(|it| it == bytes)?;
+        Some((path, at))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_and_cannot_be_read_on_is_told_and_stays() {
+    let mut cluster = clusters().remove(0);
+    let world = world(&cluster).await;
+    assert_eq!(push(&world, 0).await, "pushed");
+    cluster.kill_all();
+    for number in 1..4 {
+        assert_eq!(push(&world, number).await, "buffered");
+    }
+    let (path, at) = find(world.folder.path(), b"t-2").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", at as u64).unwrap();
+    cluster.start_again().unwrap();
+    let telemetry = world.server.rooms().telemetry.clone();
+    until("word of the damage", async || telemetry.spill_unreadable.get() == 1).await;
+    until("the end of what can be read", async || waiting(&world) == 2).await;
+    let ready = world.get("/readyz?verbose").await;
+    assert_eq!((ready.status, &ready.json()["checks"]["failover"]), (200, &json!("unreadable")));
+    let page = world.get("/metrics/prometheus").await;
+    assert!(page.text().contains("\nmq_failover_unreadable 1\n"), "{}", page.text());
+    // Whatever waits behind it: nothing overtakes it.
+    assert_eq!(push(&world, 4).await, "buffered");
+    assert_eq!(take(&world, "g").await, [0, 1]);
 }

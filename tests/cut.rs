@@ -16,6 +16,7 @@ mod look;
 #[allow(dead_code, reason = "these tests do not ask for everything")]
 mod process;
 #[path = "support/proxy.rs"]
+#[allow(dead_code, reason = "these tests do not ask for everything")]
 mod proxy;
 #[path = "support/seeds.rs"]
 mod seeds;

@@ -22,7 +22,7 @@ mod station;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Ground;
 use onrush::base::clock::{Clock, SystemClock};
@@ -57,7 +57,8 @@ struct Bench {
     starts: u64,
     disk_bytes_max: u64,
     clock: Arc<Counting>,
-    retention_interval_ms: u64,
+    patience: Patience,
+    config: Config,
 }
 
 /// The machine's clock, and how often it is asked.
@@ -84,36 +85,41 @@ impl Bench {
         let line = Arc::new(store.connect());
         let (kv, folder) = (Arc::new(MemoryKv::new()), tempfile::tempdir().unwrap());
         let clock = Arc::new(Counting { clock: SystemClock::new(), asked: AtomicU64::new(0) });
-        let (starts, disk_bytes_max, retention_interval_ms) = (0, u64::MAX, 300_000);
-        Self { store, line, kv, folder, seed, starts, disk_bytes_max, clock, retention_interval_ms }
+        let (starts, disk_bytes_max) = (0, u64::MAX);
+        let patience = Patience { suspect_ms: 5, probe_ms: 2 };
+        let config = Config {
+            checkpoint_interval_ms: 10,
+            sole_writer: false,
+            follow_interval_ms: 5,
+            parts_bytes_min: 1,
+            retention_interval_ms: 300_000,
+            ..Config::default()
+        };
+        Self { store, line, kv, folder, seed, starts, disk_bytes_max, clock, patience, config }
     }
 
     /// Starts an engine on what is there.
     fn start(&mut self) -> Station {
+        self.start_as(|standby| standby)
+    }
+
+    /// The same with a failover log that `change` has had in its hands.
+    fn start_as(&mut self, change: impl FnOnce(Standby) -> Standby) -> Station {
         self.starts += 1;
         let shards = ShardCount::new(SHARDS).unwrap();
         let replica = Replica::load(shards, StoreKey([5; 16]), &*self.kv).unwrap();
         let files = DiskFiles::open(self.folder.path()).unwrap();
         let config =
             failover::Config { segment_bytes: 64 << 10, disk_bytes_max: self.disk_bytes_max };
-        let patience = Patience { suspect_ms: 5, probe_ms: 2 };
-        let standby = Standby::open(&files, "failover", config, patience, &replica).unwrap();
+        let standby = Standby::open(&files, "failover", config, self.patience, &replica).unwrap();
         let ground = Ground {
             log: Arc::clone(&self.line),
             kv: Arc::clone(&self.kv),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             seed: self.seed * 1_000 + self.starts,
-            standby: Some(standby),
+            standby: Some(change(standby)),
         };
-        let config = Config {
-            checkpoint_interval_ms: 10,
-            sole_writer: false,
-            follow_interval_ms: 5,
-            parts_bytes_min: 1,
-            retention_interval_ms: self.retention_interval_ms,
-            ..Config::default()
-        };
-        let (engine, telemetry) = ground.start(replica, config);
+        let (engine, telemetry) = ground.start(replica, self.config);
         Station::new(engine, telemetry, self.seed)
     }
 
@@ -271,6 +277,71 @@ fn a_restart_while_the_store_is_away_keeps_what_waits() {
 }
 
 #[test]
+fn appends_that_fail_together_are_tried_again_no_longer_than_one() {
+    let mut bench = Bench::new(7);
+    bench.patience = Patience { suspect_ms: 1_000, probe_ms: 10 };
+    // Nothing else is due, so pushes of all lines are offered to the log side by side.
+    bench.config.follow_interval_ms = 3_600_000;
+    bench.config.checkpoint_interval_ms = 3_600_000;
+    runtime().block_on(async {
+        let (station, line) = (Arc::new(bench.start()), bench.line.clone());
+        let everywhere = |text: &'static str| {
+            let push = move |at: usize, station: Arc<Station>| async move {
+                push(&station, &format!("p{at}"), text).await
+            };
+            let all = (0..12).map(|at| tokio::spawn(push(at, Arc::clone(&station))));
+            all.collect::<Vec<_>>()
+        };
+        for pushed in everywhere("first") {
+            assert!(matches!(pushed.await.unwrap(), Sent::Stored(..)));
+        }
+        line.set_frozen(true);
+        let all = everywhere("second");
+        // One for each line.
+        while line.frozen() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let began = Instant::now();
+        line.set_cut(true);
+        line.set_frozen(false);
+        for pushed in all {
+            assert!(matches!(pushed.await.unwrap(), Sent::Spilled));
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(1_800), "the second one was waited for: {took:?}");
+        line.set_cut(false);
+        drained(&station).await;
+        station.stop().await;
+    });
+    assert!(bench.messages().values().all(|texts| *texts == ["first", "second"]));
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_state_that_nobody_wants_any_more() {
+    let mut bench = Bench::new(8);
+    let (began, settling) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (begins, settled) = (Arc::clone(&began), Arc::clone(&settling));
+    runtime().block_on(async {
+        let station = bench.start_as(|standby| {
+            standby.away(Arc::new(move |_, stop| {
+                begins.store(true, Ordering::Relaxed);
+                // As long as a million names take, or a database that does not answer.
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                settled.store(true, Ordering::Relaxed);
+                Err("it was stopped".into())
+            }))
+        });
+        while !began.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::timeout(PATIENCE, station.stop()).await.expect("it stops");
+    });
+    assert!(settling.load(Ordering::Relaxed), "its thread was waited for");
+}
+
+#[test]
 fn an_engine_that_is_dropped_lets_go_of_everything_and_keeps_what_it_answered_for() {
     let mut bench = Bench::new(3);
     runtime().block_on(async {
@@ -301,7 +372,7 @@ fn an_engine_that_is_dropped_lets_go_of_everything_and_keeps_what_it_answered_fo
 fn what_waits_and_what_is_due_is_told_at_the_start_and_an_outage_costs_no_processor_time() {
     let mut bench = Bench::new(5);
     // Due all the time, and never done while the store is away.
-    bench.retention_interval_ms = 1;
+    bench.config.retention_interval_ms = 1;
     runtime().block_on(async {
         let station = bench.start();
         assert!(matches!(push(&station, "p", "0").await, Sent::Stored(..)));

@@ -310,6 +310,12 @@ pub trait Log: Send + Sync + 'static {
         false
     }
 
+    /// Whether what was reached last is the store without entries that were seen in it, or with others
+    /// in their place: it is not used again before a restart.
+    fn is_taken_back(&self) -> bool {
+        false
+    }
+
     /// Makes everything appended so far durable.
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>>;
 

@@ -9,7 +9,7 @@ mod store;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -95,6 +95,9 @@ pub struct SimulatedLog {
     /// Connections of an earlier epoch died with the power.
     epoch: u64,
     is_cut: AtomicBool,
+    is_frozen: AtomicBool,
+    /// Appends that wait for it to thaw.
+    frozen: AtomicU64,
 }
 
 impl SimulatedLog {
@@ -105,7 +108,8 @@ impl SimulatedLog {
     }
 
     fn with(store: Arc<Mutex<Store>>, epoch: u64) -> Self {
-        Self { store, epoch, is_cut: AtomicBool::new(false) }
+        let (is_cut, is_frozen) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { store, epoch, is_cut, is_frozen, frozen: AtomicU64::new(0) }
     }
 
     /// Another connection to the same store, working even if this one is cut or from before a
@@ -134,6 +138,17 @@ impl SimulatedLog {
     /// Whether this connection is broken: everything but `body` and `bounds` is `Unavailable`.
     pub fn set_cut(&self, is_cut: bool) {
         self.is_cut.store(is_cut, Ordering::Release);
+    }
+
+    /// Whether appends over this connection are neither carried out nor answered, until told otherwise.
+    pub fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Ordering::Release);
+    }
+
+    /// Appends that wait for that now.
+    #[must_use]
+    pub fn frozen(&self) -> u64 {
+        self.frozen.load(Ordering::Acquire)
     }
 
     /// The power goes: of the appends that were not synced, the newest some (by seed: none to all)
@@ -170,6 +185,7 @@ impl SimulatedLog {
         proposals: &[Proposal],
         durability: Durability,
     ) -> Result<Append, AppendError> {
+        self.thawed().await;
         let (fate, before, after) = self.store.lock().fate_of_append();
         yields(before).await;
         let answer = {
@@ -185,6 +201,14 @@ impl SimulatedLog {
             return Err(AppendError::OutcomeUnknown);
         }
         answer
+    }
+
+    async fn thawed(&self) {
+        self.frozen.fetch_add(1, Ordering::AcqRel);
+        while self.is_frozen.load(Ordering::Acquire) {
+            yields(1).await;
+        }
+        self.frozen.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn reading(&self) -> Result<parking_lot::MutexGuard<'_, Store>, ReadError> {

@@ -167,6 +167,8 @@ fn postgres_config(settings: &Settings) -> Result<Option<PostgresConfig>, StartE
         piece_bytes: settings.store.segment_bytes,
         connect_timeout: millis(asked.connect_timeout_ms),
         append_timeout: millis(asked.append_timeout_ms),
+        // Whoever reads holds up the pushes behind it: it may wait no longer than they may.
+        read_timeout: millis(asked.append_timeout_ms),
         lock_timeout: millis(asked.lock_timeout_ms),
         ..PostgresConfig::new(database, asked_shards(settings)?)
     }))

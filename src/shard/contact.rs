@@ -7,6 +7,7 @@
 //! the thread writes the same rows. Called by the lane.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::base::place::{ShardCount, StoreKey};
@@ -18,8 +19,9 @@ use crate::state::ShardState;
 use crate::state::kv::Kv;
 
 /// What else is to be done with a state that was built from the store, before the store counts as met.
-/// May wait; an error is said in words, and it is called again with another state.
-pub type Settle = Arc<dyn Fn(&Replica) -> Result<(), String> + Send + Sync>;
+/// May wait, but not much longer than until the flag is raised: the engine stops then. An error is said
+/// in words, and it is called again with another state.
+pub type Settle = Arc<dyn Fn(&Replica, &AtomicBool) -> Result<(), String> + Send + Sync>;
 
 /// Looks that a state which cannot be built is left alone for: building it may be a lot of work.
 const LOOKS_BETWEEN: u32 = 20;
@@ -28,6 +30,8 @@ const LOOKS_BETWEEN: u32 = 20;
 pub(super) struct Contact {
     settle: Settle,
     under_way: Option<JoinHandle<Result<Replica, String>>>,
+    /// Raised when nobody wants what is built any more.
+    stop: Arc<AtomicBool>,
     /// Why it failed the last time; said once.
     problem: String,
     /// So many looks go by until it is tried again.
@@ -36,7 +40,8 @@ pub(super) struct Contact {
 
 impl Contact {
     pub(super) fn new(settle: Settle) -> Self {
-        Self { settle, under_way: None, problem: String::new(), rest: 0 }
+        let stop = Arc::new(AtomicBool::new(false));
+        Self { settle, under_way: None, stop, problem: String::new(), rest: 0 }
     }
 
     /// The state, when it is built; begins to build it where that is not under way. Does not wait.
@@ -63,11 +68,11 @@ impl Contact {
     }
 
     fn begin(&mut self, log: Arc<dyn Log>, kv: Arc<dyn Kv>, (count, key): (ShardCount, StoreKey)) {
-        let settle = Arc::clone(&self.settle);
+        let (settle, stop) = (Arc::clone(&self.settle), Arc::clone(&self.stop));
         let build = move || {
-            let restored = restore::restore(&*log, &*kv, count, key);
+            let restored = restore::restore(&*log, &*kv, (count, key), &stop);
             let (replica, restored) = restored.map_err(|error| error.to_string())?;
-            settle(&replica)?;
+            settle(&replica, &stop)?;
             let (entries, shards) = (restored.entries, restored.shards);
             tracing::info!(entries, shards, "the state is up to date with the log");
             Ok(replica)
@@ -86,8 +91,10 @@ impl Contact {
         }
     }
 
-    /// Waits for a thread that is at it: nobody else may have the rows before it has ended.
+    /// Waits for a thread that is at it, which ends with what it has in its hands: nobody else may have
+    /// the rows before.
     pub(super) fn finish(mut self) {
+        self.stop.store(true, Ordering::Release);
         // A panic there was told by the panic hook; what it built is not wanted any more.
         let _ = self.under_way.take().map(JoinHandle::join);
     }

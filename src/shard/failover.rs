@@ -1,5 +1,5 @@
 //! What the lane does while the store is away, or pushes are held back: they go to the failover log.
-//! And when that is over: they are pushed again, in order, before what came later.
+//! And when that is over: see `replay`.
 //!
 //! The store is *up* until an append fails. Then it is *suspect*: for a short time the lane goes on
 //! trying, because most breaks are short. After that it is *down*: pushes are kept in the failover
@@ -20,24 +20,15 @@ use crate::failover::gate::Gate;
 use crate::failover::quarantine::{Quarantine, SetAside};
 use crate::failover::record::{Doubt, Spilled};
 use crate::failover::{self, Spill, SpillError, Unkept};
-use crate::journal::RecoverError;
-use crate::log::{AppendError, ReadError};
-use crate::shard::account;
+use crate::journal::{self, RecoverError};
+use crate::log::AppendError;
 use crate::shard::command::CommandError;
 use crate::shard::contact::{Contact, Settle};
 use crate::shard::lane::{Lane, fail_command};
 use crate::shard::replica::Replica;
-use crate::shard::round::{Plan, Replay, ReplayItem, Replayed, Work};
-use crate::state::codec;
+use crate::shard::round::{Plan, Work};
 use crate::state::effect::Origin;
 use crate::telemetry::Telemetry;
-
-/// Bytes of batches that one commit takes from the failover log, beside what is new.
-const REPLAY_BYTES: usize = 8 << 20;
-/// Bytes of entries that are read at a time to look for an append.
-const READ_BYTES: usize = 4 << 20;
-/// Pause after a batch could not be pushed again, microseconds.
-const PAUSE_US: u64 = 1_000_000;
 
 /// How patient the lane is with its store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,6 +42,41 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self { suspect_ms: 500, probe_ms: 100 }
+    }
+}
+
+/// So many pauses between two looks at a store that is down are the longest one, and a store that fails
+/// again within as many was not back.
+const PAUSES_MAX: u64 = 50;
+
+/// How often a store that is down is looked for. One that seems to be back and fails at once, again and
+/// again, is looked for less and less often: each time costs those who wait for the commit that fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Pace {
+    shortest_us: u64,
+    pause_us: u64,
+    /// When the store was back the last time, in the clock's microseconds.
+    back_at_us: Option<u64>,
+}
+
+impl Pace {
+    fn new(patience: Patience) -> Self {
+        let shortest_us = patience.probe_ms * 1000;
+        Self { shortest_us, pause_us: shortest_us, back_at_us: None }
+    }
+
+    /// The store failed.
+    fn note_failure(&mut self, now_us: u64) {
+        let longest_us = self.shortest_us * PAUSES_MAX;
+        let was_back = self.back_at_us.is_none_or(|at_us| now_us > at_us + longest_us);
+        self.pause_us = match was_back {
+            true => self.shortest_us,
+            false => (self.pause_us * 2).min(longest_us),
+        };
+    }
+
+    fn note_back(&mut self, now_us: u64) {
+        self.back_at_us = Some(now_us);
     }
 }
 
@@ -70,24 +96,27 @@ pub struct Standby {
     folder: Arc<dyn Files>,
     config: failover::Config,
     /// Made when it is first needed: most engines never do.
-    spill: Option<Spill>,
+    pub(super) spill: Option<Spill>,
     quarantine: Quarantine,
-    gate: Gate,
+    pub(super) gate: Gate,
     shards: ShardCount,
     patience: Patience,
     /// While the store is down: when to look for it, in the clock's microseconds.
     probe_at_us: Option<u64>,
+    pace: Pace,
     /// Not before this time is anything pushed again.
-    replay_at_us: u64,
+    pub(super) replay_at_us: u64,
     /// Appends whose answer was lost, and whether they stand, where that is settled.
-    settled: HashMap<(u64, u64), bool>,
+    pub(super) settled: HashMap<(u64, u64), bool>,
     /// Messages that wait, and batches that were set aside.
-    waiting: u64,
+    pub(super) waiting: u64,
     quarantined: SetAside,
     /// Where the store was not met since the start: how that will be.
     pub(super) contact: Option<Contact>,
     /// The store that is reached now is another one than what waits is for.
     is_other: bool,
+    /// Why what waits cannot be read on, if it cannot.
+    unreadable: Option<String>,
 }
 
 impl Standby {
@@ -127,6 +156,7 @@ impl Standby {
         kept?;
         let quarantined = quarantine.tally()?;
         let (settled, probe_at_us, replay_at_us) = (HashMap::new(), None, 0);
+        let pace = Pace::new(patience);
         Ok(Self {
             folder,
             config,
@@ -136,12 +166,14 @@ impl Standby {
             shards: replica.count(),
             patience,
             probe_at_us,
+            pace,
             replay_at_us,
             settled,
             waiting,
             quarantined,
             contact: None,
             is_other: false,
+            unreadable: None,
         })
     }
 
@@ -160,7 +192,7 @@ impl Standby {
     }
 
     /// Sets a batch aside, durably.
-    fn quarantine(
+    pub(super) fn quarantine(
         &mut self,
         telemetry: &Telemetry,
         (position, bytes): (u64, &Bytes),
@@ -173,6 +205,23 @@ impl Standby {
         self.show_set_aside(telemetry);
         tracing::error!(position, reason, "a batch of the failover log is set aside");
         Ok(())
+    }
+
+    /// Tells that what waits cannot be read on, which somebody has to see to, or that it can again.
+    pub(super) fn note_unreadable(
+        &mut self,
+        telemetry: &Telemetry,
+        problem: Option<&journal::ReadError>,
+    ) {
+        let problem = problem.map(ToString::to_string);
+        if problem == self.unreadable {
+            return;
+        }
+        telemetry.spill_unreadable.set(u64::from(problem.is_some()));
+        if let Some(problem) = &problem {
+            tracing::error!(problem, "the failover log cannot be read on; it is kept");
+        }
+        self.unreadable = problem;
     }
 
     /// Tells what an earlier run left: whoever looks after this machine must know of it before anything
@@ -278,53 +327,6 @@ impl Lane {
         self.divert(work);
     }
 
-    /// The next batches that wait.
-    fn next_replay(&mut self) -> Replay {
-        let now_us = self.clock.monotonic_us();
-        let (count, key) = (self.replica.count(), self.replica.key());
-        let Some(standby) = &mut self.standby else { return Replay::default() };
-        if standby.gate.is_open() || standby.replay_at_us > now_us {
-            return Replay::default();
-        }
-        let Some(mut log) = standby.spill.take() else { return Replay::default() };
-        let (spill, from) = (log.id(), log.read_position());
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        while bytes < REPLAY_BYTES {
-            let found = match log.read_next() {
-                Ok(Some(found)) => found,
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::error!(%error, "the failover log cannot be read on; it is kept");
-                    standby.replay_at_us = now_us + PAUSE_US;
-                    break;
-                }
-            };
-            let failover::Waiting { position, end, batch, bytes: record } = found;
-            bytes += record.len();
-            match batch {
-                Ok(spilled) => {
-                    let hash = key.place(spilled.queue, spilled.partition.as_str());
-                    let (shard, bytes) = (count.of_hash(hash), record);
-                    items.push(ReplayItem { position, end, shard, hash, spilled, bytes });
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    let kept = standby.quarantine(&self.telemetry, (position, &record), &reason);
-                    if let Err(error) = kept {
-                        // It must not be passed by: its space would be given back.
-                        tracing::error!(position, %error, "a batch could not be set aside");
-                        log.read_from(position);
-                        standby.replay_at_us = now_us + PAUSE_US;
-                        break;
-                    }
-                }
-            }
-        }
-        let is_last = log.is_read();
-        standby.spill = Some(log);
-        Replay { spill, from, items, standing: Default::default(), is_last }
-    }
-
     /// Keeps what must not be committed now.
     pub(super) fn divert(&mut self, work: &mut Work) {
         let holds_all = self.is_down() || self.holds_back_pushes();
@@ -425,29 +427,10 @@ impl Lane {
         if standby.probe_at_us.is_none() {
             self.telemetry.outages.add(1);
             self.telemetry.store_away.set(1);
+            standby.pace.note_failure(now_us);
             tracing::warn!("the store is away: pushes go to the failover log");
         }
-        standby.probe_at_us = Some(now_us + standby.patience.probe_ms * 1000);
-    }
-
-    /// What was taken from the failover log for this commit is to be taken again.
-    pub(super) fn put_back_replay(&mut self, work: &mut Work) {
-        let replay = std::mem::take(&mut work.replay);
-        let log = self.standby.as_mut().and_then(|standby| standby.spill.as_mut());
-        if let Some(log) = log.filter(|_| !replay.items.is_empty()) {
-            log.read_from(replay.from);
-        }
-    }
-
-    /// As [`Self::put_back_replay`], and not at once: something is in its way. What came for the
-    /// same partitions goes behind it.
-    pub(super) fn postpone_replay(&mut self, work: &mut Work) {
-        self.put_back_replay(work);
-        let at_us = self.clock.monotonic_us() + PAUSE_US;
-        if let Some(standby) = &mut self.standby {
-            standby.replay_at_us = at_us;
-        }
-        self.divert(work);
+        standby.probe_at_us = Some(now_us + standby.pace.pause_us);
     }
 
     /// Serves while the store is down; what needs it is refused.
@@ -468,116 +451,35 @@ impl Lane {
 
     fn look_for_store(&mut self) {
         let is_reached = self.log.is_reachable();
-        let is_back = is_reached && self.has_met_store() && self.follow_all().is_ok();
+        let is_back = is_reached
+            && self.has_met_store()
+            && self.takes_appends()
+            && self.follow_all().is_ok();
         let (now_us, is_other) = (self.clock.monotonic_us(), self.log.is_other());
         let Some(standby) = &mut self.standby else { return };
         standby.is_other = is_other;
         self.telemetry.store_other.set(u64::from(is_other));
+        self.telemetry.store_taken_back.set(u64::from(self.log.is_taken_back()));
         if is_back {
             standby.probe_at_us = None;
             standby.replay_at_us = 0;
+            standby.pace.note_back(now_us);
             self.failed_in_a_row = 0;
             self.telemetry.store_away.set(0);
             tracing::info!(waiting = standby.waiting, "the store is back");
         } else {
-            standby.probe_at_us = Some(now_us + standby.patience.probe_ms * 1000);
+            standby.probe_at_us = Some(now_us + standby.pace.pause_us);
         }
     }
 
-    /// Finds out which of the appends whose answer was lost stand. An append is settled once any
-    /// other entry has taken its place; as long as none has, the very commit that pushes its batches
-    /// again takes it, or loses against it and comes here again.
-    pub(super) fn settle_doubts(&mut self, replay: &mut Replay) -> Result<(), AppendError> {
-        replay.standing.clear();
-        for item in &replay.items {
-            let Some(doubt) = item.spilled.doubt else { continue };
-            let key = (doubt.origin.engine, doubt.origin.append);
-            let known = self.standby.as_ref().and_then(|it| it.settled.get(&key).copied());
-            let stands = match known {
-                Some(stands) => stands,
-                None if self.replica.head(item.shard) <= doubt.head => false,
-                None => {
-                    let stands = self.stands(item.shard, doubt)?;
-                    if let Some(standby) = &mut self.standby {
-                        standby.settled.insert(key, stands);
-                    }
-                    stands
-                }
-            };
-            if stands {
-                replay.standing.insert(key);
+    /// Whether the store would take an append: one that can only be read is not back.
+    fn takes_appends(&self) -> bool {
+        match self.runtime.block_on(self.log.sync()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "the store is reached, and takes nothing");
+                false
             }
-        }
-        Ok(())
-    }
-
-    fn stands(&self, shard: ShardId, doubt: Doubt) -> Result<bool, AppendError> {
-        let (mut from, end) = (doubt.head, self.replica.head(shard));
-        while from < end {
-            let entries = match self.runtime.block_on(self.log.read(shard, from, READ_BYTES)) {
-                Ok(entries) => entries,
-                Err(ReadError::TooOld(_)) => {
-                    tracing::warn!(
-                        shard,
-                        "it is not known any more whether a push of before an \
-                         outage stands; it is pushed again, its transaction ids keep it from \
-                         standing twice"
-                    );
-                    return Ok(false);
-                }
-                Err(error) => return Err(AppendError::Unavailable(error.to_string())),
-            };
-            let Some(last) = entries.last() else { return Ok(false) };
-            from = last.index + 1;
-            let origins = entries.into_iter().filter_map(|it| codec::decode(it.bytes).ok());
-            if origins.into_iter().any(|entry| entry.origin == doubt.origin) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Sets aside what no shard takes, before it is marked as done.
-    pub(super) fn set_aside(&mut self, work: &Work, plan: &Plan) -> std::io::Result<()> {
-        let Some(standby) = &mut self.standby else { return Ok(()) };
-        for (item, outcome) in work.replay.items.iter().zip(&plan.replayed) {
-            let Replayed::Refused(error) = outcome else { continue };
-            let batch = (item.position, &item.bytes);
-            standby.quarantine(&self.telemetry, batch, &error.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// A commit holds what waited: partitions open again, and space comes back.
-    pub(super) fn end_replay(&mut self, replay: &Replay, outcomes: &[Replayed]) {
-        let Some(standby) = &mut self.standby else { return };
-        if replay.items.is_empty() {
-            return;
-        }
-        for (item, outcome) in replay.items.iter().zip(outcomes) {
-            standby.gate.pass(item.hash);
-            let count = u64::from(item.spilled.push.batch.count());
-            standby.waiting = standby.waiting.saturating_sub(count);
-            if let Replayed::Done(pushed) = outcome {
-                account::count_pushed(
-                    &self.telemetry,
-                    item.spilled.queue,
-                    item.spilled.qos,
-                    pushed,
-                );
-            }
-            if !matches!(outcome, Replayed::Refused(_)) {
-                self.telemetry.replayed.add(count);
-            }
-        }
-        self.telemetry.spill_waiting.set(standby.waiting);
-        if standby.gate.is_open() {
-            standby.settled.clear();
-            tracing::info!("everything that waited is in the store");
-        }
-        let let_go = standby.spill.as_ref().map_or(Ok(()), |log| log.let_go(log.read_position()));
-        if let Err(error) = let_go {
-            tracing::warn!(%error, "the failover log keeps its space for now");
         }
     }
 }

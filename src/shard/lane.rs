@@ -431,7 +431,10 @@ impl Lane {
             };
             let now_us = self.clock.monotonic_us();
             let since_us = *failing_since_us.get_or_insert(now_us);
-            let is_suspect = self.suspect_us().map(|suspect_us| now_us < since_us + suspect_us);
+            // Of several that failed together the first one finds out for all of them.
+            let is_suspect = self
+                .suspect_us()
+                .map(|suspect_us| !self.is_down() && now_us < since_us + suspect_us);
             let goes_on = match (&error, is_suspect) {
                 (AppendError::Unavailable(_) | AppendError::OutcomeUnknown, Some(suspect)) => {
                     suspect

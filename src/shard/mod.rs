@@ -30,6 +30,7 @@ pub mod look;
 pub mod parked;
 mod reclaim;
 mod refusals;
+mod replay;
 pub mod replica;
 pub mod restore;
 pub mod round;

@@ -6,6 +6,8 @@
 //! back to an earlier day; either way the shard is taken from the vault, or from the whole log. Called
 //! by the server's composition, and by the lane when it was away for too long.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::runtime::Runtime;
 
 use crate::base::place::{ShardCount, ShardId, StoreKey};
@@ -54,6 +56,9 @@ pub enum RestoreError {
     /// An entry makes no sense.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Nobody wants it any more.
+    #[error("it was stopped")]
+    Stopped,
     /// The system did not give what waiting needs.
     #[error("starting: {0}")]
     Runtime(#[from] std::io::Error),
@@ -68,19 +73,20 @@ pub struct Restored {
     pub entries: u64,
 }
 
-/// Builds the state that the log says. Waits for the log, for as long as there is to read. Not to be
-/// called by a thread that runs asynchronous tasks.
+/// Builds the state that the log says. Waits for the log, for as long as there is to read, or until
+/// `stop` is raised and what is being read is there. Not to be called by a thread that runs asynchronous
+/// tasks.
 ///
 /// # Errors
 /// [`RestoreError`].
 pub fn restore(
     log: &dyn Log,
     kv: &dyn Kv,
-    count: ShardCount,
-    key: StoreKey,
+    (count, key): (ShardCount, StoreKey),
+    stop: &AtomicBool,
 ) -> Result<(Replica, Restored), RestoreError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let restorer = Restorer { log, kv, count, runtime: &runtime };
+    let restorer = Restorer { log, kv, count, runtime: &runtime, stop };
     let mut restored = Restored::default();
     let mut tries = 0;
     loop {
@@ -105,7 +111,7 @@ pub(super) fn catch_up(
     shard: ShardId,
     runtime: &Runtime,
 ) -> Result<(), RestoreError> {
-    let restorer = Restorer { log, kv, count, runtime };
+    let restorer = Restorer { log, kv, count, runtime, stop: &AtomicBool::new(false) };
     let kept = restorer.kept()?;
     let kept = kept.iter().find(|kept| kept.shard == shard);
     match kept {
@@ -119,13 +125,22 @@ struct Restorer<'a> {
     kv: &'a dyn Kv,
     count: ShardCount,
     runtime: &'a Runtime,
+    stop: &'a AtomicBool,
 }
 
 impl Restorer<'_> {
+    fn check_wanted(&self) -> Result<(), RestoreError> {
+        match self.stop.load(Ordering::Acquire) {
+            true => Err(RestoreError::Stopped),
+            false => Ok(()),
+        }
+    }
+
     fn restore(&self, key: StoreKey, restored: &mut Restored) -> Result<Replica, RestoreError> {
         let heads = self.runtime.block_on(self.log.heads(self.count.get() + 1))?;
         let kept = self.kept()?;
         for (shard, head) in (0..).zip(heads) {
+            self.check_wanted()?;
             let kept = kept.iter().find(|kept| kept.shard == shard).copied();
             restored.shards += u32::from(self.fit(shard, head, kept)?);
         }
@@ -221,6 +236,7 @@ impl Restorer<'_> {
         portable::clear(shard, self.count, self.kv)?;
         let Some(vault) = self.log.vault() else { return Ok(()) };
         for part in 0..parts {
+            self.check_wanted()?;
             let part = self.runtime.block_on(Vault::part(vault, kept, part))?;
             let part = portable::read_part(&part);
             let Part { rows, ids } = part.map_err(|error| RestoreError::Part { shard, error })?;
@@ -232,6 +248,7 @@ impl Restorer<'_> {
     fn apply_tail(&self, replica: &mut Replica, shard: ShardId) -> Result<u64, RestoreError> {
         let mut entries = 0;
         loop {
+            self.check_wanted()?;
             let from = replica.head(shard);
             let read = self.runtime.block_on(self.log.read(shard, from, READ_BYTES))?;
             if read.is_empty() {

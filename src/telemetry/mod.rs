@@ -93,6 +93,11 @@ pub struct Telemetry {
     pub store_away: Counter,
     /// Whether another store was found in its place, so that nothing is kept for it: 1, or 0 (gauge).
     pub store_other: Counter,
+    /// Whether the store was found taken back to an earlier state, or with another history, so that this
+    /// server stays away from it until it is restarted: 1, or 0 (gauge).
+    pub store_taken_back: Counter,
+    /// Whether the failover log cannot be read on, so that what waits in it stays there: 1, or 0 (gauge).
+    pub spill_unreadable: Counter,
     /// Handed to consumers.
     pub popped: Counter,
     /// Pops answered, whatever with.

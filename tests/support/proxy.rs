@@ -1,4 +1,5 @@
-//! A door between the server and its database that can be slammed in the middle of any byte.
+//! A door between the server and its database that can be slammed in the middle of any byte, shut, or
+//! turned into a hole that swallows everything.
 //!
 //! In: a place to forward to. Out: a port. While it is armed it counts the bytes of one direction over
 //! all connections, and where the count is full it cuts every connection, that byte included or not
@@ -22,6 +23,16 @@ pub(crate) enum Way {
     ToServer,
 }
 
+/// What becomes of connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Door {
+    Open,
+    /// Those that there are end, and new ones as soon as they are made.
+    Shut,
+    /// None ends, and nothing comes through; what was sent does when it is open again.
+    Swallows,
+}
+
 /// A running door.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
@@ -35,6 +46,7 @@ struct Shared {
     cuts: AtomicU64,
     /// Changes when all connections are to end.
     era: watch::Sender<u64>,
+    door: watch::Sender<Door>,
 }
 
 impl Proxy {
@@ -43,8 +55,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let left = [AtomicI64::new(NEVER), AtomicI64::new(NEVER)];
-        let shared = Shared { to, left, cuts: AtomicU64::new(0), era: watch::Sender::new(0) };
-        let shared = Arc::new(shared);
+        let (era, door) = (watch::Sender::new(0), watch::Sender::new(Door::Open));
+        let shared = Arc::new(Shared { to, left, cuts: AtomicU64::new(0), era, door });
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -64,6 +76,11 @@ impl Proxy {
         self.shared.left.iter().for_each(|left| left.store(NEVER, Ordering::SeqCst));
     }
 
+    /// Does this to all connections from now on.
+    pub(crate) fn set(&self, door: Door) {
+        self.shared.door.send_replace(door);
+    }
+
     /// How often it has cut.
     pub(crate) fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
@@ -80,7 +97,13 @@ async fn forward(shared: Arc<Shared>, server: TcpStream) {
         () = pump(&shared, Way::ToDatabase, &mut from_server, &mut to_database) => {}
         () = pump(&shared, Way::ToServer, &mut from_database, &mut to_server) => {}
         _ = era.changed() => {}
+        () = until(&shared, |door| door == Door::Shut) => {}
     }
+}
+
+async fn until(shared: &Shared, is_so: impl Fn(Door) -> bool) {
+    // The sender lives as long as we do.
+    let _ = shared.door.subscribe().wait_for(|door| is_so(*door)).await;
 }
 
 async fn pump(
@@ -95,6 +118,7 @@ async fn pump(
         if count == 0 {
             return;
         }
+        until(shared, |door| door != Door::Swallows).await;
         let left = shared.left[way as usize].fetch_sub(count as i64, Ordering::SeqCst);
         if left > NEVER / 2 {
             shared.left[way as usize].store(NEVER, Ordering::SeqCst);

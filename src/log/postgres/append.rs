@@ -17,7 +17,9 @@ use super::error::{of_append, words};
 use super::names::Names;
 use super::session::Session;
 use super::shared::Shared;
+use super::statements::NO_SHARD;
 use super::turns::Refused;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::place::ShardId;
 use crate::log::{Append, AppendError, Proposal};
 
@@ -36,10 +38,10 @@ impl Shared {
             Ok(batch) => batch,
             Err(torn) => return self.torn(&session, proposals, torn).await,
         };
-        let (mut pause, mut waited) = (PAUSE_MIN, Duration::ZERO);
+        let (mut pause, clock) = (PAUSE_MIN, SystemClock::new());
         // What it carries is not sent again before there is a reason to.
         let mut is_free = true;
-        while waited < self.config.append_timeout {
+        while u128::from(clock.monotonic_us()) < self.config.append_timeout.as_micros() {
             if is_free && self.offer(&session, &batch, proposals).await? {
                 return Ok(self.appended(&session, &batch, proposals));
             }
@@ -51,13 +53,9 @@ impl Shared {
                 Standing::Waits => {
                     is_free = false;
                     self.sleep(pause).await;
-                    waited += pause;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
-                Standing::Free => {
-                    is_free = true;
-                    waited += PAUSE_MIN;
-                }
+                Standing::Free => is_free = true,
             }
         }
         Err(AppendError::Unavailable("other engines do not let go of the shards".to_owned()))
@@ -76,8 +74,7 @@ impl Shared {
             Ok(Ok(rows)) => Ok(rows > 0),
             Ok(Err(error)) => Err(of_append(&error)),
             Err(_late) => {
-                // Everything behind it on this connection would wait for as long.
-                session.sever();
+                self.sever_all();
                 Err(AppendError::OutcomeUnknown)
             }
         }
@@ -112,16 +109,18 @@ impl Shared {
         })
     }
 
-    /// Whether the database answers where appends go.
+    /// Whether the database takes appends: asks for one to a shard that there is none of. A database that
+    /// only reads, or that this server may not write to any more, refuses that one too.
     pub(super) async fn ping(&self) -> Result<(), String> {
         let (session, _appending) = self.writer()?;
-        let none: [i32; 0] = [];
-        let asked: [&(dyn ToSql + Sync); 1] = [&&none[..]];
-        let asking = session.client.query(&session.statements.heads_of, &asked);
+        let (nothing, no_brief) = (Body(&[]), None::<&[u8]>);
+        let asked: [&(dyn ToSql + Sync); 6] =
+            [&NO_SHARD, &0_i64, &0_i32, &nothing, &self.turns.engine, &no_brief];
+        let asking = session.client.execute(&session.statements.append_one, &asked);
         match self.within(self.config.append_timeout, asking).await {
             Ok(answer) => answer.map(|_| ()).map_err(|error| words(&error)),
             Err(_late) => {
-                session.sever();
+                self.sever_all();
                 Err("the database did not answer in time".to_owned())
             }
         }

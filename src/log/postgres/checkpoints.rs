@@ -5,7 +5,6 @@
 //! is never read and two engines that save at once do not mix. Called through [`Vault`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio_postgres::types::ToSql;
@@ -44,10 +43,15 @@ ON CONFLICT (shard) DO UPDATE
 const KEPT: &str =
     "SELECT shard, head, save, parts, bytes, shard_bytes, log_bytes FROM checkpoints";
 
-/// Parts of checkpoints that were replaced or never finished.
+/// Some parts of checkpoints that were replaced or never finished.
 const SWEEP: &str = "
-DELETE FROM checkpoint_parts AS part USING checkpoints AS kept
- WHERE part.shard = $1 AND kept.shard = $1 AND part.save <> kept.save";
+DELETE FROM checkpoint_parts
+ WHERE shard = $1::int4 AND (save, part) IN (
+       SELECT part.save, part.part FROM checkpoint_parts AS part JOIN checkpoints AS kept
+              ON kept.shard = part.shard AND kept.save <> part.save
+        WHERE part.shard = $1::int4 LIMIT $2::int8)";
+/// So many at a time: all parts of a large shard would take longer than a statement may.
+const SWEPT_PARTS: i64 = 64;
 
 const PART: &str = "SELECT body FROM checkpoint_parts WHERE shard = $1 AND save = $2 AND part = $3";
 
@@ -107,7 +111,7 @@ fn read_known(row: &tokio_postgres::Row) -> Known {
 
 impl Vault for PostgresLog {
     fn is_due(&self, shard: ShardId, head: u64) -> bool {
-        self.shared.is_keeper.load(Ordering::Acquire) && self.shared.is_worth(shard, head)
+        self.shared.is_keeper() && self.shared.is_worth(shard, head)
     }
 
     fn save(&self, shard: ShardId, head: u64) -> Box<dyn Saving + '_> {
@@ -198,7 +202,7 @@ impl Writing {
             return Err(AppendError::Unavailable(reason));
         }
         // Left behind, it would only take room until the next one is finished.
-        let _ = self.execute(SWEEP, &[&shard]).await;
+        while self.execute(SWEEP, &[&shard, &SWEPT_PARTS]).await.is_ok_and(|parts| parts > 0) {}
         Ok(())
     }
 }

@@ -39,6 +39,9 @@ pub struct PostgresConfig {
     pub refused_patience: Duration,
     /// How often upkeep looks around. Default 1 s.
     pub upkeep_interval: Duration,
+    /// How long a connection that may hold the lock of whoever sees to the log's space, or to rows, says
+    /// nothing until the database ends it: more than any pause of upkeep. Default 10 s.
+    pub idle_timeout: Duration,
 }
 
 impl PostgresConfig {
@@ -59,6 +62,7 @@ impl PostgresConfig {
             open_patience: Duration::from_secs(10),
             refused_patience: Duration::from_secs(10),
             upkeep_interval: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -107,6 +111,19 @@ pub enum UrlError {
     /// Nobody is named whom to ask.
     #[error("the database URL names no host")]
     NoHost,
+    /// A second `@` stands before the parameters: most likely in a password, the rest of which would be
+    /// taken for a host.
+    #[error("the database URL has more than one @: write %40 where it is part of a name or password")]
+    Ambiguous,
+    /// A parameter is not known.
+    #[error(
+        "the database URL has a parameter that is not known, behind a ? (%3F where that is part of a \
+         name); known are sslmode, sslrootcert, {known}"
+    )]
+    Unknown {
+        /// Those that are.
+        known: &'static str,
+    },
     /// A parameter has a value that means nothing.
     #[error("{parameter} of the database URL is not one of: {allowed}")]
     Parameter {
@@ -116,6 +133,11 @@ pub enum UrlError {
         allowed: &'static str,
     },
 }
+
+/// Parameters that the client of the database takes.
+const KNOWN: &str = "application_name, channel_binding, connect_timeout, dbname, host, hostaddr, keepalives, \
+                     keepalives_idle, keepalives_interval, keepalives_retries, load_balance_hosts, options, \
+                     password, port, sslnegotiation, target_session_attrs, tcp_user_timeout, user";
 
 impl Database {
     /// Reads `postgresql://user:password@host:port/database?parameters`. Several hosts may stand
@@ -128,13 +150,22 @@ impl Database {
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
             return Err(UrlError::Scheme);
         }
-        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        // A password may have a `?`; what comes behind the host has none that is not the parameters'.
+        let host = url.find('@').map_or(0, |at| at + 1);
+        let behind = url.get(host..).and_then(|rest| rest.find('?')).map(|at| host + at);
+        let (place, query) = behind.map_or((url, ""), |at| url.split_at(at));
+        let query = query.trim_start_matches('?');
+        if place.matches('@').count() > 1 {
+            return Err(UrlError::Ambiguous);
+        }
         let (mut mode, mut root, mut rest) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("sslmode", value)) => mode = Some(value),
-                Some(("sslrootcert", value)) => root = Some(unescape(value)),
-                _ => rest.push(pair),
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("sslmode", value) => mode = Some(value),
+                ("sslrootcert", value) => root = Some(unescape(value)),
+                (name, _) if KNOWN.split(", ").any(|known| known == name) => rest.push(pair),
+                // Its name may be the rest of a password.
+                _ => return Err(UrlError::Unknown { known: KNOWN }),
             }
         }
         let place =
@@ -334,10 +365,30 @@ mod tests {
             "postgresql://me:s3cr3t@h/d?sslmode=maybe",
             "postgresql://me:s3cr3t@h/d?wrong=1",
             "postgresql://me:s3cr3t@/d",
+            "postgresql://me:pa@s3cr3t@h/d",
+            "postgresql://me:pa/x@s3cr3t@h/d",
+            "postgresql://me:pa@h?s3cr3t=1@h/d",
+            "postgresql://me:pa@h/d?s3cr3t",
+            "postgresql://me@h/d?password=s3cr3t&port=s3cr3t",
         ] {
             let refused = Database::parse(url).unwrap_err();
             assert!(!format!("{refused} {refused:?}").contains("s3cr3t"), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_password_with_letters_of_a_url_is_taken_whole_or_refused() {
+        for (url, password) in [
+            ("postgresql://me:p?s/s@h/d?sslmode=disable", "p?s/s"),
+            ("postgresql://me:p%40s%3Fx=1@h/d", "p@s?x=1"),
+        ] {
+            let database = parse(url);
+            assert_eq!(database.settings().get_password(), Some(password.as_bytes()), "{url}");
+            assert_eq!(database.to_string(), "h:5432/d", "{url}");
+        }
+        let refused = |url| Database::parse(url).unwrap_err();
+        assert_eq!(refused("postgresql://me:p@ss@h/d"), UrlError::Ambiguous);
+        assert!(matches!(refused("postgresql://me:p@h/d?ssl_mode=on"), UrlError::Unknown { .. }));
     }
 
     #[test]

@@ -55,8 +55,15 @@ impl Link {
     /// Why there is none, in words.
     pub(super) fn session(&self) -> Result<Arc<Session>, String> {
         match self.state.session.load_full() {
-            Some(session) if !session.client.is_closed() => Ok(session),
+            Some(session) if !session.is_over() => Ok(session),
             _ => Err(self.state.reason.lock().clone()),
+        }
+    }
+
+    /// Cuts the session of this moment; another one is made when the database answers.
+    pub(super) fn sever(&self) {
+        if let Some(session) = &*self.state.session.load() {
+            session.sever();
         }
     }
 

@@ -236,6 +236,10 @@ impl Log for PostgresLog {
         self.shared.witness.is_other()
     }
 
+    fn is_taken_back(&self) -> bool {
+        self.shared.witness.is_taken_back()
+    }
+
     fn sync(&self) -> LogFuture<'_, Result<(), AppendError>> {
         // Everything is durable already; what is left to promise is that the next append can be.
         Box::pin(async { self.shared.ping().await.map_err(AppendError::Unavailable) })
@@ -248,8 +252,7 @@ impl Log for PostgresLog {
 
     fn front(&self) -> Option<Front> {
         // One engine moves what lives and lets go; if all did, they would do it twice.
-        let is_keeper = self.shared.is_keeper.load(Ordering::Acquire);
-        is_keeper.then(|| self.shared.pieces.load().front()).flatten()
+        self.shared.is_keeper().then(|| self.shared.pieces.load().front()).flatten()
     }
 
     fn end_of(&self, shard: ShardId) -> u64 {

@@ -5,6 +5,7 @@
 //! Called by `append`, by `upkeep`, and once by whoever starts an engine.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -21,6 +22,8 @@ use crate::log::label::Label;
 const NAMES_PER_STATEMENT: usize = 5_000;
 /// Names of partitions that one round of upkeep takes away.
 const SWEPT_PER_ROUND: i64 = 20_000;
+/// How often to look whether they are wanted still.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
 /// How long adding old names may take, all together: seconds for a million partitions.
 const OLD_NAMES_MAX: Duration = Duration::from_secs(600);
 
@@ -50,20 +53,19 @@ DELETE FROM message_rows AS old
  WHERE old.queue = queues.name AND old.partition = partitions.name
    AND old.seq BETWEEN gone.first AND gone.last";
 
-/// What was deleted in partitions that go now.
-const SWEEP_ERASED: &str = "
-DELETE FROM erased USING (
+/// Names of partitions whose queue is gone, and what was deleted in them: of the same ones, for afterwards
+/// nobody knows what those were. Whoever asks for messages joins with queues, so these are in nobody's
+/// way; but for one who deletes queues all day they add up.
+const SWEEP_PARTITIONS: &str = "
+WITH old AS MATERIALIZED (
     SELECT partitions.shard, partitions.number
       FROM queues JOIN partitions ON partitions.queue = queues.queue
-     WHERE queues.gone IS NOT NULL LIMIT $1::int8) AS old
- WHERE erased.shard = old.shard AND erased.number = old.number";
-/// Names of partitions whose queue is gone. Whoever asks for messages joins with queues, so these are
-/// in nobody's way; but for one who deletes queues all day they add up.
-const SWEEP_PARTITIONS: &str = "
-DELETE FROM partitions AS swept
- USING (SELECT partitions.shard, partitions.number
-          FROM queues JOIN partitions ON partitions.queue = queues.queue
-         WHERE queues.gone IS NOT NULL LIMIT $1::int8) AS old
+     WHERE queues.gone IS NOT NULL LIMIT $1::int8
+), emptied AS (
+    DELETE FROM erased USING old
+     WHERE erased.shard = old.shard AND erased.number = old.number
+)
+DELETE FROM partitions AS swept USING old
  WHERE swept.shard = old.shard AND swept.number = old.number";
 /// And then the queue, once no engine can be at making a partition of it any more.
 const SWEEP_QUEUES: &str = "
@@ -178,30 +180,39 @@ fn fitting(name: &str, is_unicode: bool) -> String {
 
 /// Takes away names that nobody can ask for any more.
 pub(super) async fn sweep(session: &Session) -> Result<(), tokio_postgres::Error> {
-    // First, for afterwards nobody knows that these are of partitions that are gone.
-    while session.client.execute(SWEEP_ERASED, &[&SWEPT_PER_ROUND]).await? > 0 {}
     session.client.execute(SWEEP_PARTITIONS, &[&SWEPT_PER_ROUND]).await?;
     session.client.execute(SWEEP_QUEUES, &[]).await.map(|_| ())
 }
 
 impl PostgresLog {
     /// Gives names to what was there before the schema kept any; once done in a store's life, it does
-    /// nothing. `labels` are all that there are, queues first. Not to be called by a thread that runs
-    /// asynchronous tasks.
+    /// nothing. `labels` are all that there are, queues first. Waits up to ten minutes, or until `stop` is
+    /// raised. Not to be called by a thread that runs asynchronous tasks.
     ///
     /// # Errors
     /// [`NamingError`]; what was added stays, and the next start goes on.
     pub fn name_what_was_there(
         &self,
         labels: impl Iterator<Item = Label>,
+        stop: &AtomicBool,
     ) -> Result<(), NamingError> {
         let session = self.shared.upkeep.session().map_err(NamingError)?;
-        let naming = name_all(&session, labels);
+        let stopping = async {
+            while !stop.load(Ordering::Acquire) {
+                tokio::time::sleep(STOP_INTERVAL).await;
+            }
+        };
+        let naming = async {
+            tokio::select! {
+                named = name_all(&session, labels) => {
+                    named.map_err(|error| NamingError(words(&error)))
+                }
+                () = stopping => Err(NamingError("it was stopped".to_owned())),
+            }
+        };
         let limited = self.shared.within(OLD_NAMES_MAX, naming);
-        match self.shared.runtime().block_on(limited) {
-            Ok(named) => named.map_err(|error| NamingError(words(&error))),
-            Err(_late) => Err(NamingError("it took too long".to_owned())),
-        }
+        let late = |_| NamingError("it took too long".to_owned());
+        self.shared.runtime().block_on(limited).map_err(late)?
     }
 }
 

@@ -274,8 +274,7 @@ fn cut(
 }
 
 impl Shared {
-    /// Asks over a link, within the deadline of reading. One that is late is cut, for everything
-    /// behind it would wait as long.
+    /// Asks over a link, within the deadline of reading. Where it is late, all are cut.
     async fn ask<T>(
         &self,
         link: &Link,
@@ -285,7 +284,7 @@ impl Shared {
         match self.within(self.config.read_timeout, question(&session)).await {
             Ok(answer) => answer.map_err(|error| of_read(&error)),
             Err(_late) => {
-                session.sever();
+                self.sever_all();
                 Err(ReadError::Unavailable("the database did not answer in time".to_owned()))
             }
         }

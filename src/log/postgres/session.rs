@@ -6,6 +6,8 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
@@ -78,11 +80,12 @@ impl From<NoSession> for OpenError {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) statements: Statements,
-    /// Tells it from others.
+    /// Tells it from others; never 0.
     pub(super) serial: u64,
     /// Whether the database holds every letter there is.
     pub(super) is_unicode: bool,
     driver: tokio::task::AbortHandle,
+    is_severed: AtomicBool,
 }
 
 /// What is prepared on every session, so that no statement costs a second round trip.
@@ -117,13 +120,22 @@ impl Session {
                 return Err(error.into());
             }
         };
-        let (serial, is_unicode) = (SystemRandom.next_u64(), row.get(0));
-        Ok((Self { client, statements, serial, is_unicode, driver: abort }, driver))
+        let (serial, is_unicode) = (SystemRandom.next_u64().max(1), row.get(0));
+        let is_severed = AtomicBool::new(false);
+        let session = Self { client, statements, serial, is_unicode, driver: abort, is_severed };
+        Ok((session, driver))
     }
 
     /// Cuts the connection: whatever is under way on it is given up.
     pub(super) fn sever(&self) {
+        // Its task ends a moment later; nobody may begin anything on it until then.
+        self.is_severed.store(true, Ordering::Release);
         self.driver.abort();
+    }
+
+    /// Whether nothing can be asked over it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_severed.load(Ordering::Acquire) || self.client.is_closed()
     }
 }
 
@@ -255,6 +267,13 @@ async fn set_up(config: &PostgresConfig, role: Role, client: &Client) -> Result<
         Role::Follower | Role::Bodies | Role::Ears => config.read_timeout.as_millis() * 9 / 10,
         Role::Upkeep | Role::Projector => 60_000,
     };
+    // A lock lasts as long as its session: an engine that is paused, whose connections are answered for by
+    // its machine alone, must not keep it. While something waits for a lock elsewhere, nothing is said.
+    let idle = match role {
+        Role::Upkeep | Role::Projector => config.idle_timeout + config.lock_timeout,
+        _ => Duration::ZERO,
+    };
+    let idle_ms = idle.as_millis().min(i32::MAX as u128);
     let schema = config.schema.as_str();
     let lock_ms = config.lock_timeout.as_millis();
     let name = role.name();
@@ -266,6 +285,7 @@ async fn set_up(config: &PostgresConfig, role: Role, client: &Client) -> Result<
              SET statement_timeout = {limit}; \
              SET lock_timeout = {lock_ms}; \
              SET idle_in_transaction_session_timeout = 3000; \
+             SET idle_session_timeout = {idle_ms}; \
              SET tcp_keepalives_idle = 2; \
              SET tcp_keepalives_interval = 1; \
              SET tcp_keepalives_count = 3; \

@@ -21,6 +21,7 @@ use super::news::News;
 use super::pieces::Pieces;
 use super::session::{Role, Session};
 use super::turns::Turns;
+use super::upkeep::NOBODY;
 use super::witness::Witness;
 use crate::base::place::ShardId;
 use crate::log::identity::Identity;
@@ -57,8 +58,8 @@ pub(super) struct Shared {
     /// By shard: the checkpoint that the database has.
     pub(super) kept: Mutex<Vec<Option<Known>>>,
     pub(super) cache: Mutex<Cache>,
-    /// Whether this engine is the one that sees to pieces and checkpoints.
-    pub(super) is_keeper: AtomicBool,
+    /// Which session holds the lock of whoever sees to pieces and checkpoints, if one of ours does.
+    pub(super) keeper: AtomicU64,
     /// Upkeep has a reason not to wait.
     pub(super) hurry: Notify,
     /// One round of upkeep at a time.
@@ -91,7 +92,7 @@ impl Shared {
             needed: Mutex::new(vec![None; shards]),
             kept: Mutex::new(vec![None; shards]),
             cache: Mutex::new(Cache::new(config.cache_bytes)),
-            is_keeper: AtomicBool::new(false),
+            keeper: AtomicU64::new(NOBODY),
             hurry: Notify::new(),
             round: tokio::sync::Mutex::default(),
             has_arrived: AtomicBool::new(false),
@@ -116,13 +117,28 @@ impl Shared {
         pieces.holding(shard, index).ok_or(ReadError::TooOld(position(index)))
     }
 
-    /// A session to append with: one that no other append uses, if there is one.
+    /// A session to append with: one that no other append uses, if there is one. A writer that has no
+    /// session now, while others have, is no reason to call the database away.
     pub(super) fn writer(&self) -> Result<(Arc<Session>, Appending<'_>), String> {
-        let free = self.appending.iter().position(|is_used| !is_used.swap(true, Ordering::AcqRel));
-        let appending = Appending(free.and_then(|at| self.appending.get(at)));
-        let [first, ..] = &self.writers;
-        let session = free.and_then(|at| self.writers.get(at)).unwrap_or(first).session()?;
-        Ok((session, appending))
+        let (mut used, mut problem) = (None, None);
+        for (writer, is_used) in self.writers.iter().zip(&self.appending) {
+            match writer.session() {
+                Err(reason) => drop(problem.get_or_insert(reason)),
+                Ok(session) if is_used.swap(true, Ordering::AcqRel) => {
+                    used.get_or_insert(session);
+                }
+                Ok(session) => return Ok((session, Appending(Some(is_used)))),
+            }
+        }
+        let session = used.ok_or_else(|| problem.unwrap_or_default())?;
+        Ok((session, Appending(None)))
+    }
+
+    /// Cuts all connections: the database left a question without an answer for longer than it may, and
+    /// most likely swallows what is sent over the others too. Whoever tried them one after the other
+    /// would wait as long for each; new ones show by answering that there is somebody.
+    pub(super) fn sever_all(&self) {
+        self.links().for_each(Link::sever);
     }
 
     /// Whether another append is under way beside the caller's.

@@ -16,6 +16,9 @@ pub(super) const SERVER: &str = "SELECT current_setting('server_version_num')::i
 pub(super) const IS_UNICODE: &str =
     "SELECT current_setting('server_encoding') IN ('UTF8', 'SQL_ASCII')";
 
+/// No shard has this number.
+pub(super) const NO_SHARD: i32 = -1;
+
 /// Appends one entry of one part if its shard's head is where it should be and it is nobody else's
 /// turn; 1 or 0 rows. Parameters: shard, expected head, bytes, body, engine, brief.
 pub(super) const APPEND_ONE: &str = "

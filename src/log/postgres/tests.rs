@@ -51,6 +51,7 @@ fn config(cluster: &Cluster, schema: &str) -> PostgresConfig {
         // Pieces of a few entries, closed when a test says so.
         piece_bytes: 2_000,
         upkeep_interval: Duration::from_secs(3_600),
+        idle_timeout: Duration::from_secs(3_600),
         ..PostgresConfig::new(database, shards())
     }
 }
@@ -91,7 +92,7 @@ impl PostgresLog {
     /// Upkeep until there is nothing left to do. The keeper's lock may have to be waited for.
     fn settle(&self) {
         await_that("the keeper's lock", || {
-            self.round().is_ok() && self.shared.is_keeper.load(Ordering::Acquire)
+            self.round().is_ok() && self.shared.is_keeper()
         });
         while self.round().unwrap() {}
     }

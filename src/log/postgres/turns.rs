@@ -106,7 +106,7 @@ impl Shared {
         let rows = match self.within(self.config.append_timeout, asking).await {
             Ok(rows) => rows.map_err(|error| words(&error))?,
             Err(_late) => {
-                session.sever();
+                self.sever_all();
                 return Err("the heads did not come in time".to_owned());
             }
         };

@@ -59,11 +59,12 @@ const ROUND_MAX: Duration = Duration::from_secs(180);
 /// Rounds between two looks for tables that were left behind.
 const ROUNDS_PER_SWEEP: u32 = 60;
 
+/// No session.
+pub(super) const NOBODY: u64 = 0;
+
 /// What one round leaves to the next.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// Which session holds the keeper's lock.
-    locked_by: Option<u64>,
     /// Rounds until tables that were left behind are looked for.
     until_sweep: u32,
 }
@@ -108,14 +109,7 @@ impl Shared {
     /// One round; tells whether anything was changed.
     pub(super) async fn upkeep_round(&self) -> Result<bool, RoundError> {
         let mut round = self.round.lock().await;
-        let session = match self.upkeep.session() {
-            Ok(session) => session,
-            Err(reason) => {
-                // The lock went with the connection.
-                self.is_keeper.store(false, Ordering::Release);
-                return Err(RoundError::Away(reason));
-            }
-        };
+        let session = self.upkeep.session().map_err(RoundError::Away)?;
         self.learn(&session).await?;
         if !self.take_lock(&mut round, &session).await? {
             return Ok(false);
@@ -139,18 +133,24 @@ impl Shared {
         round: &mut Round,
         session: &Arc<Session>,
     ) -> Result<bool, RoundError> {
-        if round.locked_by == Some(session.serial) && self.is_keeper.load(Ordering::Acquire) {
+        if self.keeper.load(Ordering::Acquire) == session.serial {
             return Ok(true);
         }
         let key = lock_key(&self.config.schema, "keeper");
         let asked = format!("SELECT pg_try_advisory_lock({key})");
         let is_keeper: bool = session.client.query_one(&asked, &[]).await?.get(0);
         if is_keeper {
-            round.locked_by = Some(session.serial);
             round.until_sweep = 0;
         }
-        self.is_keeper.store(is_keeper, Ordering::Release);
+        self.keeper.store(if is_keeper { session.serial } else { NOBODY }, Ordering::Release);
         Ok(is_keeper)
+    }
+
+    /// Whether this engine is the one that sees to pieces and checkpoints. It is no more from when its
+    /// connection ends: the lock went with it.
+    pub(super) fn is_keeper(&self) -> bool {
+        let keeper = self.keeper.load(Ordering::Acquire);
+        keeper != NOBODY && self.upkeep.session().is_ok_and(|session| session.serial == keeper)
     }
 
     /// Brings what is known up to date.

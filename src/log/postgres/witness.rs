@@ -45,6 +45,8 @@ pub(super) struct Witness {
     store: StoreId,
     /// The store that was met last is another one.
     is_other: AtomicBool,
+    /// It is this one, but without entries that were seen.
+    is_taken_back: AtomicBool,
 }
 
 /// Why a database is not the one that was seen.
@@ -69,12 +71,22 @@ pub(super) enum Foreign {
 
 impl Witness {
     pub(super) fn new(shards: usize, store: StoreId) -> Self {
-        Self { seen: Mutex::new(vec![None; shards]), store, is_other: AtomicBool::new(false) }
+        Self {
+            seen: Mutex::new(vec![None; shards]),
+            store,
+            is_other: AtomicBool::new(false),
+            is_taken_back: AtomicBool::new(false),
+        }
     }
 
     /// Whether the store that was met last is another one.
     pub(super) fn is_other(&self) -> bool {
         self.is_other.load(Ordering::Acquire)
+    }
+
+    /// Whether the store that was met last lacks entries that were seen, or has others.
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.is_taken_back.load(Ordering::Acquire)
     }
 
     /// Notes which store was met; tells whether it is the one.
@@ -102,11 +114,22 @@ impl Witness {
     }
 
     /// Whether the entries seen are in the database behind `client`. Those whose piece is gone by
-    /// now prove nothing either way.
+    /// now prove nothing either way. What is found is noted.
     ///
     /// # Errors
     /// The database's; or, within, why it is another one.
     pub(super) async fn compare(
+        &self,
+        client: &Client,
+    ) -> Result<Result<(), Foreign>, tokio_postgres::Error> {
+        let compared = self.look(client).await?;
+        let is_taken_back =
+            matches!(compared, Err(Foreign::TakenBack { .. } | Foreign::Other { .. }));
+        self.is_taken_back.store(is_taken_back, Ordering::Release);
+        Ok(compared)
+    }
+
+    async fn look(
         &self,
         client: &Client,
     ) -> Result<Result<(), Foreign>, tokio_postgres::Error> {

@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::{Doing, StartError, open_kv, warn_of_shards};
@@ -109,7 +110,8 @@ fn meet(
     let identity = loaded.identity();
     warn_of_shards(settings, &identity);
     let kv = open_kv(&rows(settings, &identity), identity.shards, settings.store.cache_bytes)?;
-    let (replica, restored) = match restore(&log, &*kv, identity.shards, identity.key) {
+    let (store, never) = ((identity.shards, identity.key), AtomicBool::new(false));
+    let (replica, restored) = match restore(&log, &*kv, store, &never) {
         Err(RestoreError::Read(ReadError::Unavailable(reason))) => {
             return Err(Missed::Away(reason));
         }
@@ -117,7 +119,7 @@ fn meet(
     };
     let (entries, shards) = (restored.entries, restored.shards);
     tracing::info!(entries, shards, "the state is up to date with the log");
-    match log.name_what_was_there(labels::of_replica(&replica)) {
+    match log.name_what_was_there(labels::of_replica(&replica), &never) {
         Err(error) if !log.is_reachable() => return Err(Missed::Away(error.to_string())),
         named => named.doing("bringing the store up to date")?,
     }
@@ -159,8 +161,8 @@ fn recall(settings: &Settings, identity: &Identity) -> Result<(Arc<dyn Kv>, Repl
 
 /// What is done with the state of a store that is met only later.
 pub(super) fn settle(log: Arc<PostgresLog>) -> Settle {
-    Arc::new(move |replica| {
-        let naming = log.name_what_was_there(labels::of_replica(replica));
+    Arc::new(move |replica, stop| {
+        let naming = log.name_what_was_there(labels::of_replica(replica), stop);
         naming.map_err(|error| error.to_string())
     })
 }

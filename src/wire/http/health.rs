@@ -131,12 +131,18 @@ pub(super) async fn ready(api: &Api, query: &str) -> Answer {
     }
     let say = |good: bool| if good { "ok" } else { "failed" };
     let Look { engine, store, open, stands_in } = look;
+    let telemetry = &api.rooms.telemetry;
     let checks = Checks {
         engine: say(engine),
-        store: say(store),
+        // It does not come back by itself.
+        store: if telemetry.store_taken_back.get() > 0 { "taken back" } else { say(store) },
         open: say(open),
-        failover: if stands_in { "in use" } else { "idle" },
-        set_aside: api.rooms.telemetry.quarantined.get(),
+        failover: match stands_in {
+            _ if telemetry.spill_unreadable.get() > 0 => "unreadable",
+            true => "in use",
+            false => "idle",
+        },
+        set_aside: telemetry.quarantined.get(),
     };
     json(status(look), &Verbose { status: word, checks })
 }

@@ -276,6 +276,16 @@ fn failover(page: &mut Page, api: &Api) {
             "Batches that no shard took and that were set aside",
             telemetry.quarantined.get() as f64,
         ),
+        (
+            "mq_failover_unreadable",
+            "Whether the failover log cannot be read on, so that what waits in it stays there",
+            telemetry.spill_unreadable.get() as f64,
+        ),
+        (
+            "mq_store_taken_back",
+            "Whether the database lacks what this server has seen in it, and is not used until a restart",
+            telemetry.store_taken_back.get() as f64,
+        ),
     ] {
         page.one(name, Gauge, help, value);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::log::contract::{block_on, propose};
+use crate::log::postgres::session::Session;
 
 fn append(log: &PostgresLog, head: u64) -> Result<Append, AppendError> {
     block_on(
@@ -129,6 +130,65 @@ fn a_row_that_another_engine_holds_is_waited_for_no_longer_than_the_lock_timeout
             holding.join().unwrap();
         });
         assert!(matches!(append(&log, 0), Ok(Append::Appended(_))));
+    });
+}
+
+#[test]
+fn an_append_that_others_hold_up_ends_when_its_time_is_over_however_long_each_look_takes() {
+    let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
+    let config =
+        PostgresConfig { append_timeout: Duration::from_secs(2), ..config(&cluster, "s") };
+    let log = open_log(&config);
+    // It is somebody else's turn for ever, and each look at that waits for a lock.
+    let turn = "UPDATE s.heads SET turn_of = 7, turn_until = 'infinity' WHERE shard = 1";
+    cluster.sql("postgres", turn).unwrap();
+    let hold = "DO $$ BEGIN FOR round IN 1..40 LOOP \
+                    PERFORM FROM s.heads WHERE shard = 1 FOR UPDATE; \
+                    PERFORM pg_sleep(0.4); COMMIT; \
+                END LOOP; END $$";
+    std::thread::scope(|scope| {
+        let holding = scope.spawn(|| cluster.sql("postgres", hold).unwrap());
+        await_that("the lock", || {
+            let locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            cluster.sql("postgres", locks).unwrap() == "1"
+        });
+        let refused = append(&log, 0);
+        assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+        assert!(!holding.is_finished(), "it went on until nobody held it up any more");
+        holding.join().unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_is_missing_is_passed_by() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        cluster.sql("postgres", "CREATE ROLE app LOGIN").unwrap();
+        cluster.sql("postgres", "GRANT CREATE ON DATABASE postgres TO app").unwrap();
+        let url = cluster.url("postgres").replace("postgres@", "app@");
+        let database = Database::parse(&url).unwrap();
+        let log = open_log(&PostgresConfig { database, ..config(&cluster, "s") });
+        // No new connection is let in, as where all places are taken.
+        cluster.sql("postgres", "ALTER ROLE app NOLOGIN").unwrap();
+        let pid = |session: &Session| {
+            let asking = session.client.query_one("SELECT pg_backend_pid()", &[]);
+            block_on(asking).unwrap().get::<_, i32>(0)
+        };
+        for (head, missing) in (0..).zip(&log.shared.writers[..shared::LINES - 1]) {
+            let pid = pid(&missing.session().unwrap());
+            cluster.sql("postgres", &format!("SELECT pg_terminate_backend({pid})")).unwrap();
+            await_that("the connection's end", || missing.session().is_err());
+            assert!(matches!(append(&log, head), Ok(Append::Appended(_))), "{head}");
+        }
+        let last = &log.shared.writers[shared::LINES - 1];
+        let pid = pid(&last.session().unwrap());
+        cluster.sql("postgres", &format!("SELECT pg_terminate_backend({pid})")).unwrap();
+        await_that("the connection's end", || last.session().is_err());
+        assert!(!log.is_reachable());
+        let reason = append(&log, 7).unwrap_err();
+        assert!(matches!(&reason, AppendError::Unavailable(_)), "{reason:?}");
+        cluster.sql("postgres", "ALTER ROLE app LOGIN").unwrap();
+        await_that("the database", || matches!(append(&log, 7), Ok(Append::Appended(_))));
     });
 }
 

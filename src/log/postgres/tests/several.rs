@@ -20,11 +20,28 @@ fn engines_that_start_at_once_share_one_store() {
         let keepers = || {
             opened.iter().filter(|(log, _)| {
                 log.round().unwrap();
-                log.shared.is_keeper.load(Ordering::Acquire)
+                log.shared.is_keeper()
             })
         };
         assert_eq!(keepers().count(), 1);
         assert_eq!(opened.iter().filter(|(log, _)| log.front().is_some()).count(), 0);
+    });
+}
+
+#[test]
+fn an_engine_that_is_paused_does_not_stay_the_keeper() {
+    on_every_major(|installation| {
+        let cluster = Cluster::start(installation).unwrap();
+        // It has a round only when it is told to, so it says nothing between: as one that is paused.
+        let idle_timeout = Duration::from_millis(500);
+        let paused = PostgresConfig { idle_timeout, ..config(&cluster, "s") };
+        let (paused, other) = (open_log(&paused), open_log(&config(&cluster, "s")));
+        paused.settle();
+        assert!(paused.shared.is_keeper());
+        other.settle();
+        assert!(other.shared.is_keeper() && !paused.shared.is_keeper());
+        await_that("its connection", || paused.round().is_ok());
+        assert!(!paused.shared.is_keeper(), "the lock is taken");
     });
 }
 

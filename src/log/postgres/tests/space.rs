@@ -139,6 +139,8 @@ fn the_newest_whole_checkpoint_counts_and_parts_come_back_in_order() {
         block_on(unfinished.add(Bytes::from_static(b"half"))).unwrap();
         drop(unfinished);
         assert_eq!(block_on(log.kept()).unwrap(), [kept]);
+        // And one of more parts than are taken away at a time.
+        save(&log, 3, 7, &["x"; 150]);
         save(&log, 3, 8, &["new"]);
         let newer = block_on(log.kept()).unwrap()[0];
         assert_eq!((newer.head, part(newer, 0).unwrap()), (8, Bytes::from_static(b"new")));
