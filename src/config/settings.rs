@@ -241,7 +241,8 @@ settings! {
         /// How long making a connection may take.
         connect_timeout_ms: u64 = 1_000, Rule::Millis { min: 50, max: MINUTE },
             names ["DB_CONNECTION_TIMEOUT"];
-        /// How long a commit may take until it is not known what became of it.
+        /// How long a commit may take until it is not known what became of it, and how long the answer to
+        /// a question may: whoever waits for one holds up commits.
         append_timeout_ms: u64 = 3_000, Rule::Millis { min: 100, max: 10 * MINUTE },
             names ["DB_STATEMENT_TIMEOUT"];
         /// How long a commit waits for another server's lock. It holds its own for no longer than the
