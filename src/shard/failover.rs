@@ -451,10 +451,8 @@ impl Lane {
 
     fn look_for_store(&mut self) {
         let is_reached = self.log.is_reachable();
-        let is_back = is_reached
-            && self.has_met_store()
-            && self.takes_appends()
-            && self.follow_all().is_ok();
+        let is_back =
+            is_reached && self.has_met_store() && self.takes_appends() && self.follow_all().is_ok();
         let (now_us, is_other) = (self.clock.monotonic_us(), self.log.is_other());
         let Some(standby) = &mut self.standby else { return };
         standby.is_other = is_other;

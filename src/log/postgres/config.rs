@@ -113,7 +113,9 @@ pub enum UrlError {
     NoHost,
     /// A second `@` stands before the parameters: most likely in a password, the rest of which would be
     /// taken for a host.
-    #[error("the database URL has more than one @: write %40 where it is part of a name or password")]
+    #[error(
+        "the database URL has more than one @: write %40 where it is part of a name or password"
+    )]
     Ambiguous,
     /// A parameter is not known.
     #[error(

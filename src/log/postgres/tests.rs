@@ -91,9 +91,7 @@ impl PostgresLog {
 
     /// Upkeep until there is nothing left to do. The keeper's lock may have to be waited for.
     fn settle(&self) {
-        await_that("the keeper's lock", || {
-            self.round().is_ok() && self.shared.is_keeper()
-        });
+        await_that("the keeper's lock", || self.round().is_ok() && self.shared.is_keeper());
         while self.round().unwrap() {}
     }
 }

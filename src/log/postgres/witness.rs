@@ -129,10 +129,7 @@ impl Witness {
         Ok(compared)
     }
 
-    async fn look(
-        &self,
-        client: &Client,
-    ) -> Result<Result<(), Foreign>, tokio_postgres::Error> {
+    async fn look(&self, client: &Client) -> Result<Result<(), Foreign>, tokio_postgres::Error> {
         let seen = self.seen.lock().clone();
         let known: Vec<(i32, Seen)> =
             (0..).zip(seen).filter_map(|(shard, seen)| Some((shard, seen?))).collect();

@@ -136,8 +136,7 @@ fn a_row_that_another_engine_holds_is_waited_for_no_longer_than_the_lock_timeout
 #[test]
 fn an_append_that_others_hold_up_ends_when_its_time_is_over_however_long_each_look_takes() {
     let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
-    let config =
-        PostgresConfig { append_timeout: Duration::from_secs(2), ..config(&cluster, "s") };
+    let config = PostgresConfig { append_timeout: Duration::from_secs(2), ..config(&cluster, "s") };
     let log = open_log(&config);
     // It is somebody else's turn for ever, and each look at that waits for a lock.
     let turn = "UPDATE s.heads SET turn_of = 7, turn_until = 'infinity' WHERE shard = 1";
