@@ -125,6 +125,7 @@ impl ShardState {
             next_seq: 0,
             base_seq: 0,
             stored_seq: 0,
+            newest_ms: 0,
             runs: smallvec::SmallVec::new(),
             cursors,
             at_end,
@@ -163,6 +164,7 @@ impl ShardState {
             partition.runs.push(run);
         }
         partition.next_seq = run.end_seq();
+        partition.newest_ms = run.time_ms;
         let ends = self.ends.entry(partition.queue).or_default();
         *ends += u64::from(run.count);
         for (index, fingerprint) in fingerprints.iter().enumerate() {

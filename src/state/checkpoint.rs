@@ -300,7 +300,7 @@ impl ShardState {
             Ok(state.groups.len())
         })?;
         state.load_rows(Space::Partitions, kv, &mut |state, value| {
-            state.partitions.push(rows::read_partition(value)?);
+            state.partitions.push(rows::read_partition(value, state.last_ms)?);
             Ok(state.partitions.len())
         })?;
         state.partitions.shrink_to_fit();

@@ -61,6 +61,8 @@ pub struct Partition {
     pub base_seq: Sequence,
     /// Runs before this sequence are rows of the key-value store and perhaps not in `runs`.
     pub stored_seq: Sequence,
+    /// When its newest message was pushed, unix milliseconds; zero before the first.
+    pub newest_ms: u64,
     /// The newest runs, ascending, without a gap to `next_seq`.
     pub runs: SmallVec<[Run; 1]>,
     /// One cursor for each group of the queue that this shard knows.

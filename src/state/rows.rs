@@ -187,10 +187,15 @@ pub(super) fn read_group(mut value: Bytes) -> Result<Group, EntryError> {
     Ok(Group { queue, name, start, live, ready, ready_count, standing })
 }
 
+/// Bits of a partition's second field. Rows of older servers do not say when the newest message came.
+const LIVE: u8 = 1;
+const SAYS_NEWEST: u8 = 2;
+
 pub(super) fn partition_value(partition: &Partition) -> Vec<u8> {
     let mut value = BytesMut::with_capacity(64);
     value.put_u32_le(partition.queue);
-    value.put_u8(u8::from(partition.live));
+    value.put_u8(SAYS_NEWEST | if partition.live { LIVE } else { 0 });
+    value.put_u64_le(partition.newest_ms);
     value.put_u64_le(partition.next_seq);
     value.put_u64_le(partition.base_seq);
     value.put_u32_le(partition.cursors.len() as u32);
@@ -209,9 +214,14 @@ pub(super) fn partition_value(partition: &Partition) -> Vec<u8> {
     value.to_vec()
 }
 
-pub(super) fn read_partition(mut value: Bytes) -> Result<Partition, EntryError> {
+/// Reads a partition's row; `last_ms` is when anything in its shard came last.
+pub(super) fn read_partition(mut value: Bytes, last_ms: u64) -> Result<Partition, EntryError> {
     let queue = value.try_get_u32_le().map_err(short)?;
-    let live = value.try_get_u8().map_err(short)? != 0;
+    let bits = value.try_get_u8().map_err(short)?;
+    let newest_ms = match bits & SAYS_NEWEST {
+        0 => last_ms,
+        _ => value.try_get_u64_le().map_err(short)?,
+    };
     let next_seq = value.try_get_u64_le().map_err(short)?;
     let base_seq = value.try_get_u64_le().map_err(short)?;
     let mut cursors = smallvec::SmallVec::new();
@@ -234,11 +244,12 @@ pub(super) fn read_partition(mut value: Bytes) -> Result<Partition, EntryError> 
         next_seq,
         base_seq,
         stored_seq,
+        newest_ms,
         runs,
         cursors,
         at_end,
         queue,
-        live,
+        live: bits & LIVE != 0,
         dirty,
     })
 }

@@ -391,6 +391,6 @@ fn partition_figures(
         groups,
         consumed: if has_groups { partition.next_seq.saturating_sub(open) } else { 0 },
         oldest_ms: oldest,
-        newest_ms: partition.runs.last().map(|run| run.time_ms),
+        newest_ms: (!is_empty).then_some(partition.newest_ms),
     }
 }

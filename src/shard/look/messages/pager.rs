@@ -23,9 +23,12 @@ use crate::state::model::{Partition, Run};
 const RUNS_MAX: usize = 100_000;
 /// Messages whose status one page looks at, at most.
 const STATUSES_MAX: u64 = 50_000;
-/// Sequences whose runs are taken at a time.
-const WINDOW: u64 = 1024;
-/// What reading rows costs, and the standing of one message, in partitions that could be passed meanwhile.
+/// The same once the page is full, and only how many there are in all is still asked.
+const COUNTED_MAX: usize = 10_000;
+/// Sequences whose runs are taken at a time, at most.
+const WINDOW_MAX: u64 = 1024;
+/// What finding rows costs, beside one for each of them, and the standing of one message with a group, in
+/// partitions that could be passed meanwhile.
 const ROWS_COST: usize = 64;
 const STANDING_COST: usize = 16;
 
@@ -36,6 +39,8 @@ struct Walk {
     runs: Vec<Run>,
     /// Everything from here on was seen.
     end: Sequence,
+    /// Sequences whose runs are taken next: few of a partition of which little is wanted.
+    window: u64,
     /// The run whose turn comes.
     found: Option<Run>,
     /// Everything of that run from here on was taken.
@@ -45,7 +50,8 @@ struct Walk {
 impl Walk {
     /// From what memory knows of the partition on.
     fn new(partition: &Partition) -> Self {
-        Self { runs: partition.runs.to_vec(), end: partition.next_seq, ..Self::default() }
+        let (runs, end) = (partition.runs.to_vec(), partition.next_seq);
+        Self { runs, end, window: 1, ..Self::default() }
     }
 
     /// The newest run that was not seen; and what it cost to find it.
@@ -57,19 +63,15 @@ impl Walk {
     ) -> Result<(Option<Run>, usize), KvError> {
         let mut cost = 1;
         if self.runs.is_empty() && self.end > partition.base_seq {
-            let from = self.end.saturating_sub(WINDOW).max(partition.base_seq);
+            let from = self.end.saturating_sub(self.window).max(partition.base_seq);
             self.runs = state.runs(view.kv, number, from, self.end)?;
-            cost = ROWS_COST;
+            self.window = (2 * self.window).min(WINDOW_MAX);
+            cost = ROWS_COST + self.runs.len();
         }
         let run = self.runs.pop();
         self.end = run.map_or(partition.base_seq, |run| run.first_seq);
         Ok((run, cost))
     }
-}
-
-/// When the newest message of a partition was pushed, or later.
-fn newest_ms(partition: &Partition) -> u64 {
-    partition.runs.last().map_or(u64::MAX, |run| run.time_ms)
 }
 
 /// A partition's turn, by time: that of a run, or the question what comes next, which is asked only when
@@ -165,7 +167,7 @@ impl Pager {
     fn pass(&mut self, view: &View<'_>, most: usize) -> usize {
         let (filter, newest) = (&self.filter, &mut self.newest);
         let mut keep = |number: PartitionNumber, partition: &Partition| {
-            let (time_ms, name) = (newest_ms(partition), &filter.partition);
+            let (time_ms, name) = (partition.newest_ms, &filter.partition);
             let is_empty = partition.base_seq == partition.next_seq;
             let is_called = name.as_ref().is_none_or(|name| *name.as_str() == *partition.name);
             if !is_empty && is_called && time_ms >= filter.from_ms {
@@ -201,7 +203,9 @@ impl Pager {
         let Some((state, partition)) = held else { return Ok(1) };
         if is_question {
             self.looked += 1;
-            if self.looked > self.runs_max || self.statuses > STATUSES_MAX {
+            let is_full = self.messages.len() >= self.limit;
+            let most = if is_full { self.runs_max.min(COUNTED_MAX) } else { self.runs_max };
+            if self.looked > most || self.statuses > STATUSES_MAX {
                 (self.is_whole, self.is_over) = (false, true);
                 return Ok(1);
             }
@@ -259,7 +263,7 @@ impl Pager {
                 continue;
             }
             self.statuses += 1;
-            cost += STANDING_COST;
+            cost += STANDING_COST * partition.cursors.len().max(1);
             let message = found(view, state, (number, partition), seq, Some(*run))?;
             let Some(message) = message else { continue };
             if self.filter.status.is_some_and(|status| status != message.status()) {
@@ -302,6 +306,7 @@ mod tests {
     use crate::state::catalog::QueueDefinition;
     use crate::state::effect::{Effect, Entry, Origin};
     use crate::state::kv::{IdRow, Kv, RowChange, Scan, Space};
+    use crate::state::kv::memory::MemoryKv;
     use crate::state::ledger::DedupPolicy;
 
     /// No rows, and how often they were asked for.
@@ -430,6 +435,25 @@ mod tests {
         // What comes behind it has to be looked up.
         page(&view, &filter, (0, 1), 2, STRIDE).unwrap();
         assert_eq!(rows.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn after_a_restart_the_newest_messages_are_still_the_first() {
+        let mut replica = filled(&[&[10], &[20], &[30], &[40], &[50]]);
+        let (count, kv) = (replica.count(), MemoryKv::new());
+        let policy = DedupPolicy { horizon_ms: 60_000, generation_ms: 20_000 };
+        let rows = replica.shards[0].begin_checkpoint(policy);
+        kv.write_with_ids(&rows.rows, Vec::new()).unwrap();
+        replica.shards[0] = ShardState::load(0, count, StoreKey([7; 16]), &kv).unwrap();
+        append(&mut replica, count.number(0, 1).unwrap(), 1, 60);
+        let view = View { replica: &replica, kv: &kv, parked: &Parked::default(), now_ms: 70 };
+        let filter = MessageFilter { to_ms: u64::MAX, ..MessageFilter::default() };
+        let times = |(offset, limit), runs_max| {
+            let (found, _) = page(&view, &filter, (offset, limit), runs_max, STRIDE).unwrap();
+            found.messages.iter().map(|it| it.time_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(times((0, 2), 3), [60, 50], "of those that are looked at");
+        assert_eq!(times((2, 10), 100), [40, 30, 20, 10]);
     }
 
     fn places(page: &MessagePage) -> Vec<(PartitionNumber, Sequence)> {
