@@ -15,7 +15,7 @@ use crate::base::place::PartitionNumber;
 use crate::ingest::PushError;
 use crate::process::commit::StepError;
 use crate::process::envelope::Envelope;
-use crate::process::instance::{SKIPS_MAX, page, skips_of};
+use crate::process::instance::{READ_BYTES, SKIPS_MAX, page, skips_of};
 use crate::process::keys::{Address, META, PASSED, STATE, STATE_BYTES, STOPPED, skip_key};
 use crate::process::letters::Fate;
 use crate::process::outgoing::{Outgoing, Parts};
@@ -167,15 +167,16 @@ impl Inner {
     /// Takes all state keys of an instance away, as long as the lease on it lives. Waits for commits.
     /// Returns whether all are gone.
     pub(super) async fn wipe(&self, partition: PartitionNumber, lease: LeaseToken) -> bool {
+        let mut after = None;
         loop {
             let _ = self.delivery.extend(lease, self.config.lease_ms).await;
             let ask = StateAsk {
                 owner: STATE,
                 partition,
                 prefix: Bytes::new(),
-                after: None,
+                after,
                 rows_max: WIPED,
-                bytes_max: usize::MAX,
+                bytes_max: READ_BYTES,
             };
             let Ok(Ok(rows)) = self.engine.look(move |look| page(look, &ask)).await else {
                 return false;
@@ -183,12 +184,17 @@ impl Inner {
             if rows.rows.is_empty() {
                 return true;
             }
+            // While the lease lives nobody writes before it, and what was removed is not passed again.
+            after = rows.more_after;
             let keys = rows.rows.into_iter().map(|row| StateOp::Remove { key: row.key });
             let size = StateOp::Remove { key: Bytes::from_static(STATE_BYTES) };
             let states = vec![changes(STATE, partition, keys.collect()), meta(partition, size)];
             let step = Step { leases: vec![lease], states, ..Step::default() };
             if self.commit(None, &step).await.is_err() {
                 return false;
+            }
+            if after.is_none() {
+                return true;
             }
         }
     }

@@ -25,15 +25,19 @@ use crate::shard::transaction::{StateChanges, StateOwner, read_place};
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{OwnerId, Sequence};
 use crate::state::kv::KvError;
-use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateAsk, StatePage};
+use crate::state::states::{
+    STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateAsk, StatePage, StateRow,
+};
 
 /// Keys that are read when an instance is first met: all of them, for most.
 const FIRST_ROWS: usize = 512;
 /// Bytes of them.
 const FIRST_BYTES: usize = 256 << 10;
-/// Keys, and bytes of them, that are read at a time to find out how large a state is.
-const TOTAL_ROWS: usize = 4_096;
-const TOTAL_BYTES: usize = 1 << 20;
+/// Keys, and bytes of them, that one look of the lane reads where all of a state may be wanted.
+const READ_ROWS: usize = 4_096;
+pub(super) const READ_BYTES: usize = 1 << 20;
+/// Bytes of keys and values that one scan of a guest may find in rows: what a guest's memory is by default.
+const SCANNED_BYTES_MAX: usize = 32 << 20;
 /// Slots of an instance that may wait to be passed over one by one.
 pub(super) const SKIPS_MAX: usize = 1_024;
 /// What a key costs beside its bytes.
@@ -84,7 +88,7 @@ impl Instance {
                 let keys = [VERSION, STOPPED, PASSED, STATE_BYTES].map(Bytes::from_static);
                 let meta = values(look, META, partition, &keys)?;
                 let skips = page(look, &skips_of(partition))?;
-                Ok::<_, KvError>((meta, skips, rows(look, partition, "", FIRST_ROWS, FIRST_BYTES)?))
+                Ok::<_, KvError>((meta, skips, first_rows(look, partition)?))
             })
             .await?
             .map_err(|error| CommandError::Decide(error.into()))?;
@@ -206,15 +210,9 @@ pub(super) fn values(
     Ok(rows.into_iter().map(|row| (row.key, row.value)).collect())
 }
 
-fn rows(
-    look: &Look<'_>,
-    partition: PartitionNumber,
-    prefix: &str,
-    rows_max: usize,
-    bytes_max: usize,
-) -> Result<StatePage, KvError> {
-    let prefix = Bytes::copy_from_slice(prefix.as_bytes());
-    let ask = StateAsk { owner: STATE, partition, prefix, after: None, rows_max, bytes_max };
+fn first_rows(look: &Look<'_>, partition: PartitionNumber) -> Result<StatePage, KvError> {
+    let (rows_max, bytes_max) = (FIRST_ROWS, FIRST_BYTES);
+    let ask = StateAsk { owner: STATE, partition, rows_max, bytes_max, ..StateAsk::default() };
     page(look, &ask)
 }
 
@@ -301,16 +299,7 @@ impl Fetch {
     fn total(&self, partition: PartitionNumber) -> Result<u64, StateFault> {
         let (mut total, mut after) = (0, None);
         loop {
-            let ask = StateAsk {
-                owner: STATE,
-                partition,
-                prefix: Bytes::new(),
-                after,
-                rows_max: TOTAL_ROWS,
-                bytes_max: TOTAL_BYTES,
-            };
-            let asked = self.engine.look(move |look| page(look, &ask));
-            let page = self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)?;
+            let page = self.page(partition, "", after, READ_ROWS)?;
             total += page.rows.iter().map(|row| size(row.key.len(), Some(&row.value))).sum::<u64>();
             match page.more_after {
                 Some(key) => after = Some(key),
@@ -319,15 +308,43 @@ impl Fetch {
         }
     }
 
+    /// What one look reads of the keys that begin so, behind `after`.
+    fn page(
+        &self,
+        partition: PartitionNumber,
+        prefix: &str,
+        after: Option<Bytes>,
+        rows_max: usize,
+    ) -> Result<StatePage, StateFault> {
+        let prefix = Bytes::copy_from_slice(prefix.as_bytes());
+        let bytes_max = READ_BYTES;
+        let ask = StateAsk { owner: STATE, partition, prefix, after, rows_max, bytes_max };
+        let asked = self.engine.look(move |look| page(look, &ask));
+        self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)
+    }
+
+    /// The first keys that begin so, read by as many looks as they need.
     fn scan(
         &self,
         partition: PartitionNumber,
         prefix: &str,
         limit: usize,
-    ) -> Result<StatePage, StateFault> {
-        let prefix = prefix.to_owned();
-        let asked = self.engine.look(move |look| rows(look, partition, &prefix, limit, usize::MAX));
-        self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)
+    ) -> Result<Vec<StateRow>, StateFault> {
+        let (mut found, mut bytes, mut after) = (Vec::new(), 0, None);
+        while found.len() < limit {
+            let page = self.page(partition, prefix, after, READ_ROWS.min(limit - found.len()))?;
+            bytes += page.rows.iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
+            if bytes > SCANNED_BYTES_MAX {
+                let (what, limit) = ("bytes that a scan finds", SCANNED_BYTES_MAX as u64);
+                return Err(StateFault::Limit { what, limit });
+            }
+            found.extend(page.rows);
+            match page.more_after {
+                Some(key) => after = Some(key),
+                None => break,
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -433,8 +450,7 @@ impl StateView for Overlay<'_> {
         if !self.instance.complete {
             // So many more as lie below what was removed.
             let removed = self.step.values().chain(self.slot.values()).filter(|it| it.is_none());
-            let page = self.fetch.scan(self.partition, prefix, limit + removed.count())?;
-            for row in page.rows {
+            for row in self.fetch.scan(self.partition, prefix, limit + removed.count())? {
                 self.instance.know(text(&row.key), Some(row.value.clone()));
                 merged.insert(text(&row.key), Some(row.value));
             }

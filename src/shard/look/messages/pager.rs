@@ -305,8 +305,8 @@ mod tests {
     use crate::shard::replica::Replica;
     use crate::state::catalog::QueueDefinition;
     use crate::state::effect::{Effect, Entry, Origin};
-    use crate::state::kv::{IdRow, Kv, RowChange, Scan, Space};
     use crate::state::kv::memory::MemoryKv;
+    use crate::state::kv::{IdRow, Kv, RowChange, Scan, Space};
     use crate::state::ledger::DedupPolicy;
 
     /// No rows, and how often they were asked for.
