@@ -6,7 +6,7 @@ use onrush_protocol::name::QueueName;
 use onrush_protocol::options::QueueOptions;
 use tokio::sync::oneshot;
 
-use crate::catalog::check_of_class;
+use crate::catalog::{check_of_class, not_own};
 use crate::process::definition::{Definition, DefinitionError};
 use crate::process::modules::Code;
 use crate::process::{Inner, ProcessError, Processes};
@@ -50,22 +50,19 @@ impl Processes {
         let compiled = check.await.map_err(|error| DefinitionError::Module(error.to_string()))?;
         compiled.map_err(|error| DefinitionError::Module(error.to_string()))?;
         let inner = &self.inner;
+        not_own(name.as_str())?;
         inner.ensure_desk().await?;
-        match inner.catalogs.find(name) {
-            Some(queue) => check_of_class(&queue.options, queue.ttl_asked)?,
-            None => {
-                let asked = Asked { options: options(), ..Asked::default() };
-                inner.catalogs.configure(name, "", "", asked).await?;
-            }
+        if let Some(queue) = inner.catalogs.find(name) {
+            check_of_class(&queue.options, queue.ttl_asked)?;
         }
+        let asked = Asked { options: options(), ..Asked::default() };
         let (reply, answer) = oneshot::channel();
         let text = definition.text().into();
-        let define = DefineClass { queue: name.detach(), expected, text, reply };
+        let define = DefineClass { queue: name.detach(), asked, expected, text, reply };
         inner.engine.submit(Command::DefineClass(Box::new(define)));
         match answer.await.unwrap_or(Err(CommandError::ShuttingDown))? {
             Classed::Defined(..) => {}
             Classed::Conflict(version) => return Err(ProcessError::Version(version)),
-            Classed::NoQueue => return Err(ProcessError::NoClass(name.as_str().into())),
         }
         inner.defined.notify_waiters();
         inner.waiting.notify_waiters();

@@ -393,8 +393,11 @@ pub struct Register {
 /// See [`Command::DefineClass`].
 #[derive(Debug)]
 pub struct DefineClass {
-    /// The queue, which must exist.
+    /// The queue.
     pub queue: QueueName,
+    /// Its settings where there is none: it is made together with the class, so that no message goes to a
+    /// queue without code meanwhile.
+    pub asked: Asked,
     /// The version that must be the newest, 0 for none at all; `None` = whichever is.
     pub expected: Option<u32>,
     /// The definition.
@@ -410,8 +413,6 @@ pub enum Classed {
     Defined(QueueId, u32),
     /// Another version is the newest; 0 for none at all.
     Conflict(u32),
-    /// There is no such queue.
-    NoQueue,
 }
 
 /// See [`Command::LetGo`]: all its leases end, as if they had run out without anybody's fault. For

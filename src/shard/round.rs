@@ -8,6 +8,7 @@ mod groups;
 mod hand_over;
 mod pops;
 mod pushes;
+mod queues;
 mod replays;
 mod tend;
 mod transactions;
@@ -24,7 +25,7 @@ use crate::buffer::receipt::{Accepted, Receipt, Stored};
 use crate::buffer::ring::Ring;
 use crate::log::label::Label;
 use crate::log::{AppendError, Durability, Proposal};
-use crate::shard::command::{Ack, Classed, Command, Define, GiveBack, Maintain, Registered};
+use crate::shard::command::{Ack, Classed, Command, GiveBack, Maintain, Registered};
 use crate::shard::groups::{Forgotten, Sought};
 use crate::shard::labels;
 use crate::shard::replica::Replica;
@@ -511,34 +512,6 @@ impl<'a> Round<'a> {
 
     fn catalog_state(&self) -> &'a Catalog {
         self.replica.catalog.catalog()
-    }
-
-    fn define(&mut self, define: &Define) -> Outcome {
-        let found = self.find(define.name.as_str());
-        if let (Some(found), None) = (&found, &define.asked) {
-            return Outcome::Defined(Arc::clone(found));
-        }
-        let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
-        let id = self.catalog_state().next_id().saturating_add(new as QueueId);
-        let options = define.asked.unwrap_or_default().options;
-        let was_sealed = found.as_ref().is_some_and(|found| found.sealed);
-        let definition = QueueDefinition {
-            id: found.as_ref().map_or(id, |found| found.id),
-            name: define.name.as_str().into(),
-            namespace: define.namespace.clone(),
-            task: define.task.clone(),
-            created_ms: found.map_or(self.context.now_ms, |found| found.created_ms),
-            ttl_asked: define.asked.unwrap_or_default().ttl_asked,
-            sealed: was_sealed || options.encryption_enabled,
-            options,
-        };
-        self.sync();
-        self.catalog.push(Effect::DefineQueue(Box::new(definition.clone())));
-        let (queue, on) = (definition.id, define.asked.unwrap_or_default().sql_rows);
-        if self.is_projected(queue) != on {
-            self.catalog.push(Effect::Project { queue, on });
-        }
-        Outcome::Defined(Arc::new(definition))
     }
 
     fn ack(&mut self, ack: &Ack) -> Outcome {

@@ -2,6 +2,7 @@
 //!
 //! Called by `round`.
 
+use crate::base::place::QueueId;
 use crate::shard::command::{Classed, DefineClass};
 use crate::shard::round::Round;
 use crate::state::effect::Effect;
@@ -9,20 +10,29 @@ use crate::state::effect::Effect;
 impl Round<'_> {
     /// Gives a queue's messages code, or a new version of it.
     pub(super) fn define_class(&mut self, define: &DefineClass) -> Classed {
-        let Some(queue) = self.find(define.queue.as_str()) else { return Classed::NoQueue };
-        let new = self.catalog.iter().rev().find_map(|effect| match effect {
-            Effect::DefineClass { queue: of, version, .. } if *of == queue.id => Some(*version),
-            _ => None,
-        });
-        let known = || self.catalog_state().class(queue.id)?.newest().map(|it| it.version);
-        let newest = new.or_else(known).unwrap_or(0);
+        let found = self.find(define.queue.as_str());
+        let newest = found.as_ref().map_or(0, |queue| self.newest_version(queue.id));
         if define.expected.is_some_and(|expected| expected != newest) {
             return Classed::Conflict(newest);
         }
+        let queue = found.unwrap_or_else(|| {
+            let none = (Box::default(), Box::default());
+            self.define_queue(&define.queue, None, none, define.asked)
+        });
         self.sync();
         let (version, text) = (newest.saturating_add(1), define.text.clone());
         self.catalog.push(Effect::DefineClass { queue: queue.id, version, text });
         Classed::Defined(queue.id, version)
+    }
+
+    /// The newest version of a class, 0 where there is none.
+    fn newest_version(&self, queue: QueueId) -> u32 {
+        let new = self.catalog.iter().rev().find_map(|effect| match effect {
+            Effect::DefineClass { queue: of, version, .. } if *of == queue => Some(*version),
+            _ => None,
+        });
+        let known = || self.catalog_state().class(queue)?.newest().map(|it| it.version);
+        new.or_else(known).unwrap_or(0)
     }
 
     /// Ends all leases of groups of this name.
