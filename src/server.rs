@@ -36,6 +36,7 @@ use crate::state::kv::Kv;
 use crate::telemetry::Telemetry;
 use crate::transaction::Transactions;
 use crate::wire::auth::Auth;
+use crate::wire::calls::Caller;
 use crate::wire::{Rooms, http, tcp};
 
 /// Why the server does not start.
@@ -251,6 +252,7 @@ fn rooms(
         catalogs: catalogs.clone(),
         delivery: delivery.clone(),
         clock: Arc::clone(&ground.clock),
+        outside: Arc::new(Caller),
     };
     let processes = Processes::new(parts, process::Config::default());
     Rooms {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::process::call;
 use crate::process::codec::Codec;
 use crate::process::runtime::{Limits, Prelude};
 use crate::state::states::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
@@ -20,6 +21,8 @@ pub const HOPS_MAX: u32 = 10_000;
 pub const MESSAGES_MAX: u64 = 100_000_000;
 /// Most messages that may wait in a process where a class allows that many.
 const BACKLOG_MAX: u64 = 1_000_000_000;
+/// Most addresses that a class may allow its processes to ask at or below.
+const EFFECTS_MAX: u64 = 64;
 /// Longest time that a message for a class that does not exist waits for it, milliseconds.
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -243,6 +246,9 @@ pub struct Definition {
     /// Targets by another name, without the `@`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<Box<str>, Box<str>>,
+    /// Servers elsewhere that its processes may ask: addresses at or below these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Box<str>>,
     /// In which forms its messages may be.
     #[serde(default = "any_form", skip_serializing_if = "is_any_form")]
     pub codecs: Vec<Codec>,
@@ -319,6 +325,18 @@ impl Definition {
             let (field, limit) = ("unknown_target.park", PARKED_MS_MAX);
             return Err(DefinitionError::Limit { field, value, limit });
         }
+        let (count, limit) = (definition.effects.len() as u64, EFFECTS_MAX);
+        if count > limit {
+            return Err(DefinitionError::Limit {
+                field: "addresses in effects",
+                value: count,
+                limit,
+            });
+        }
+        if let Some(text) = definition.effects.iter().find(|it| call::parts(it).is_none()) {
+            let why = format!("effects has '{text}', which is no http or https address");
+            return Err(DefinitionError::Malformed(why));
+        }
         for (key, value) in &definition.init {
             let (key, value) = (key.len(), value.get().len());
             for (field, value, limit) in [
@@ -394,6 +412,7 @@ mod tests {
             r#"{"runtime":"java","module":""}"#,
             r#"{"runtime":"native","module":"","codecs":[]}"#,
             r#"{"runtime":"native","module":"","codecs":["xml"]}"#,
+            r#"{"runtime":"native","module":"","effects":["a.example/x"]}"#,
         ] {
             assert!(matches!(read(text), Err(DefinitionError::Malformed(_))), "{text}");
         }

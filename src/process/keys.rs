@@ -26,6 +26,8 @@ pub(super) const TIMERS: OwnerId = 0xffff_0006;
 pub(super) const TIMER_IDS: OwnerId = 0xffff_0007;
 /// Beside the desk's partition: [`parked_key`] → message.
 pub(super) const PARKED: OwnerId = 0xffff_0008;
+/// Beside the desk's partition: due time and [`child_key`] → call of a server elsewhere.
+pub(super) const EFFECTS: OwnerId = 0xffff_0009;
 
 /// [`META`]: the version of the class that an instance is at, 4 bytes.
 pub(super) const VERSION: &[u8] = b"version";

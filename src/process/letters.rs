@@ -92,6 +92,7 @@ impl Letter {
         envelope.sub = message.from.strip_prefix("client:").map(Into::into);
         Self {
             target: target.into(),
+            call: None,
             code: fault.code,
             reason: fault.message,
             cascade: message.root.id().into(),
@@ -111,13 +112,18 @@ impl Letter {
 
     fn put(&self, builder: &mut BatchBuilder, is_process: bool) -> Result<(), BatchError> {
         let envelope = is_process.then(|| self.envelope.get().as_bytes());
+        let (payload, is_bytes) = self.said();
+        Parts { id: &self.transaction_id, envelope, payload: &payload }.put_as(builder, !is_bytes)
+    }
+
+    /// What it says, and whether that is bytes and not JSON.
+    pub(super) fn said(&self) -> (Bytes, bool) {
         let text = self.payload.get().as_bytes();
-        let bytes = self.base64.then(|| {
-            let text: String = serde_json::from_slice(text).unwrap_or_default();
-            STANDARD.decode(text).unwrap_or_default()
-        });
-        let (payload, is_json) = (bytes.as_deref().unwrap_or(text), bytes.is_none());
-        Parts { id: &self.transaction_id, envelope, payload }.put_as(builder, is_json)
+        if !self.base64 {
+            return (Bytes::copy_from_slice(text), false);
+        }
+        let text: String = serde_json::from_slice(text).unwrap_or_default();
+        (STANDARD.decode(text).unwrap_or_default().into(), true)
     }
 }
 
@@ -134,6 +140,9 @@ impl Inner {
         change: TallyChange,
     ) -> Result<Fate, ProcessError> {
         let desk = self.ensure_desk().await?;
+        if letter.call.is_some() {
+            return self.call_again((desk, owner, key), child, letter, change).await;
+        }
         let Some((queue, partition, is_process)) = self.resolve(&letter.target) else {
             return Ok(Fate::NoTarget);
         };
@@ -346,7 +355,7 @@ fn shown(key: &[u8], letter: Letter) -> LetterShown {
         Envelope::read(letter.envelope.get().as_bytes()).unwrap_or_default();
     LetterShown {
         id: id_of(key),
-        target: letter.target,
+        target: letter.call.map_or(letter.target, |call| call.name().into()),
         code: letter.code,
         reason: letter.reason,
         cascade: letter.cascade,
@@ -363,7 +372,7 @@ fn shown(key: &[u8], letter: Letter) -> LetterShown {
 }
 
 /// A key as the id of a letter.
-fn id_of(key: &[u8]) -> String {
+pub(super) fn id_of(key: &[u8]) -> String {
     key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

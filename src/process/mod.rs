@@ -16,6 +16,7 @@
 //! | `evaluate` | slots in order; `instance` their state keys |
 //! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `route`, `codec` where messages go and in which form, `envelope` where they come from; `hand_over` what goes on at once |
 //! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
+//! | [`effects`], `call` | servers elsewhere are asked, and answer by a message |
 //! | [`control`], [`trial`], [`verify`] | what is done to an instance beside its messages, and what would come of them |
 //! | `trim` | what became of slots is let go of |
 //! | [`look`], [`tree`], [`sent`], [`way`], `board` | what became of slots and cascades, and who waits for it |
@@ -23,6 +24,7 @@
 //! | [`keys`], [`record`] | where all that is kept, and in which form |
 
 mod board;
+mod call;
 pub mod class;
 pub mod codec;
 mod commit;
@@ -30,6 +32,7 @@ pub mod control;
 mod cron;
 pub mod definition;
 mod desk;
+pub mod effects;
 mod envelope;
 mod evaluate;
 pub mod faults;
@@ -74,6 +77,7 @@ use crate::delivery::Delivery;
 use crate::ingest::{Ingest, PushError};
 use crate::process::board::Board;
 use crate::process::definition::DefinitionError;
+use crate::process::effects::Outside;
 use crate::process::instance::Cache;
 use crate::process::modules::Modules;
 use crate::process::runner::Errand;
@@ -115,6 +119,8 @@ pub struct Parts {
     pub delivery: Delivery,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Whoever asks servers elsewhere.
+    pub outside: Arc<dyn Outside>,
 }
 
 /// Why something about processes was not done.
@@ -217,6 +223,9 @@ struct Inner {
     instances: Arc<Semaphore>,
     turns: Turns,
     desk: OnceLock<PartitionNumber>,
+    outside: Arc<dyn Outside>,
+    /// Calls that this engine may make beside those that it makes.
+    calls: Arc<Semaphore>,
     /// Instances that were stopped, or resumed, while they may have been under way.
     stops: Mutex<HashSet<PartitionNumber>>,
     /// Instances in manual mode that are to be evaluated.
@@ -235,7 +244,7 @@ impl Processes {
     /// The room. Nothing is evaluated before [`Self::run`].
     #[must_use]
     pub fn new(parts: Parts, config: Config) -> Self {
-        let Parts { engine, ingest, catalogs, delivery, clock } = parts;
+        let Parts { engine, ingest, catalogs, delivery, clock, outside } = parts;
         let (errands, to_run) = mpsc::unbounded_channel();
         let inner = Inner {
             engine,
@@ -253,6 +262,8 @@ impl Processes {
             turns: Turns::new(config.evaluators, Arc::clone(&clock)),
             clock,
             desk: OnceLock::new(),
+            outside,
+            calls: Arc::new(Semaphore::new(effects::CALLS_MAX)),
             stops: Mutex::default(),
             errands,
             errands_to_run: Mutex::new(Some(to_run)),

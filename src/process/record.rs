@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::process::call::Call;
+
 /// How a slot ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +84,8 @@ pub enum EntryStatus {
     Delayed,
     /// It waits for its target.
     Parked,
+    /// A server elsewhere is asked; its answer comes later.
+    Called,
     /// It was refused, and is kept where the policy says so.
     Refused,
 }
@@ -133,10 +137,13 @@ pub struct SlotRecord {
 }
 
 /// A message that was refused, or waits for its target or its time: all that is needed to send it.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Letter {
-    /// Where it was to go.
+    /// Where it was to go; the answer, where it is a call.
     pub(super) target: Box<str>,
+    /// The server that is asked first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) call: Option<Call>,
     /// Why it did not; empty for one that waits.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub(super) code: Box<str>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use onrush_protocol::name::{PartitionName, QueueName};
 
+use crate::process::call::{self, Call};
 use crate::process::codec::Said;
 use crate::process::definition::Definition;
 use crate::process::evaluate::Job;
@@ -22,6 +23,8 @@ pub(super) enum Route {
     Queue(Arc<QueueDefinition>, PartitionName, bool),
     /// To whoever pushed.
     Reply,
+    /// To a server elsewhere, whose answer goes to a process or queue of this name.
+    Outside(Call, Box<str>),
     /// Nowhere yet.
     Unknown(Box<str>),
     /// Nowhere.
@@ -78,6 +81,7 @@ impl Signpost<'_> {
                 Some(queue) => Route::Queue(Arc::clone(queue), self.job.key.clone(), true),
                 None => no("target_not_found", "the class is gone"),
             },
+            Some(Target::Outside(call)) => self.outside(entry, call),
             Some(Target::Named(class, key)) => self.named(&class, key),
             Some(Target::Queue(name, partition)) => match self.catalog.find(name.as_str()) {
                 Some(queue) => {
@@ -86,6 +90,27 @@ impl Signpost<'_> {
                 }
                 None => Route::Unknown(format!("queue:{name}/{partition}").into()),
             },
+        }
+    }
+
+    /// A server elsewhere, where the class may ask it and the entry says where its answer goes: to its
+    /// sender, unless it has a `reply_to`.
+    fn outside(&self, entry: &Entry<'_>, call: Call) -> Route {
+        let Entry { message, definition, entry, .. } = entry;
+        if !definition.effects.iter().any(|allowed| call::is_below(&call.url, allowed)) {
+            return no("effect_not_allowed", format!("the class may not ask '{}'", call.url));
+        }
+        let own = || self.job.name();
+        let named = |text: &str| match target::parse(text) {
+            Some(Target::Named(..) | Target::Queue(..)) => Some(text.to_owned()),
+            Some(Target::Own) => Some(own()),
+            Some(Target::Sender) => message.from.strip_prefix("process:").map(Into::into),
+            Some(Target::Alias(alias)) => definition.aliases.get(&alias).map(|it| (**it).into()),
+            Some(Target::Reply | Target::Outside(_)) | None => None,
+        };
+        match entry.reply_to.as_deref().map_or_else(|| Some(own()), named) {
+            Some(to) => Route::Outside(call, to.into()),
+            None => no("target_not_found", "the answer would go to no process and no queue"),
         }
     }
 

@@ -81,6 +81,7 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
     let mut consumers: HashMap<QueueId, tokio::task::AbortHandle> = HashMap::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(crate::process::sweep::run(Arc::clone(&inner), stop.clone()));
+    tasks.spawn(crate::process::effects::run(Arc::clone(&inner), stop.clone()));
     let errands = inner.errands_to_run.lock().take();
     tasks.spawn(run_errands(Arc::clone(&inner), errands));
     loop {

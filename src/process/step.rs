@@ -14,15 +14,17 @@ use onrush_protocol::batch::{BatchBuilder, BatchError};
 use onrush_protocol::name::PartitionName;
 
 use crate::base::place::{PartitionNumber, QueueId};
+use crate::process::call::Call;
 use crate::process::codec::Said;
 use crate::process::definition::{Definition, Mode, OnError, UnknownTarget};
+use crate::process::effects::TRIED_MS;
 use crate::process::envelope::{Envelope, Origin, Terms, triple};
 use crate::process::evaluate::{Done, Evaluated, Job, raw};
 use crate::process::incoming::{ANY_HOPS, Incoming};
 use crate::process::instance::version_value;
 use crate::process::keys::{
-    Address, CASCADES, DEAD, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION, child_key,
-    dead_key, parked_key, reply_key, skip_key, slot_key, timer_key,
+    Address, CASCADES, DEAD, EFFECTS, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION,
+    child_key, dead_key, parked_key, reply_key, skip_key, slot_key, timer_key,
 };
 use crate::process::outgoing::{Outgoing, Parts, count};
 use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
@@ -150,7 +152,7 @@ impl<'a> Builder<'a> {
 
     fn finish(self, roots: Vec<Address>) -> Step {
         let Self { growing, notes, tallies, changes, .. } = self;
-        let waits = |owner: OwnerId| owner == TIMERS || owner == PARKED;
+        let waits = |owner: OwnerId| [TIMERS, PARKED, EFFECTS].contains(&owner);
         let has_waiting = changes.iter().any(|((owner, _), _)| waits(*owner));
         let mut states: Vec<StateChanges> = changes
             .into_iter()
@@ -257,6 +259,7 @@ impl<'a> Builder<'a> {
                 format!("queue:{}/{}", queue.name, partition.as_str())
             }
             Route::Unknown(name) => name.to_string(),
+            Route::Outside(call, _) => call.name(),
             Route::Reply | Route::No(..) => sent.target.clone().unwrap_or_default(),
         };
         let route = match (self.limited(&entry, hops, route), fault) {
@@ -276,6 +279,13 @@ impl<'a> Builder<'a> {
             Route::Queue(queue, partition, is_process) => {
                 record.to = Some(name.as_str().into());
                 record.status = match self.send(&sending, queue, partition, is_process) {
+                    Ok(status) => status,
+                    Err(error) => return self.too_large(&sending, &error, record),
+                };
+            }
+            Route::Outside(call, answer_to) => {
+                record.to = Some(name.as_str().into());
+                record.status = match self.call(&sending, call, answer_to) {
                     Ok(status) => status,
                     Err(error) => return self.too_large(&sending, &error, record),
                 };
@@ -304,7 +314,7 @@ impl<'a> Builder<'a> {
     /// A route, unless a limit of the cascade ends it or its target is closed.
     fn limited(&self, entry: &Entry<'_>, hops: u32, route: Route) -> Route {
         let Entry { message, definition, .. } = entry;
-        if !matches!(route, Route::Queue(..) | Route::Unknown(_)) {
+        if !matches!(route, Route::Queue(..) | Route::Unknown(_) | Route::Outside(..)) {
             return route;
         }
         if hops == 0 {
@@ -411,6 +421,25 @@ impl<'a> Builder<'a> {
         Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
     }
 
+    /// Puts a call of a server elsewhere among those that are to be made.
+    fn call(
+        &mut self,
+        sending: &Sending<'_>,
+        call: Call,
+        answer_to: Box<str>,
+    ) -> Result<EntryStatus, BatchError> {
+        let entry = sending.entry.entry;
+        let until_ms = self.now_ms.saturating_add(entry.ttl_ms.unwrap_or(TRIED_MS));
+        let due_ms = self.now_ms.saturating_add(entry.delay_ms.unwrap_or(0));
+        let letter = self.letter(sending, None, until_ms);
+        let letter = Letter { target: answer_to, call: Some(call), ..letter };
+        letter.fits()?;
+        self.wait(EFFECTS, timer_key(due_ms, &sending.child_key()), &letter);
+        let pending = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
+        self.add(sending.root(), &pending, false);
+        Ok(EntryStatus::Called)
+    }
+
     /// Adds a record to the batch for its target; returns where it is.
     fn put(
         &mut self,
@@ -474,6 +503,7 @@ impl<'a> Builder<'a> {
             .map_or_else(Default::default, |fault| (fault.code.clone(), fault.message.clone()));
         Letter {
             target: sending.name.into(),
+            call: None,
             code,
             reason,
             cascade: message.root.id().into(),

@@ -159,7 +159,7 @@ impl Inner {
     }
 
     /// What has waited in vain becomes a dead letter.
-    async fn give_up(
+    pub(super) async fn give_up(
         &self,
         (owner, key, child): (OwnerId, &Bytes, &[u8]),
         letter: Letter,

@@ -5,11 +5,14 @@
 //! @name                    an alias of the sender's class
 //! queue:name[/partition]   a plain queue
 //! $self $sender $reply $timer
+//! [METHOD ]https://…       a server elsewhere
 //! ```
 //!
 //! Pure: the words only. What they mean now, `route` finds out.
 
 use onrush_protocol::name::{PartitionName, QueueName};
+
+use crate::process::call::{self, Call};
 
 /// A target that was understood.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +29,8 @@ pub(super) enum Target {
     Sender,
     /// Whoever waits for an answer.
     Reply,
+    /// A server elsewhere.
+    Outside(Call),
 }
 
 /// Reads a target; `None` where it is none.
@@ -35,6 +40,9 @@ pub(super) fn parse(text: &str) -> Option<Target> {
         "$sender" => return Some(Target::Sender),
         "$reply" => return Some(Target::Reply),
         _ => {}
+    }
+    if text.contains("://") {
+        return call::parse(text).map(Target::Outside);
     }
     if let Some(alias) = text.strip_prefix('@') {
         return (!alias.is_empty()).then(|| Target::Alias(alias.into()));
@@ -89,6 +97,7 @@ mod tests {
             ("ledger/", None),
             ("/a", None),
             ("a\u{1}/b", None),
+            ("ftp://a/b", None),
         ] {
             assert_eq!(parse(text), target, "{text}");
         }

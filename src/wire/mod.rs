@@ -3,10 +3,13 @@
 //! [`tcp`] speaks the binary protocol, [`http`] the HTTP shim; both turn bytes into calls of the
 //! same rooms and answers into bytes. [`codes`] is the one place where errors become codes,
 //! `process_ask` answers what both ask of processes, [`auth`] says
-//! who may do what, [`tls`] encrypts, and `opened` sets sockets.
+//! who may do what, [`tls`] encrypts, and `opened` sets sockets. [`calls`] asks servers elsewhere for
+//! processes, `fetch` how that is done.
 
 pub mod auth;
+pub mod calls;
 pub mod codes;
+mod fetch;
 pub mod http;
 mod opened;
 mod process_ask;

@@ -170,6 +170,7 @@ fn node(
 /// Why an entry went nowhere, with the status that a request would have had for it.
 fn entry_fault(fault: &Fault) -> Value {
     let status = match &*fault.code {
+        "effect_not_allowed" => Some(403),
         "target_not_found" => Some(404),
         "payload_too_large" => Some(413),
         "target_missing" | "codec_rejected" => Some(422),

@@ -15,6 +15,7 @@ mod client;
 mod control;
 mod desk;
 mod doors;
+mod effects;
 mod facade;
 mod faults;
 mod forms;

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
-use crate::wire::auth::fetch::{self, Address, BadAddress};
+use crate::wire::fetch::{self, Address, BadAddress};
 
 /// Shortest time between the beginnings of two fetches, where keys are to last for longer: whoever sends
 /// tokens with invented keys makes this server ask the other one no more often.

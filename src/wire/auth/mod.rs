@@ -9,11 +9,10 @@
 //! | [`role`] | the three roles, and whether one is enough |
 //! | [`tokens`] | whose static token it is |
 //! | [`claims`] | what a JSON Web Token says of its holder, and whether that is good now |
-//! | [`jwt`], [`jwks`], `fetch` | whether it is signed, with whose key, and where that comes from |
+//! | [`jwt`], [`jwks`] | whether it is signed, with whose key, and where that comes from |
 //! | `known` | which tokens were checked already |
 
 pub mod claims;
-mod fetch;
 pub mod jwks;
 pub mod jwt;
 mod known;

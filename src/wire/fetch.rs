@@ -1,16 +1,16 @@
-//! One GET to a server that the settings name.
+//! One request to a server elsewhere.
 //!
-//! In: an http or https address. Out: the body of its answer, within a time and a size. Redirects are
-//! not followed: keys come from where the settings say. Called by `jwks`.
+//! In: an http or https address, and what is said. Out: its answer, within a time and a size. Redirects are
+//! not followed: what is asked is where the settings, or a class, say. Called by `jwks` and `calls`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST};
-use hyper::{Request, Uri};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
@@ -25,11 +25,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Not an http or https address.
 #[derive(Debug)]
-pub(super) struct BadAddress;
+pub(in crate::wire) struct BadAddress;
 
 /// Where to ask.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(in crate::wire) struct Address {
     host: String,
     port: u16,
     is_https: bool,
@@ -39,7 +39,7 @@ pub(super) struct Address {
 impl Address {
     /// Reads an address. One with a user's name is none: nothing would be done with it, and its password
     /// would stand in the log.
-    pub(super) fn parse(text: &str) -> Result<Self, BadAddress> {
+    pub(in crate::wire) fn parse(text: &str) -> Result<Self, BadAddress> {
         let uri: Uri = text.parse().map_err(|_| BadAddress)?;
         if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
             return Err(BadAddress);
@@ -55,27 +55,57 @@ impl Address {
     }
 }
 
-/// Asks; the error says why there is nothing.
-pub(super) async fn get(address: &Address, within: Duration) -> Result<Bytes, String> {
-    match timeout(within, ask(address)).await {
+/// What is said.
+#[derive(Debug, Default)]
+pub(in crate::wire) struct Said {
+    pub(in crate::wire) method: Method,
+    pub(in crate::wire) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(in crate::wire) body: Bytes,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(in crate::wire) struct Answer {
+    pub(in crate::wire) status: u16,
+    pub(in crate::wire) content_type: Option<String>,
+    pub(in crate::wire) body: Bytes,
+}
+
+/// Gets what is there; the error says why there is nothing.
+pub(in crate::wire) async fn get(address: &Address, within: Duration) -> Result<Bytes, String> {
+    let headers = vec![(ACCEPT, HeaderValue::from_static("application/json"))];
+    let answer = ask(address, Said { headers, ..Said::default() }, within).await?;
+    match answer.status {
+        200..300 => Ok(answer.body),
+        status => Err(format!("status {status}")),
+    }
+}
+
+/// Asks; the error says why there is no answer.
+pub(in crate::wire) async fn ask(
+    address: &Address,
+    said: Said,
+    within: Duration,
+) -> Result<Answer, String> {
+    match timeout(within, reach(address, said)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
     }
 }
 
-async fn ask(address: &Address) -> Result<Bytes, String> {
+async fn reach(address: &Address, said: Said) -> Result<Answer, String> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await;
     let stream = stream.map_err(|error| error.to_string())?;
     if !address.is_https {
-        return exchange(address, stream).await;
+        return exchange(address, said, stream).await;
     }
     let name = ServerName::try_from(address.host.clone()).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(client_config()?);
     let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-    exchange(address, stream).await
+    exchange(address, said, stream).await
 }
 
-async fn exchange<S>(address: &Address, stream: S) -> Result<Bytes, String>
+async fn exchange<S>(address: &Address, said: Said, stream: S) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -83,16 +113,28 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
     let path = address.uri.path_and_query().map_or("/", |it| it.as_str());
     let host = address.uri.authority().map_or("", |it| it.as_str());
-    let request = Request::get(path).header(HOST, host).header(ACCEPT, "application/json");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let talking = tokio::spawn(connection);
+    let request = Request::builder().method(said.method).uri(path).header(HOST, host);
+    let request =
+        said.headers.into_iter().fold(request, |it, (name, value)| it.header(name, value));
+    let request = request.body(Full::new(said.body)).map_err(|error| error.to_string())?;
+    let talking = AbortOnDrop(tokio::spawn(connection));
     let answer = sender.send_request(request).await.map_err(words)?;
-    if !answer.status().is_success() {
-        return Err(format!("status {}", answer.status()));
-    }
+    let status = answer.status().as_u16();
+    let content_type = answer.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let content_type = content_type.map(ToOwned::to_owned);
     let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
-    talking.abort();
-    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    drop(talking);
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    Ok(Answer { status, content_type, body })
+}
+
+/// Ends its task when whoever waits for it has gone.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Trusts whom the system trusts; read once.
