@@ -5,7 +5,7 @@ mod bench;
 use onrush_protocol::options::QueueOptions;
 
 use crate::base::place::{QueueId, ShardId};
-use crate::shard::command::{Command, Maintain};
+use crate::shard::command::{Asked, Command, DefineClass, Maintain};
 use crate::shard::round::tests::bench::{Bench, LEASE_MS, body, push_of};
 use crate::shard::round::{Outcome, Plan, Replayed, Work};
 use crate::shard::tend::{Ask, JobStep, LetterBatch};
@@ -28,6 +28,30 @@ fn mortal() -> QueueOptions {
 
 fn sealed() -> QueueOptions {
     QueueOptions { encryption_enabled: true, ..QueueOptions::default() }
+}
+
+#[test]
+fn a_class_is_there_with_its_queue_or_not_at_all() {
+    let mut bench = Bench::new(2);
+    let define = |expected| {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let (queue, asked, text) = ("c".parse().unwrap(), Asked::default(), "{}".into());
+        Command::DefineClass(Box::new(DefineClass { queue, asked, expected, text, reply }))
+    };
+    let refused = bench.command(define(Some(1)));
+    assert!(refused.entries.is_empty(), "{:?}", refused.entries);
+    let made = bench.command(define(Some(0)));
+    let [(_, entry)] = &made.entries[..] else { panic!("{:?}", made.entries) };
+    let [Effect::DefineQueue(queue), Effect::DefineClass { queue: of, version: 1, .. }] =
+        &entry.effects[..]
+    else {
+        panic!("{entry:?}")
+    };
+    assert_eq!(queue.id, *of);
+    let next = bench.command(define(None));
+    let effects = next.entries.iter().flat_map(|(_, entry)| &entry.effects);
+    let effects: Vec<&Effect> = effects.collect();
+    assert!(matches!(effects[..], [Effect::DefineClass { version: 2, .. }]), "{effects:?}");
 }
 
 #[test]
