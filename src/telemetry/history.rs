@@ -76,7 +76,7 @@ pub struct QueueSnapshot {
     pub partitions: u64,
     pub parked: u64,
     pub lag_ms: u64,
-    /// Partitions that there are more, or fewer, than at the beginning of a span.
+    /// Partitions that there were more, or fewer, than a sample before: all of them added up.
     pub partitions_made: u64,
     pub partitions_gone: u64,
 }
@@ -146,8 +146,8 @@ impl Counted for QueueSnapshot {
             ack_requests: more(|it| it.ack_requests),
             ack_refused: more(|it| it.ack_refused),
             transactions: more(|it| it.transactions),
-            partitions_made: more(|it| it.partitions),
-            partitions_gone: earlier.partitions.saturating_sub(self.partitions),
+            partitions_made: more(|it| it.partitions_made),
+            partitions_gone: more(|it| it.partitions_gone),
             ..*self
         }
     }
@@ -216,8 +216,14 @@ impl History {
         let mut kept = self.0.lock();
         push(&mut kept.all, all, MINUTES_MAX);
         kept.queues.retain(|name, _| queues.iter().any(|(it, _)| it == name));
-        for (name, snapshot) in queues {
-            push(kept.queues.entry(name).or_default(), snapshot, QUEUE_MINUTES_MAX);
+        for (name, mut snapshot) in queues {
+            let all = kept.queues.entry(name).or_default();
+            if let Some(last) = all.back() {
+                let (now, before) = (snapshot.partitions, last.partitions);
+                snapshot.partitions_made = last.partitions_made + now.saturating_sub(before);
+                snapshot.partitions_gone = last.partitions_gone + before.saturating_sub(now);
+            }
+            push(all, snapshot, QUEUE_MINUTES_MAX);
         }
     }
 
@@ -322,6 +328,18 @@ mod tests {
             history.take(all, queues.collect());
         }
         history
+    }
+
+    #[test]
+    fn partitions_that_come_and_go_within_a_bucket_are_both_counted() {
+        let history = History::default();
+        for (time_ms, partitions) in [(0, 0), (1_000, 3), (2_000, 1), (3_000, 2)] {
+            let snapshot = QueueSnapshot { time_ms, partitions, ..Default::default() };
+            history.take(Snapshot { time_ms, ..Default::default() }, vec![("q".into(), snapshot)]);
+        }
+        let all = history.queue_buckets(Some("q"), (0, u64::MAX), MINUTE_MS);
+        let counted = all[0].1[0].counted;
+        assert_eq!((counted.partitions_made, counted.partitions_gone), (4, 2));
     }
 
     #[test]
