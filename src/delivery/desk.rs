@@ -36,6 +36,9 @@ pub enum DeskError {
     /// It has no dead letter that could go back.
     #[error("Message is not a dead letter")]
     NotDead,
+    /// Its letter cannot go back: the group that it is of was deleted.
+    #[error("the consumer group of its dead letter was deleted; requeue the letter, or let the group come again")]
+    NoGroup,
     /// Its letter cannot go back now.
     #[error("a consumer holds messages around it; try again later")]
     Held,
@@ -232,7 +235,8 @@ impl Delivery {
     /// Answers when that is durable.
     ///
     /// # Errors
-    /// [`DeskError::NotDead`], [`DeskError::Held`], [`DeskError::NoMessage`], [`DeskError::Command`].
+    /// [`DeskError::NotDead`], [`DeskError::NoGroup`], [`DeskError::Held`], [`DeskError::NoMessage`],
+    /// [`DeskError::Command`].
     pub async fn retry(
         &self,
         partition: PartitionNumber,
@@ -250,6 +254,7 @@ impl Delivery {
         let Tended::Moves(moves) = tended else { return Err(DeskError::NoMessage) };
         let count = |wanted: LetterMove| moves.iter().filter(|it| **it == wanted).count() as u64;
         match (count(LetterMove::Moved), count(LetterMove::Later)) {
+            (0, 0) if count(LetterMove::NoGroup) > 0 => Err(DeskError::NoGroup),
             (0, 0) => Err(DeskError::NotDead),
             (0, _) => Err(DeskError::Held),
             (moved, _) => Ok(moved),

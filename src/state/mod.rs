@@ -442,6 +442,25 @@ impl ShardState {
         self.graves.counts()
     }
 
+    /// Groups with dead letters in a partition, and how many: also groups that were deleted, for their
+    /// letters outlive them.
+    pub fn dead_in(
+        &self,
+        number: PartitionNumber,
+    ) -> impl Iterator<Item = (GroupIndex, u64)> + '_ {
+        let its = self.graves.counts().range((number, 0)..=(number, GroupIndex::MAX));
+        its.map(|((_, group), count)| (*group, *count))
+    }
+
+    /// The same for those that were deleted.
+    pub fn dead_of_ended(
+        &self,
+        number: PartitionNumber,
+    ) -> impl Iterator<Item = (GroupIndex, u64)> + '_ {
+        let is_live = |group| self.group_at(group).is_some_and(|it| it.live);
+        self.dead_in(number).filter(move |(group, _)| !is_live(*group))
+    }
+
     /// How many dead letters there are, by group; only those that have any.
     #[must_use]
     pub fn dead_totals(&self) -> &BTreeMap<GroupIndex, u64> {

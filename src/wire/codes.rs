@@ -148,6 +148,7 @@ pub fn of_desk_error(error: &DeskError) -> Code {
     match error {
         DeskError::NoMessage => Code::MessageNotFound,
         DeskError::NotDead | DeskError::AllDone => Code::MessageSettled,
+        DeskError::NoGroup => Code::GroupNotFound,
         DeskError::Held => Code::Busy,
         DeskError::NoJob => Code::JobNotFound,
         DeskError::TooManyJobs { .. } => Code::QuotaExceeded,

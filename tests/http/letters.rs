@@ -122,6 +122,60 @@ async fn a_requeued_letter_is_a_new_message_of_the_queue_that_it_is_sent_to() {
 }
 
 #[tokio::test]
+async fn letters_of_a_deleted_group_are_counted_found_deleted_and_go_to_the_group_of_its_name() {
+    let world = World::new().await;
+    buried_by_one_group(&world, 0..3).await;
+    let letters = world.get("/api/v1/dlq?queue=q").await.json();
+    let path = |data: i64| {
+        let all = letters["messages"].as_array().unwrap();
+        let it = all.iter().find(|it| it["data"] == data).unwrap();
+        let [partition, id] = ["partitionId", "transactionId"].map(|key| it[key].as_str().unwrap());
+        format!("/api/v1/messages/{partition}/{id}")
+    };
+    world.ask("DELETE", "/api/v1/consumer-groups/bad", "").await;
+    let world = world.restart().await;
+    let total = || async { world.get("/api/v1/dlq?queue=q").await.json()["total"].clone() };
+    assert_eq!(total().await, 3);
+    // Every figure has them.
+    let overview = world.get("/api/v1/resources/overview").await.json();
+    assert_eq!(overview["messages"]["deadLetter"], 3, "{overview}");
+    let queue = world.get("/api/v1/resources/queues/q").await.json();
+    assert_eq!(
+        (&queue["totals"]["deadLetter"], &queue["partitions"][0]["stats"]["deadLetter"]),
+        (&json!(3), &json!(3)),
+        "{queue}"
+    );
+    let found = world.get(&path(1)).await.json();
+    assert_eq!(
+        (&found["status"], &found["errorMessage"]),
+        (&json!("dead_letter"), &json!("it broke")),
+        "{found}"
+    );
+    // What is deleted is not to be read any more.
+    assert_eq!(world.ask("DELETE", &path(0), "").await.status, 200);
+    let left = world.get("/api/v1/dlq?queue=q").await.json();
+    assert_eq!((payloads(&left), total().await), (vec![json!(2), json!(1)], json!(2)));
+    // Nobody is there to get them back, and that is said.
+    let refused = world.post(&format!("{}/retry", path(1)), &json!({})).await.error();
+    assert_eq!((refused.0, refused.2.as_str()), (404, "group_not_found"), "{refused:?}");
+    let redrive = json!({ "queue": "q", "consumerGroup": "bad" });
+    let begun = world.post("/api/v1/dlq/redrive", &redrive).await.json();
+    let job = ended(&world, &begun).await;
+    assert_eq!((&job["moved"], &job["skipped"]), (&json!(0), &json!(2)), "{job}");
+    // The group comes again, and is done with what is in the queue.
+    let again = pop(&world, "bad").await;
+    assert_eq!(payloads(&again), [1, 2]);
+    say(&world, &again, "bad", "completed", "").await;
+    assert_eq!(world.post(&format!("{}/retry", path(1)), &json!({})).await.status, 200);
+    let begun = world.post("/api/v1/dlq/redrive", &redrive).await.json();
+    let job = ended(&world, &begun).await;
+    assert_eq!((&job["moved"], &job["skipped"]), (&json!(1), &json!(0)), "{job}");
+    assert_eq!(payloads(&pop(&world, "bad").await), [1, 2]);
+    assert!(payloads(&pop(&world, "done").await).is_empty(), "the other group is done with them");
+    assert_eq!(total().await, 0);
+}
+
+#[tokio::test]
 async fn a_slow_job_can_be_cancelled_and_what_it_has_not_moved_stays() {
     for action in ["redrive", "requeue", "delete"] {
         let world = World::new().await;

@@ -71,6 +71,8 @@ pub struct QueueFigures {
     pub pushed: u64,
     /// Messages that are kept.
     pub total: u64,
+    /// Dead letters, also of groups that were deleted.
+    pub dead: u64,
     /// Per group.
     pub groups: BTreeMap<Box<str>, GroupFigures>,
 }
@@ -84,10 +86,10 @@ impl QueueFigures {
     /// Its messages as the group that is furthest behind has them.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let dead = self.groups.values().map(|it| it.counts.dead).sum();
+        let (total, dead) = (self.total, self.dead);
         match self.furthest() {
-            Some(group) => Counts { total: self.total, dead, ..group.counts },
-            None => Counts { total: self.total, pending: self.total, ..Counts::default() },
+            Some(group) => Counts { total, dead, ..group.counts },
+            None => Counts { total, pending: total, dead, ..Counts::default() },
         }
     }
 
@@ -262,6 +264,7 @@ impl Sums {
             figures.partitions += 1;
             figures.pushed += partition.next_seq;
             figures.total += partition.next_seq - partition.base_seq;
+            figures.dead += dead_in(state, number);
             for cursor in &partition.cursors {
                 let group = groups.entry((state.shard(), cursor.group)).or_default();
                 group.counts.add(&counts_of(state, number, partition, cursor));
@@ -313,6 +316,11 @@ impl Depth {
             *partitions += u64::from(its_open > 0);
         });
     }
+}
+
+/// Dead letters of a partition, also of groups that were deleted.
+fn dead_in(state: &ShardState, number: PartitionNumber) -> u64 {
+    state.dead_in(number).map(|(_, count)| count).sum()
 }
 
 fn open_of(partition: &Partition, cursor: &Cursor) -> u64 {
@@ -373,7 +381,7 @@ fn partition_figures(
     let names = partition.cursors.iter().map(|cursor| state.group_at(cursor.group));
     let names = names.map(|group| group.map(|it| it.name.clone()).unwrap_or_default());
     let groups = names.zip(all.clone()).collect();
-    let dead = all.clone().map(|it| it.dead).sum();
+    let dead = dead_in(state, number);
     let total = partition.next_seq - partition.base_seq;
     let none = Counts { total, pending: total, ..Counts::default() };
     let counts = all.max_by_key(|it| it.pending + it.processing).unwrap_or(none);

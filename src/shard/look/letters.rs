@@ -68,7 +68,7 @@ pub struct NextLetter {
     pub key: DeadKey,
     /// Where it lies.
     pub place: DeadPlace,
-    /// Whether its message is no longer in its partition.
+    /// Whether its message is no longer in its partition, or no longer its group's to open.
     pub is_gone: bool,
 }
 
@@ -234,8 +234,9 @@ fn letters_of(
     let shard = usize::from(view.replica.count().of_partition(number));
     let mut found = Vec::new();
     let Some(state) = view.replica.shards.get(shard) else { return Ok(found) };
-    for cursor in state.partition(number).map_or(&[][..], |it| it.cursors.as_slice()) {
-        let key = (number, cursor.group, seq);
+    // Also those of groups that were deleted.
+    for (group, _) in state.dead_in(number) {
+        let key = (number, group, seq);
         found.extend(state.dead_at(view.kv, key)?.map(|place| (key, place)));
     }
     Ok(found)
@@ -461,8 +462,9 @@ fn next_letters(
             let last = some.last().map(|(key, _)| behind(*key));
             let base = state.partition(number).map_or(Sequence::MAX, |it| it.base_seq);
             let in_time = some.into_iter().filter(|(_, place)| place.failed_ms <= until_ms);
+            let has_ended = state.group_at(group).is_none_or(|it| !it.live);
             found.extend(in_time.map(|(key, place)| {
-                let is_gone = key.2 < base || state.erased().has(number, key.2);
+                let is_gone = has_ended || key.2 < base || state.erased().has(number, key.2);
                 NextLetter { key, place, is_gone }
             }));
             if let (true, Some(next)) = (is_more, last) {

@@ -69,7 +69,7 @@ pub struct FoundMessage {
     pub run: Option<Run>,
     /// When it was pushed, unix milliseconds.
     pub time_ms: u64,
-    /// Per group of its queue.
+    /// Per group of its queue, and per group that was deleted and left a dead letter of it.
     pub groups: Vec<GroupStatus>,
 }
 
@@ -252,6 +252,16 @@ fn found(
     let mut groups = Vec::with_capacity(partition.cursors.len());
     for cursor in &partition.cursors {
         groups.push(standing(view, state, number, seq, cursor)?);
+    }
+    for (group, _) in state.dead_of_ended(number) {
+        if state.dead_at(view.kv, (number, group, seq))?.is_some() {
+            groups.push(GroupStatus {
+                group: state.group_at(group).map(|it| it.name.clone()).unwrap_or_default(),
+                status: Status::DeadLetter,
+                attempts: 0,
+                lease_until_ms: None,
+            });
+        }
     }
     Ok(Some(FoundMessage {
         queue: Arc::clone(queue),

@@ -77,6 +77,7 @@ impl Round<'_> {
         Ok(draft.bury(partition, seq, group, error)?.map(u64::from))
     }
 
+    /// Groups of a partition, and those that were deleted and left dead letters in it.
     fn groups_of(&self, partition: PartitionNumber, name: Option<&str>) -> Vec<GroupIndex> {
         let shard = usize::from(self.replica.count().of_partition(partition));
         let Some(state) = self.replica.shards.get(shard) else { return Vec::new() };
@@ -84,7 +85,8 @@ impl Round<'_> {
         let is_asked = |group: &GroupIndex| {
             name.is_none_or(|name| state.group_at(*group).is_some_and(|it| *it.name == *name))
         };
-        held.cursors.iter().map(|cursor| cursor.group).filter(is_asked).collect()
+        let ended = state.dead_of_ended(partition).map(|(group, _)| group);
+        held.cursors.iter().map(|cursor| cursor.group).chain(ended).filter(is_asked).collect()
     }
 
     /// A job with what this round did to it.
@@ -139,7 +141,7 @@ impl Round<'_> {
             let count =
                 |wanted: LetterMove| moves.iter().filter(|it| **it == wanted).count() as u64;
             job.moved += count(LetterMove::Moved);
-            job.skipped += count(LetterMove::Missing);
+            job.skipped += count(LetterMove::Missing) + count(LetterMove::NoGroup);
             job.deferred += count(LetterMove::Later) + count(LetterMove::NeedsBody);
         }
         job.skipped += step.skipped;

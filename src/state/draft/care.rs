@@ -4,8 +4,9 @@
 //! A dead letter that goes back opens its message for its own group where the message is still in the
 //! partition and will be for long enough; else it becomes a message at the partition's end that only
 //! its group gets. Either way the letter goes in the same entry, so it is never in two places and
-//! never in none. A group that was forgotten is nobody to give letters back to, and one that comes by
-//! its name later is another one: such letters stay, to be looked at, moved elsewhere or deleted.
+//! never in none. Letters of a group that was deleted go back to the group of its name, once there is
+//! one again: it may still have the message open, else it gets it at the partition's end. Until then
+//! they stay, to be looked at, moved elsewhere or deleted.
 
 use bytes::Bytes;
 use onrush_protocol::batch::{BatchBuilder, NewRecord, Record, RecordBatch};
@@ -34,6 +35,8 @@ pub enum LetterMove {
     Later,
     /// Its message is needed, and was not brought along.
     NeedsBody,
+    /// Its group was deleted, and there is none of its name.
+    NoGroup,
 }
 
 /// A letter's message.
@@ -80,8 +83,12 @@ impl Draft<'_> {
         let since = self.all_since(partition, group, letters)?;
         let stays = letters.iter().map(|(seq, _)| self.stays(partition, *seq));
         let stays = stays.collect::<Result<Vec<bool>, _>>()?;
-        let Some(mut cursor) = self.cursor(partition, group) else {
-            return Ok(vec![LetterMove::Missing; letters.len()]);
+        let Some((to, mut cursor)) = self.receiver(partition, group) else {
+            let moves = since.into_iter().map(|since| match since {
+                Some(_) => LetterMove::NoGroup,
+                None => LetterMove::Missing,
+            });
+            return Ok(moves.collect());
         };
         let (mut reopened, mut moves) = (Vec::new(), Vec::with_capacity(letters.len()));
         for (((seq, body), failed_ms), stays) in letters.iter().zip(since).zip(stays) {
@@ -92,13 +99,16 @@ impl Draft<'_> {
             let is_held = cursor.lease.is_some_and(|it| (it.from..it.to).contains(seq));
             if is_held || cursor.progress.settled.len() >= RANGES_MAX {
                 moves.push(LetterMove::Later);
-            } else if stays {
+            } else if stays && to != group && !cursor.progress.is_settled(*seq) {
+                self.exhume_one((partition, group, *seq), failed_ms);
+                moves.push(LetterMove::Moved);
+            } else if stays && to == group {
                 cursor.progress.reopen(*seq);
                 reopened.push((*seq, failed_ms));
                 self.letters.insert((partition, group, *seq), None);
                 moves.push(LetterMove::Moved);
             } else if let Some(body) = body {
-                let done = self.append_for(partition, group, &mut cursor.progress, body);
+                let done = self.append_for(partition, to, &mut cursor.progress, body);
                 if done {
                     self.exhume_one((partition, group, *seq), failed_ms);
                 }
@@ -112,8 +122,22 @@ impl Draft<'_> {
             let care = Care::Reopen { partition, group, letters: reopened };
             self.effects.push(Effect::Care(care));
         }
-        self.put_cursor(partition, group, cursor);
+        self.put_cursor(partition, to, cursor);
         Ok(moves)
+    }
+
+    /// Who gets letters of a group back: the group, or the one that came by its name after it.
+    fn receiver(
+        &self,
+        partition: PartitionNumber,
+        group: GroupIndex,
+    ) -> Option<(GroupIndex, CursorDraft)> {
+        if let Some(cursor) = self.cursor(partition, group) {
+            return Some((group, cursor));
+        }
+        let ended = self.state.group_at(group)?;
+        let heir = self.state.group(ended.queue, &ended.name)?;
+        self.cursor(partition, heir).map(|cursor| (heir, cursor))
     }
 
     /// Takes dead letters away for good. One answer for each.
@@ -172,10 +196,11 @@ impl Draft<'_> {
         seq: Sequence,
     ) -> Result<Deletion, DecideError> {
         let groups = self.groups_in(partition);
+        let ended = self.state.dead_of_ended(partition).map(|(group, _)| group);
         let mut letters = Vec::new();
-        for group in &groups {
-            if let Some(failed_ms) = self.dead_since((partition, *group, seq))? {
-                letters.push((*group, failed_ms));
+        for group in groups.iter().copied().chain(ended) {
+            if let Some(failed_ms) = self.dead_since((partition, group, seq))? {
+                letters.push((group, failed_ms));
             }
         }
         let is_kept = self.keeps(partition, seq);

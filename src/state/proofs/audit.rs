@@ -302,6 +302,8 @@ impl Audit {
             }
             Care::Erase { partition, seq } => {
                 assert!(self.erased.insert((*partition, *seq)), "{seq} was deleted twice");
+                let of_it = |(of, _, at): &&(u32, u32, u64)| (of, at) == (partition, seq);
+                assert_eq!(self.dead.iter().find(of_it), None, "a dead letter of {seq} is left");
                 for cursor in self.partition(*partition).cursors.values_mut() {
                     cursor.settled.insert(*seq);
                     cursor.attempts.remove(seq);

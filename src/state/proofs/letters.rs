@@ -9,7 +9,7 @@ use crate::state::codec::Chunk;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked, Verdict};
 use crate::state::draft::group::SeekTo;
 use crate::state::draft::{Context, DecideError, Draft};
-use crate::state::effect::Effect;
+use crate::state::effect::{Effect, GroupStart};
 use crate::state::model::Run;
 use crate::state::proofs::rows::Watched;
 use crate::state::proofs::steps::Step;
@@ -112,4 +112,57 @@ fn a_verdict_reads_each_run_once_and_is_about_no_more_than_a_lease_holds() {
     // Those that are done already are none of them; and what settles is one step, however many.
     let results = draft.ack(number, "a", None, &all_of(0, 11_999, Verdict::Completed));
     assert!(matches!(&results[..], [Ok(Acked { settled: 2_000, .. })]), "{results:?}");
+}
+
+/// How many messages an entry appends.
+fn appends(world: &mut World, desk: &mut Desk, steps: &[Step]) -> usize {
+    let mut appended = 0;
+    world.decide(desk, steps, &mut |entry, _| {
+        let is_append = |effect: &&Effect| matches!(effect, Effect::Append { .. });
+        appended += entry.effects.iter().filter(is_append).count();
+    });
+    appended
+}
+
+#[test]
+fn letters_of_a_group_that_was_deleted_go_with_their_message_and_back_to_the_group_of_its_name() {
+    let (mut world, mut desk) = (World::new(), Desk::new(0));
+    let number = push(&mut world, &mut desk, 3);
+    let (slot, group, budget) = (SLOT, 2, messages(3));
+    let comes = Step::Register { slot, start: GroupStart::Beginning };
+    world.decide(&mut desk, std::slice::from_ref(&comes), &mut |_, _| {});
+    let pop = Step::Pop { slot, partition: None, group, budget, lease_ms: 0, auto_ack: false };
+    world.decide(&mut desk, &[pop], &mut |_, _| {});
+    let verdict = Verdict::Dead;
+    let ack = Step::Ack { pick: 0, verdict, skip: 0, most: 2, with_token: true };
+    world.decide(&mut desk, &[ack], &mut |_, _| {});
+    let left = |desk: &Desk| {
+        let letters = desk.state.dead_of(&desk.kv, number).unwrap();
+        letters.into_keys().map(|(.., seq)| seq).collect::<Vec<_>>()
+    };
+    world.decide(&mut desk, &[Step::DropGroup { slot, group }], &mut |_, _| {});
+    for _ in 0..3 {
+        desk.checkpoint();
+    }
+    let redrive = [Step::Redrive { pick: 0, away: false }];
+    assert_eq!(appends(&mut world, &mut desk, &redrive), 0);
+    assert_eq!(left(&desk), [0, 1, 2], "they outlive it, and nobody gets them back");
+    // Deleting a message leaves nothing of it to read.
+    world.decide(&mut desk, &[Step::Erase { pick: 0 }], &mut |_, _| {});
+    assert_eq!(left(&desk), [1, 2]);
+    // The group comes again. What it has still to get it does not get twice.
+    world.decide(&mut desk, &[comes], &mut |_, _| {});
+    assert_eq!(appends(&mut world, &mut desk, &redrive), 0);
+    assert_eq!(left(&desk), [2]);
+    // What it is done with comes at the end.
+    let seek = Step::Seek { slot, group, partition: None, to: SeekTo::End };
+    world.decide(&mut desk, &[seek], &mut |_, _| {});
+    assert_eq!(appends(&mut world, &mut desk, &redrive), 1);
+    assert!(left(&desk).is_empty());
+    let open = |name| {
+        let index = desk.state.group(world.queues[slot], name).unwrap();
+        let progress = desk.state.cursor(number, index).unwrap().progress();
+        progress.open_ranges(3, 4).len()
+    };
+    assert_eq!((open("late"), open("b")), (1, 0), "for its own group only");
 }

@@ -38,6 +38,7 @@ fn failed(error: &DeskError) -> Failure {
         DeskError::NoMessage | DeskError::NotDead | DeskError::Held | DeskError::AllDone => {
             failure.blaming("message", 0)
         }
+        DeskError::NoGroup => failure.blaming("group", 0),
         DeskError::NoJob => failure.blaming("id", 0),
         DeskError::TooManyJobs { limit } => failure.blaming("jobs", *limit as u64),
         DeskError::Queue(error) => failure::catalog(error),
