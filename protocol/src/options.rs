@@ -51,6 +51,15 @@ macro_rules! queue_options {
                 }
             }
 
+            /// Takes the option of this number, as in [`Self::NAMES`], from others; nothing where there
+            /// is none of it.
+            pub fn take(&mut self, number: u8, from: &Self) {
+                match number {
+                    $($number => self.$field = from.$field,)*
+                    _ => {}
+                }
+            }
+
             fn set(&mut self, number: u8, value: u64, offset: usize) -> Result<(), DecodeError> {
                 match number {
                     $($number => {

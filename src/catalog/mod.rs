@@ -135,7 +135,8 @@ impl Catalogs {
         self.define(name, namespace, task, None).await
     }
 
-    /// Makes a queue, or replaces all settings of one that exists. Answers when that is durable.
+    /// Makes a queue, or replaces all settings of one that exists, or those that are named. Answers when
+    /// that is durable.
     ///
     /// # Errors
     /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`], [`CatalogError::SealedRows`],
@@ -149,21 +150,20 @@ impl Catalogs {
     ) -> Result<Arc<QueueDefinition>, CatalogError> {
         not_own(name.as_str())?;
         check(&asked.options)?;
-        if asked.options.encryption_enabled && !self.engine.seals().can_seal() {
+        let catalog = self.engine.catalog_now();
+        let before = catalog.find(name.as_str());
+        let all = before.map_or(asked, |it| asked.over(it, catalog.is_projected(it.id)));
+        if all.options.encryption_enabled && !self.engine.seals().can_seal() {
             return Err(CatalogError::NoEncryptionKey);
         }
-        if asked.options.encryption_enabled && asked.sql_rows {
+        if all.options.encryption_enabled && all.sql_rows {
             return Err(CatalogError::SealedRows);
         }
-        if asked.sql_rows && !self.has_sql {
+        if all.sql_rows && !self.has_sql {
             return Err(CatalogError::NoDatabase);
         }
-        let is_class = {
-            let catalog = self.engine.catalog_now();
-            catalog.find(name.as_str()).is_some_and(|queue| catalog.class(queue.id).is_some())
-        };
-        if is_class {
-            check_of_class(&asked.options, asked.ttl_asked)?;
+        if before.is_some_and(|queue| catalog.class(queue.id).is_some()) {
+            check_of_class(&all.options, all.ttl_asked)?;
         }
         self.define(name, namespace, task, Some(asked)).await
     }

@@ -38,6 +38,7 @@ use crate::shard::watch::Watch;
 use crate::state::draft::ack::{AckItem, AckRefusal, Verdict};
 use crate::state::draft::care;
 use crate::state::draft::pop::PopBudget;
+use crate::state::draft::upkeep::Extended;
 use crate::state::effect::{GroupStart, LeaseToken, Sequence};
 use crate::state::model::Run;
 
@@ -356,6 +357,18 @@ impl Delivery {
         token: LeaseToken,
         extend_ms: u64,
     ) -> Result<Option<u64>, CommandError> {
+        Ok(self.extend_all(token, extend_ms).await?.map(|extended| extended.until_ms))
+    }
+
+    /// As [`Self::extend`]; tells as well of how many partitions the lease is.
+    ///
+    /// # Errors
+    /// [`CommandError`] when it was not carried out.
+    pub async fn extend_all(
+        &self,
+        token: LeaseToken,
+        extend_ms: u64,
+    ) -> Result<Option<Extended>, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.engine.submit(Command::Extend(Extend { token, extend_ms, reply }));
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))

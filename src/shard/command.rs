@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onrush_protocol::name::{GroupName, PartitionName, QueueName};
-use onrush_protocol::options::QueueOptions;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -18,6 +17,7 @@ use crate::buffer::Buffers;
 use crate::log::AppendError;
 use crate::shard::groups::{ForgetGroup, Seek, Subscribe, Survey};
 use crate::shard::look::Question;
+pub use crate::shard::named::{Asked, Named};
 use crate::shard::tend::Tend;
 use crate::shard::transaction::Transaction;
 use crate::shard::watch::Watch;
@@ -26,6 +26,7 @@ use crate::state::codec::Chunk;
 use crate::state::draft::DecideError;
 use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::pop::PopBudget;
+use crate::state::draft::upkeep::Extended;
 use crate::state::effect::{GroupStart, LeaseToken, Maintenance, Sequence};
 use crate::state::model::Run;
 use crate::state::queries::{QueryDefinition, QueryId};
@@ -312,8 +313,8 @@ pub struct Extend {
     pub token: LeaseToken,
     /// For how long from now, milliseconds.
     pub extend_ms: u64,
-    /// The answer: when it ends now, unix milliseconds; `None` when it holds nothing.
-    pub reply: Reply<Result<Option<u64>, CommandError>>,
+    /// The answer: what it holds, and until when; `None` when that is nothing.
+    pub reply: Reply<Result<Option<Extended>, CommandError>>,
 }
 
 /// See [`Command::GiveBack`]. Nobody waits for an answer.
@@ -327,17 +328,6 @@ pub struct GiveBack {
     pub from: Sequence,
 }
 
-/// What is asked of a queue.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Asked {
-    /// How it behaves.
-    pub options: QueueOptions,
-    /// Whether its messages are also to be rows for people who ask in SQL.
-    pub sql_rows: bool,
-    /// Whether the options say how long a message lives, rather than leaving it to the default.
-    pub ttl_asked: bool,
-}
-
 /// See [`Command::Define`].
 #[derive(Debug)]
 pub struct Define {
@@ -347,7 +337,8 @@ pub struct Define {
     pub namespace: Box<str>,
     /// Task label.
     pub task: Box<str>,
-    /// Its settings; `None` leaves a queue that exists as it is.
+    /// Its settings; `None` leaves a queue that exists as it is. Labels that are not
+    /// [`Named`] among them stay too.
     pub asked: Option<Asked>,
     /// The answer: the queue as it is now.
     pub reply: Reply<Result<Arc<QueueDefinition>, CommandError>>,

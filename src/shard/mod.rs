@@ -27,6 +27,7 @@ pub mod hot;
 pub mod labels;
 mod lane;
 pub mod look;
+pub mod named;
 pub mod parked;
 mod reclaim;
 mod refusals;

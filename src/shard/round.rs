@@ -4,6 +4,7 @@
 //! an outcome for everything. If the log refuses, the plan is thrown away and made again.
 
 mod classes;
+mod define;
 mod groups;
 mod hand_over;
 mod pops;
@@ -40,6 +41,7 @@ use crate::state::draft::ack::{AckItem, AckRefusal, Acked};
 use crate::state::draft::gates::LetGo;
 use crate::state::draft::pop::{Claim, PopStep};
 use crate::state::draft::push::{Pushed, RecordOutcome, Room};
+use crate::state::draft::upkeep::Extended;
 use crate::state::draft::{Context, DecideError, Draft};
 use crate::state::effect::{DeadLetter, Effect, Entry, Maintenance, Origin};
 use crate::state::sleep::Sleeper;
@@ -142,7 +144,7 @@ pub enum Outcome {
     /// One result per item.
     Acked(Vec<Result<Acked, AckRefusal>>),
     /// When the lease ends now.
-    Extended(Option<u64>),
+    Extended(Option<Extended>),
     /// The queue as it is now.
     Defined(Arc<QueueDefinition>),
     /// Whether there was such a queue.
@@ -428,7 +430,7 @@ impl<'a> Round<'a> {
                         .then_some(())?;
                     self.draft(shard)?.extend(extend.token, until_ms)
                 });
-                Outcome::Extended(ends.min())
+                Outcome::Extended(ends.reduce(Extended::with))
             }
             Command::GiveBack(GiveBack { token, partition, from }) => {
                 let shard = self.replica.count().of_partition(*partition);

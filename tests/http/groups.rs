@@ -306,7 +306,8 @@ async fn one_lease_holds_several_partitions_and_is_extended_and_acknowledged_as_
     assert_eq!(other["partitionsClaimed"], 1, "what is held is not given twice");
     let lease = popped["leaseId"].as_str().unwrap();
     let extended = world.post(&format!("/api/v1/lease/{lease}/extend"), &json!({})).await;
-    assert_eq!(extended.json()["success"], true);
+    let extended = extended.json();
+    assert_eq!((&extended["success"], &extended["renewed"]), (&json!(true), &json!(2)));
     let acks: Vec<Value> = messages
         .iter()
         .map(|it| {

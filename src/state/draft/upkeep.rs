@@ -29,6 +29,26 @@ impl Diligence {
     }
 }
 
+/// What a token holds, once it was extended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Extended {
+    /// When the first of its leases ends, unix milliseconds.
+    pub until_ms: u64,
+    /// How many partitions they are of.
+    pub partitions: u32,
+}
+
+impl Extended {
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            until_ms: self.until_ms.min(other.until_ms),
+            partitions: self.partitions.saturating_add(other.partitions),
+        }
+    }
+}
+
 impl Draft<'_> {
     /// Ends leases that are over, `most` at a time and until `bytes_left` is used up, which the last
     /// of them may exceed: an attempt for each message that they still held, and a dead letter where
@@ -83,11 +103,11 @@ impl Draft<'_> {
         catalog.get(queue).map_or(0, |it| it.options.retry_limit)
     }
 
-    /// Makes the leases with this token last until at least `until_ms`. Returns the earliest end
-    /// among them, or `None` when the token holds nothing here.
-    pub fn extend(&mut self, token: LeaseToken, until_ms: u64) -> Option<u64> {
+    /// Makes the leases with this token last until at least `until_ms`. Returns how long they do, or
+    /// `None` when the token holds nothing here.
+    pub fn extend(&mut self, token: LeaseToken, until_ms: u64) -> Option<Extended> {
         let holders = self.state.holders.get(&token)?;
-        let mut earliest = None;
+        let mut extended = None;
         for (local, group) in holders {
             let Some(number) = self.state.shards.number(self.state.shard, *local) else { continue };
             let Some(cursor) = self.cursor(number, *group) else { continue };
@@ -99,9 +119,10 @@ impl Draft<'_> {
                 let lease = Some(Lease { until_ms, ..lease });
                 self.put_cursor(number, group, super::CursorDraft { lease, ..cursor });
             }
-            earliest = Some(earliest.map_or(until, |it: u64| it.min(until)));
+            let one = Extended { until_ms: until, partitions: 1 };
+            extended = Some(extended.map_or(one, |all: Extended| all.with(one)));
         }
-        earliest
+        extended
     }
 
     /// Ends the part of a lease from `from` on, which its consumer never got: others may have it at once,

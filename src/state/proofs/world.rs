@@ -436,7 +436,7 @@ impl World {
             Step::Extend { pick, more_ms } => {
                 let Some(held) = pick_of(&self.held, *pick) else { return Answer::Nothing };
                 let until_ms = draft.now_ms() + more_ms;
-                Answer::Extended(draft.extend(held.token, until_ms))
+                Answer::Extended(draft.extend(held.token, until_ms).map(|it| it.until_ms))
             }
             Step::Seek { slot, group, partition, to } => {
                 let (queue, group) = (self.queues[*slot], GROUPS[*group]);

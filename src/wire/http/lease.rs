@@ -11,6 +11,7 @@ use onrush_protocol::id::uuid_parse;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::state::draft::upkeep::Extended;
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::dialect::Dialect;
@@ -35,9 +36,8 @@ struct Body<'a> {
     lease_id: &'a str,
     success: bool,
     error: Option<&'a str>,
-    /// 1 where something was extended, however many partitions the lease holds: the shards do not
-    /// say. Clients that know the field refuse an answer without it.
-    renewed: u8,
+    /// Partitions whose lease was extended.
+    renewed: u32,
     new_expires_at: Option<&'a str>,
     expires_at: Option<&'a str>,
     #[serde(rename = "lease_expires_at")]
@@ -51,15 +51,15 @@ struct Body<'a> {
 /// Extends a lease.
 pub(super) async fn extend(api: &Api, lease_id: &str, body: &[u8]) -> Result<Answer, Failure> {
     let seconds = seconds(body)?;
-    let until = match uuid_parse(lease_id) {
+    let extended = match uuid_parse(lease_id) {
         None => None,
         Some(token) => {
-            let extended = api.rooms.delivery.extend(token, seconds * 1000).await;
+            let extended = api.rooms.delivery.extend_all(token, seconds * 1000).await;
             extended
                 .map_err(|error| Failure::new(codes::of_command_error(&error), error.to_string()))?
         }
     };
-    Ok(answer(api.dialect, lease_id, until))
+    Ok(answer(api.dialect, lease_id, extended))
 }
 
 fn seconds(body: &[u8]) -> Result<u64, Failure> {
@@ -79,8 +79,8 @@ fn seconds(body: &[u8]) -> Result<u64, Failure> {
     }
 }
 
-fn answer(dialect: Dialect, lease_id: &str, until_ms: Option<u64>) -> Answer {
-    let until = until_ms.map(millis_text);
+fn answer(dialect: Dialect, lease_id: &str, extended: Option<Extended>) -> Answer {
+    let until = extended.map(|it| millis_text(it.until_ms));
     let until = until.as_deref();
     let lost = until.is_none();
     let status = match dialect {
@@ -91,7 +91,7 @@ fn answer(dialect: Dialect, lease_id: &str, until_ms: Option<u64>) -> Answer {
         lease_id,
         success: !lost,
         error: lost.then_some("Lease not found"),
-        renewed: u8::from(!lost),
+        renewed: extended.map_or(0, |it| it.partitions),
         new_expires_at: until,
         expires_at: until,
         lease_expires_at: until,
@@ -120,6 +120,7 @@ mod tests {
     fn a_lost_lease_is_told_as_each_dialects_clients_listen() {
         assert_eq!(answer(Dialect::Onrush, "x", None).status(), StatusCode::NOT_FOUND);
         assert_eq!(answer(Dialect::Queen, "x", None).status(), StatusCode::OK);
-        assert_eq!(answer(Dialect::Onrush, "x", Some(1)).status(), StatusCode::OK);
+        let held = Some(Extended { until_ms: 1, partitions: 2 });
+        assert_eq!(answer(Dialect::Onrush, "x", held).status(), StatusCode::OK);
     }
 }

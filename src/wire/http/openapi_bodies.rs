@@ -235,6 +235,8 @@ fn configure() -> Value {
         "namespace": { "type": "string", "maxLength": 255 },
         "task": { "type": "string", "maxLength": 255 },
         "options": object(options, &[]),
+        "mode": { "enum": ["merge", "replace"], "default": "replace",
+            "description": "whether settings that are not named stay, or have their defaults again" },
     });
     object(fields, &["queue"])
 }

@@ -15,7 +15,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::shard::command::Asked;
+use crate::shard::command::{Asked, Named};
 use crate::wire::http::status::Failure;
 
 /// Most keys of an options object: far more than there are options.
@@ -47,6 +47,16 @@ macro_rules! options {
                 _ => return Err(Refusal::Unknown),
             }
             Ok(())
+        }
+
+        /// The number that an option is named by within the server.
+        fn number(name: &str) -> Option<u8> {
+            let field = match name {
+                SQL_ROWS => return Some(Named::SQL_ROWS),
+                $($name => stringify!($field),)*
+                _ => return None,
+            };
+            QueueOptions::NAMES.iter().find(|(_, it)| *it == field).map(|(number, _)| *number)
         }
 
         impl Serialize for Shown<'_> {
@@ -95,14 +105,16 @@ enum Refusal {
 }
 
 impl RawOptions<'_> {
-    /// Reads the options; `strict` refuses those that nobody knows.
+    /// Reads the options, and which ones are named; `strict` refuses those that nobody knows.
     pub(super) fn read(&self, strict: bool) -> Result<Asked, Failure> {
         let refuse = |message: String| Failure::new(Code::BadOption, message);
-        let mut asked = Asked::default();
+        let (mut asked, mut only) = (Asked::default(), Named::default());
         for (at, (name, raw)) in self.0.iter().enumerate() {
             if self.0.iter().take(at).any(|(earlier, _)| earlier == name) {
                 return Err(refuse(format!("option {name} is given twice")));
             }
+            // Null is not said, unless the rest is to stay as it is: then it is the default.
+            only = number(name).map_or(only, |number| only.with(number));
             if raw.get() == "null" {
                 continue;
             }
@@ -117,7 +129,7 @@ impl RawOptions<'_> {
                 }
             }
         }
-        Ok(asked)
+        Ok(Asked { only: Some(only), ..asked })
     }
 }
 
@@ -200,8 +212,9 @@ mod tests {
 
     #[test]
     fn null_is_not_said_and_queens_clients_may_send_options_of_their_own() {
-        assert_eq!(read(true, r#"{"leaseTime":null}"#), Ok(Asked::default()));
-        assert_eq!(read(false, r#"{"partitionLimit":5}"#), Ok(Asked::default()));
+        let only = |only: Named| Ok(Asked { only: Some(only), ..Asked::default() });
+        assert_eq!(read(true, r#"{"leaseTime":null}"#), only(Named::default().with(1)));
+        assert_eq!(read(false, r#"{"partitionLimit":5}"#), only(Named::default()));
         assert!(read(false, r#"{"leaseTime":"5"}"#).is_err(), "a known one is still checked");
     }
 }

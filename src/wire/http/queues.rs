@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::catalog::CatalogError;
+use crate::shard::command::Named;
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::ids::Uuid;
@@ -28,6 +29,7 @@ struct RawConfigure<'a> {
     namespace: Option<&'a RawValue>,
     task: Option<&'a RawValue>,
     options: Option<Object<RawOptions<'a>>>,
+    mode: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -50,7 +52,7 @@ struct Deleted<'a> {
     existed: bool,
 }
 
-/// Makes a queue or replaces all of its settings.
+/// Makes a queue or replaces its settings: all of them, or with `"mode": "merge"` those that are named.
 pub(super) async fn configure(api: &Api, body: &[u8]) -> Result<Answer, Failure> {
     let required = || Failure::malformed("queue is required");
     let Object::Is(raw) = shape::read::<Object<RawConfigure<'_>>>(body)? else {
@@ -59,11 +61,17 @@ pub(super) async fn configure(api: &Api, body: &[u8]) -> Result<Answer, Failure>
     let name: QueueName = raw.queue.and_then(shape::text).ok_or_else(required)?.parse()?;
     let namespace = label(raw.namespace, "namespace must be a string of at most 255 bytes")?;
     let task = label(raw.task, "task must be a string of at most 255 bytes")?;
-    let asked = match &raw.options {
+    let mut asked = match &raw.options {
         None => RawOptions::default().read(true)?,
         Some(Object::Is(options)) => options.read(api.dialect.is_strict())?,
         Some(Object::Other) => return Err(Failure::malformed("options must be an object")),
     };
+    let keeps = keeps_the_rest(raw.mode)?;
+    asked.only = asked.only.filter(|_| keeps).map(|only| {
+        let labels = [(Named::NAMESPACE, raw.namespace), (Named::TASK, raw.task)];
+        let named = labels.into_iter().filter(|(_, raw)| raw.is_some());
+        named.fold(only, |only, (number, _)| only.with(number))
+    });
     let configured = api.rooms.catalogs.configure(&name, &namespace, &task, asked).await;
     let queue = configured.map_err(|error| failed(&error))?;
     let body = Configured {
@@ -73,9 +81,22 @@ pub(super) async fn configure(api: &Api, body: &[u8]) -> Result<Answer, Failure>
         queue: &queue.name,
         namespace: &queue.namespace,
         task: &queue.task,
-        options: Shown { options: &queue.options, sql_rows: asked.sql_rows },
+        options: Shown {
+            options: &queue.options,
+            sql_rows: api.rooms.catalogs.has_sql_rows(&queue),
+        },
     };
     Ok(json(StatusCode::OK, &body))
+}
+
+/// Whether settings that are not named stay as they are, instead of having their defaults again.
+fn keeps_the_rest(mode: Option<&RawValue>) -> Result<bool, Failure> {
+    let refusal = "mode must be \"merge\" or \"replace\"";
+    match optional_text(mode, refusal)?.as_deref() {
+        None | Some("replace") => Ok(false),
+        Some("merge") => Ok(true),
+        Some(_) => Err(Failure::value(refusal)),
+    }
 }
 
 fn label<'a>(raw: Option<&'a RawValue>, refusal: &'static str) -> Result<Cow<'a, str>, Failure> {

@@ -101,7 +101,7 @@ async fn prolong(rooms: &Rooms, extend: Extend) -> Result<Response, Failure> {
 async fn define(rooms: &Rooms, configure: Configure) -> Result<Response, Failure> {
     let Configure { queue, namespace, task, options, sql_rows } = configure;
     // Whether an hour was meant, or is only what every client sends, cannot be seen here.
-    let asked = Asked { options, sql_rows, ttl_asked: false };
+    let asked = Asked { options, sql_rows, ..Asked::default() };
     let defined = rooms.catalogs.configure(&queue, namespace.as_str(), task.as_str(), asked).await;
     let defined = defined.map_err(|error| failure::catalog(&error))?;
     let (queue_id, options) = (u64::from(defined.id), defined.options);

@@ -1,8 +1,7 @@
 //! Queues: list, show, create, configure, clear, delete.
 //!
 //! In: names and options. Out: queues in numbers, or what was done. `configure` changes the options that
-//! are given and keeps the others, by asking for them first; two that do so at the same moment may undo each
-//! other. Called by `commands`.
+//! are given, and the server keeps the others. Called by `commands`.
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -238,8 +237,15 @@ async fn create_queue(session: &mut Session, create: &Create) -> Result<(), Faul
     }
     let mut options = Map::new();
     create.options.lay_over(&mut options)?;
-    let (namespace, task) = (create.options.namespace.as_deref(), create.options.task.as_deref());
-    put(session, &create.queue, namespace, task, options, "made").await
+    let (queue, namespace) = (&create.queue, create.options.namespace.as_deref());
+    let body = json!({
+        "queue": queue,
+        "namespace": namespace.unwrap_or_default(),
+        "task": create.options.task.as_deref().unwrap_or_default(),
+        "options": options,
+    });
+    let answer = session.post(&path(&["configure"]), &body).await?;
+    session.output.done(&answer, &format!("queue {queue:?} is made"))
 }
 
 async fn configure(session: &mut Session, change: &Configure) -> Result<(), Fault> {
@@ -250,40 +256,17 @@ async fn configure(session: &mut Session, change: &Configure) -> Result<(), Faul
             "`onrushctl queues configure --help` lists the options; --replace gives all their defaults",
         ));
     }
-    let before = if *replace { None } else { find(session, queue).await? };
-    let before = before.unwrap_or_default();
-    let mut options = before.get("options").and_then(Value::as_object).cloned().unwrap_or_default();
-    if options.get("ttl").and_then(Value::as_u64) == Some(TTL_DEFAULT_S) {
-        // Sent, it would begin to drop messages where nobody asked for it.
-        options.remove("ttl");
-    }
+    let mut options = Map::new();
     given.lay_over(&mut options)?;
-    let label = |given: &Option<String>, name: &str| {
-        given.clone().or_else(|| Some(before.get(name)?.as_str()?.to_owned()))
-    };
-    let (namespace, task) = (label(&given.namespace, "namespace"), label(&given.task, "task"));
-    put(session, queue, namespace.as_deref(), task.as_deref(), options, "configured").await
-}
-
-/// The `ttl` of a queue for which nobody asked for one; it drops nothing then.
-const TTL_DEFAULT_S: u64 = 3600;
-
-async fn put(
-    session: &mut Session,
-    queue: &str,
-    namespace: Option<&str>,
-    task: Option<&str>,
-    options: Map<String, Value>,
-    done: &str,
-) -> Result<(), Fault> {
-    let body = json!({
-        "queue": queue,
-        "namespace": namespace.unwrap_or_default(),
-        "task": task.unwrap_or_default(),
-        "options": options,
-    });
+    let mode = if *replace { "replace" } else { "merge" };
+    let mut body = json!({ "queue": queue, "options": options, "mode": mode });
+    for (name, label) in [("namespace", &given.namespace), ("task", &given.task)] {
+        if let (Some(label), Value::Object(fields)) = (label, &mut body) {
+            fields.insert(name.to_owned(), json!(label));
+        }
+    }
     let answer = session.post(&path(&["configure"]), &body).await?;
-    session.output.done(&answer, &format!("queue {queue:?} is {done}"))
+    session.output.done(&answer, &format!("queue {queue:?} is configured"))
 }
 
 async fn clear_queue(session: &mut Session, clear: &Clear) -> Result<(), Fault> {

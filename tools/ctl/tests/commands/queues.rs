@@ -61,9 +61,29 @@ fn options_that_are_kept_do_not_begin_to_drop_messages() {
 }
 
 #[test]
+fn changes_at_the_same_moment_do_not_undo_each_other() {
+    let world = World::new();
+    world.json("queues create q --namespace n");
+    for round in 1..=5 {
+        std::thread::scope(|scope| {
+            for change in ["--priority", "--retry-limit", "--max-size"] {
+                let line = format!("queues configure q {change} {round}");
+                let world = &world;
+                scope.spawn(move || world.json(&line));
+            }
+        });
+        let shown = world.json("queues show q");
+        for name in ["priority", "retryLimit", "maxSize"] {
+            assert_eq!(shown["options"][name], round, "{name} of {shown}");
+        }
+        assert_eq!(shown["namespace"], "n");
+    }
+}
+
+#[test]
 fn queues_are_listed_and_shown_in_every_form() {
     let world = World::new();
-    assert_eq!(world.json("queues list"), json!({ "queues": [] }));
+    assert_eq!(world.json("queues list"), json!({ "queues": [], "total": 0 }));
     let none = world.run("queues list -o table");
     assert_eq!((none.code, none.out.as_str()), (0, ""));
     assert!(none.err.contains("queues create"), "{none:?}");
