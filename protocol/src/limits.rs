@@ -22,7 +22,7 @@ pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Default for the largest payload of one message, in bytes. A server may allow up to what a
 /// batch holds.
-pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most records in one batch.
 pub const RECORDS_MAX: u32 = 1_000_000;

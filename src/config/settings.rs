@@ -147,8 +147,9 @@ settings! {
         /// The size at which a larger push is split into batches, in bytes. Larger batches no longer
         /// make the log faster, but hold a commit up.
         batch_target_bytes: usize = 4 * 1024 * 1024, Rule::Bytes { min: 16 * KIB, max: 8 * MIB };
-        /// The largest payload of one message, in bytes.
-        message_bytes_max: usize = 1024 * 1024, Rule::Bytes { min: KIB, max: 8 * MIB };
+        /// The largest payload of one message, in bytes. Every message takes that much of a ring, of a
+        /// commit and of what a pop may hold, so larger things are better kept elsewhere and named.
+        message_bytes_max: usize = 4 * 1024 * 1024, Rule::Bytes { min: KIB, max: 8 * MIB };
         /// Requests of one connection that may be unanswered at a time; the reader waits beyond it.
         in_flight_max: u32 = 1024, Rule::Count { min: 1, max: 65_536 };
         /// Connections at a time, of each protocol for itself. Each one costs some kilobytes and a

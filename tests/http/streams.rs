@@ -148,7 +148,7 @@ async fn a_refused_cycle_changes_nothing_and_gives_its_batch_back_at_once() {
     }
     // So does one that is refused by its status.
     let mut body = step(&query, &held);
-    body["push_items"][0]["payload"] = json!("x".repeat(3 << 20));
+    body["push_items"][0]["payload"] = json!("x".repeat(5 << 20));
     assert_eq!(world.post("/streams/v1/cycle", &body).await.status, 413);
     held = popped(&world, "a").await;
     assert_eq!(attempts(&held), [6, 6]);

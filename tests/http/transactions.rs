@@ -167,7 +167,7 @@ async fn bodies_that_are_no_transaction_are_refused_whole() {
         let (status, error, _) = world.post("/api/v1/transaction", &body).await.error();
         assert_eq!((status, error.as_str()), (400, text));
     }
-    let large = "x".repeat(3 << 20);
+    let large = "x".repeat(5 << 20);
     let body = json!({ "operations": [{ "type": "push", "queue": "b", "payload": large }] });
     assert_eq!(world.post("/api/v1/transaction", &body).await.status, 413);
     assert!(popped(&world, "b").await.is_empty());

@@ -97,6 +97,9 @@ async def what_consumers_and_figures_are_asked_for_is_there(queen):
     same([it["status"] for it in page["messages"]], ["completed"])
     metrics = await queen.admin.metrics()
     same(metrics["push"]["total"] > 0, True, metrics)
+    same(metrics["messages"]["pushed"] > 0 and metrics["requests"]["ack"] > 0, True, metrics)
+    one = await queen.admin.get_message(messages[0]["partitionId"], messages[0]["transactionId"])
+    same(one["data"], 1, one)
     for call in (queen.admin.clear_queue(queue), queen.admin.move_message_to_dlq("p", "t")):
         # The client refuses these itself; the routes are here.
         await refused(call, "", NotImplementedError)

@@ -364,9 +364,57 @@ async def large_payloads_come_back_as_they_were_and_too_large_ones_are_refused(q
     queue = name()
     payloads = [{"text": "ü" * 200_000, "n": n, "list": list(range(1000))} for n in range(6)]
     await queen.queue(queue).push([{"data": payload} for payload in payloads])
-    same(data(await queen.queue(queue).batch(10).pop()) == payloads, True, "2.4 MB in one push")
-    error = await refused(queen.queue(queue).push([{"data": "x" * 3_000_000}]), "exceeds maximum size")
+    popped = await queen.queue(queue).batch(10).pop()
+    same(data(popped) == payloads, True, "2.4 MB in one push")
+    await queen.ack(popped, True)
+    whole = {"text": "ü" * 1_000_000, "end": True}
+    await queen.queue(queue).push([{"data": whole}])
+    popped = await queen.queue(queue).pop()
+    same(data(popped) == [whole], True, "2 MB in one message")
+    await queen.ack(popped, True)
+    error = await refused(queen.queue(queue).push([{"data": "x" * 5_000_000}]), "exceeds maximum size")
     same(await queen.queue(queue).wait(False).pop(), [], error)
+
+
+@flow
+async def what_a_consumer_leaves_to_its_user_comes_again(queen):
+    queue = name()
+    await queen.queue(queue).config({"lease_time": 1, "retry_limit": 20, "retry_delay": 0}).create()
+    await queen.queue(queue).push([{"data": 1}])
+    seen = []
+
+    async def handler(message):
+        seen.append(message["data"])
+
+    consumer = queen.queue(queue).batch(1).each().limit(1).auto_ack(False).timeout_millis(5000)
+    await asyncio.wait_for(consumer.consume(handler), 60)
+    again = await queen.queue(queue).timeout_millis(30000).pop()
+    same((seen, data(again)), ([1], [1]), "nobody acknowledged it")
+    same((await queen.ack(again, True))["success"], True)
+    same(await queen.queue(queue).wait(False).pop(), [])
+
+
+@flow
+async def the_buffer_of_one_partition_is_flushed_alone(queen):
+    queue = name()
+    options = {"message_count": 100, "time_millis": 600_000}
+    for partition in ("a", "b"):
+        await queen.queue(queue).partition(partition).buffer(options).push([{"data": partition}])
+    await queen.queue(queue).partition("a").flush_buffer()
+    same(data(await queen.queue(queue).batch(10).wait(False).pop()), ["a"])
+    await queen.queue(queue).partition("b").flush_buffer()
+    same(data(await queen.queue(queue).partition("b").wait(False).pop()), ["b"])
+
+
+@flow
+async def a_page_of_more_dead_letters_than_pages_have_is_a_page_all_the_same(queen):
+    queue = name()
+    await queen.queue(queue).push([{"data": n} for n in range(3)])
+    for message in await queen.queue(queue).batch(10).pop():
+        await queen.ack(message, "dlq")
+    # This client takes every refusal for «no dead letters».
+    dead = await queen.queue(queue).dlq().limit(5000).get()
+    same((dead["total"], sorted(it["data"] for it in dead["messages"])), (3, [0, 1, 2]), dead)
 
 
 @flow

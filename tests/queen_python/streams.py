@@ -145,7 +145,7 @@ async def a_chain_that_changed_is_refused_until_its_state_is_given_up(queen):
 
 @flow
 async def a_cycle_that_is_refused_is_tried_again_without_waiting_for_its_lease(queen):
-    source, sink, sizes = name(), name(), [3_000_000, 3]
+    source, sink, sizes = name(), name(), [5_000_000, 3]
     # The lease lasts longer than the flow may.
     await queen.queue(source).config({"lease_time": 600, "retry_limit": 5, "retry_delay": 0}).create()
 

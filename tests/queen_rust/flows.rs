@@ -8,6 +8,7 @@
     reason = "a test may fail where it stands, and tells its figures"
 )]
 
+mod manual;
 mod missing;
 mod queues;
 mod streams;

@@ -153,8 +153,15 @@ async fn large_payloads_come_back_as_they_were_and_too_large_ones_are_refused() 
     let payloads: Vec<Value> =
         (0..6).map(|n| json!({ "n": n, "text": "ü".repeat(200_000) })).collect();
     queue.push_many(payloads.clone()).await.unwrap();
-    assert!(data(&queue.pop().await.unwrap()) == payloads, "2.4 MB in one push");
-    let refused = queue.push("x".repeat(3_000_000)).await.unwrap_err();
+    let popped = queue.pop().await.unwrap();
+    assert!(data(&popped) == payloads, "2.4 MB in one push");
+    world.queen.ack_all(&popped).await.unwrap();
+    let whole = json!({ "text": "ü".repeat(1_000_000), "end": true });
+    queue.push(whole.clone()).await.unwrap();
+    let popped = queue.pop().await.unwrap();
+    assert!(data(&popped) == [whole], "2 MB in one message");
+    world.queen.ack_all(&popped).await.unwrap();
+    let refused = queue.push("x".repeat(5_000_000)).await.unwrap_err();
     assert_eq!(refused.status(), Some(413), "{refused:?}");
     world.stop().await;
 }

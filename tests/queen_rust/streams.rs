@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use queen_mq::streams::{RunOptions, Stream, StreamHandle};
+use queen_mq::streams::{LatePolicy, RunOptions, Stream, StreamHandle};
 use queen_mq::{Message, QueueOptions};
 use serde_json::{Value, json};
 
@@ -203,7 +203,7 @@ async fn a_cycle_that_is_refused_is_tried_again_without_waiting_for_its_lease() 
     let stream = Stream::from(source)
         .map(move |_| {
             let is_first = counted.fetch_add(1, Ordering::SeqCst) == 0;
-            json!({ "text": "x".repeat(if is_first { 3_000_000 } else { 3 }) })
+            json!({ "text": "x".repeat(if is_first { 5_000_000 } else { 3 }) })
         })
         .to(world.queen.queue("sink"))
         .run(&world.queen, options("large"));
@@ -211,5 +211,92 @@ async fn a_cycle_that_is_refused_is_tried_again_without_waiting_for_its_lease() 
     assert_eq!(until(&world, "sink", 1).await, [json!({ "text": "xxx" })]);
     assert_eq!((looks.load(Ordering::SeqCst), stream.metrics().errors), (2, 1));
     stream.stop().await.unwrap();
+    world.stop().await;
+}
+
+/// Pushes messages with a time and a number of their own.
+async fn push_at(world: &World, messages: &[(i64, i64)]) {
+    for (at, n) in messages {
+        world.queen.queue("source").push(json!({ "at": at, "n": n })).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_aggregate_is_computed_and_two_queries_of_one_queue_keep_apart() {
+    let world = World::start().await;
+    let aggregates = Stream::from(world.queen.queue("source"))
+        .window_tumbling(1)
+        .event_time(at)
+        .idle_flush_ms(0)
+        .aggregate_min("min", |it| it.number("n"))
+        .aggregate_max("max", |it| it.number("n"))
+        .aggregate_avg("avg", |it| it.number("n"))
+        .to(world.queen.queue("aggregates"))
+        .run(&world.queen, options("aggregates"))
+        .await
+        .unwrap();
+    let sums = counting(&world, "sums").await;
+    push_at(&world, &[(1000, 5), (1200, 1), (1400, 9), (1500, 5), (3000, 0)]).await;
+    let window = until(&world, "aggregates", 1).await.remove(0);
+    let numbers = ["min", "max", "avg"].map(|name| window[name].as_f64());
+    assert_eq!(numbers, [Some(1.0), Some(9.0), Some(5.0)], "{window}");
+    assert_eq!(counted(&until(&world, "sink", 1).await), [(4.0, 20.0)]);
+    aggregates.stop().await.unwrap();
+    sums.stop().await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sliding_window_counts_a_message_in_each_window_that_it_is_in() {
+    let world = World::start().await;
+    let stream = Stream::from(world.queen.queue("source"))
+        .window_sliding(2, 1)
+        .event_time(at)
+        .idle_flush_ms(0)
+        .aggregate_count("count")
+        .to(world.queen.queue("sink"))
+        .run(&world.queen, options("sliding"))
+        .await
+        .unwrap();
+    push_at(&world, &[(1500, 1), (1600, 2), (9000, 0)]).await;
+    let windows = until(&world, "sink", 2).await;
+    let counts: Vec<_> = windows.iter().map(|it| it["count"].as_f64().unwrap()).collect();
+    assert_eq!(counts, [2.0, 2.0], "{windows:?}");
+    stream.stop().await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_is_dropped_or_counted_as_the_query_says() {
+    let world = World::start().await;
+    for (policy, sums, late) in
+        [(LatePolicy::Include, [1.0, 7.0], 0), (LatePolicy::Drop, [1.0, 4.0], 1)]
+    {
+        let name = format!("{policy:?}");
+        let source = world.queen.queue(format!("source-{name}"));
+        let stream = Stream::from(source.clone())
+            .window_tumbling(1)
+            .event_time(at)
+            .on_late(policy)
+            .idle_flush_ms(0)
+            .aggregate_sum("sum", |it| it.number("n"))
+            .to(world.queen.queue(format!("sink-{name}")))
+            .run(&world.queen, options(&name))
+            .await
+            .unwrap();
+        // The third is late for a window that the second one closed.
+        for (at, n) in [(1000, 1), (9000, 4), (1200, 7), (20_000, 0)] {
+            source.push(json!({ "at": at, "n": n })).await.unwrap();
+            if at == 9000 {
+                let first = until(&world, &format!("sink-{name}"), 1).await;
+                assert_eq!(first[0]["sum"].as_f64(), Some(sums[0]), "{first:?}");
+            }
+        }
+        let more = if late == 0 { 2 } else { 1 };
+        let rest = until(&world, &format!("sink-{name}"), more).await;
+        assert!(rest.iter().any(|it| it["sum"].as_f64() == Some(sums[1])), "{name}: {rest:?}");
+        assert_eq!(stream.metrics().late_events, late, "{name}");
+        stream.stop().await.unwrap();
+    }
     world.stop().await;
 }

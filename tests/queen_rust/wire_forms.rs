@@ -93,7 +93,7 @@ async fn options_of_newer_servers_are_overlooked() {
 async fn what_is_held_back_or_fails_alone_is_told_item_by_item() {
     let world = World::start().await;
     let queue = world.queen.queue("orders").batch(10).poll_timeout(PATIENCE);
-    let large = PushItem::new("orders", json!("x".repeat(3_000_000)));
+    let large = PushItem::new("orders", json!("x".repeat(5_000_000)));
     let pushed = queue.push_items(vec![large, PushItem::new("orders", json!(1))]).await.unwrap();
     assert_eq!([pushed[0].status, pushed[1].status], [PushStatus::Failed, PushStatus::Queued]);
     let path = "/api/v1/system/maintenance";
