@@ -247,6 +247,35 @@ async fn a_partition_is_handed_out_when_it_was_quiet_for_its_window() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_steady_producer_keeps_a_partition_for_ten_windows_and_no_longer() {
+    const WINDOW: Duration = Duration::from_secs(1);
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    let queue = configure(&client, QueueOptions { window_buffer_s: 1, ..Default::default() }).await;
+    let task = waiting(&queue, 10_000);
+    let began = Instant::now();
+    let (mut pushed_at, mut widest, mut pushed) = (began, Duration::ZERO, 0);
+    while !task.is_finished() {
+        assert!(began.elapsed() < PATIENCE, "it is never handed out while {pushed} came");
+        queue.push(numbered([pushed])).await.unwrap();
+        widest = widest.max(pushed_at.elapsed());
+        (pushed_at, pushed) = (Instant::now(), pushed + 1);
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (popped, came_at) = task.await.unwrap();
+    let came = numbers(&popped);
+    assert!(!came.is_empty(), "nothing came while {pushed} were pushed");
+    assert_eq!(came, (0..came.len() as u64).collect::<Vec<_>>(), "from the oldest on");
+    // On a machine that stood still in between, the partition was quiet for a window.
+    if widest < WINDOW {
+        assert!(came_at - began >= 10 * WINDOW, "{:?}", came_at - began);
+    } else {
+        println!("the machine was too slow to tell: {widest:?} between two pushes");
+    }
+    server.stop().await;
+}
+
 // ttl, maxWaitTimeSeconds, retention.
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@
 mod process;
 #[path = "support/seeds.rs"]
 mod seeds;
+#[path = "support/store.rs"]
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use onrush::config::Settings;
 use onrush_client::{Client, Message, QueueOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -77,6 +80,19 @@ async fn run(mover: u64, mut place: Where, goes_on: Arc<AtomicBool>, moved: Arc<
     }
 }
 
+/// Of the store that is asked for.
+fn settings() -> Vec<String> {
+    let mut chosen = Settings::default();
+    store::choose(&mut chosen);
+    let mut settings = vec!["store.segment_bytes=4MiB".to_owned()];
+    settings.push("store.checkpoint_interval_ms=100".to_owned());
+    if chosen.database.url.is_set() {
+        settings.push(format!("database.url={}", chosen.database.url.expose()));
+        settings.push(format!("database.schema={}", chosen.database.schema));
+    }
+    settings
+}
+
 /// How often each token is there, when nothing is left.
 async fn drain(client: &Client) -> BTreeMap<u32, u32> {
     let mut found = BTreeMap::new();
@@ -100,7 +116,12 @@ async fn drain(client: &Client) -> BTreeMap<u32, u32> {
 async fn tokens_moved_under_sigkill_are_neither_lost_nor_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let crashes = seeds::number("CRASHES", 20);
-    let mut server = ServerProcess::spawn(folder.path());
+    let settings = settings();
+    let spawn = || {
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        ServerProcess::spawn_with(folder.path(), &settings)
+    };
+    let mut server = spawn();
     let client = Client::connect(&server.listening().await.to_string()).await.unwrap();
     for queue in QUEUES {
         let options = QueueOptions { retry_limit: 10_000, ..QueueOptions::default() };
@@ -117,13 +138,13 @@ async fn tokens_moved_under_sigkill_are_neither_lost_nor_doubled() {
     server.kill();
     let mut random = StdRng::seed_from_u64(SEED);
     for _ in 0..crashes {
-        let mut server = ServerProcess::spawn(folder.path());
+        let mut server = spawn();
         place.send_replace(Some(server.listening().await));
         tokio::time::sleep(Duration::from_millis(random.random_range(5..250))).await;
         server.kill();
         place.send_replace(None);
     }
-    let mut server = ServerProcess::spawn(folder.path());
+    let mut server = spawn();
     let addr = server.listening().await;
     place.send_replace(Some(addr));
     goes_on.store(false, Ordering::Release);

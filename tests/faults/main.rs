@@ -15,11 +15,17 @@ mod api;
 #[allow(dead_code, reason = "shared with the tests of the HTTP door, which use all of it")]
 mod client;
 mod clients;
+mod cycles;
 mod failover;
 mod groups;
 mod letters;
 mod options;
+#[path = "../support/process.rs"]
+#[allow(dead_code, reason = "shared with tests that kill servers in more ways")]
+mod process;
 #[path = "../support/proxy.rs"]
 #[allow(dead_code, reason = "shared with the tests of cut connections, which use all of it")]
 mod proxy;
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod transactions;

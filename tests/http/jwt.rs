@@ -1,5 +1,6 @@
 //! JSON Web Tokens: each algorithm, each way of being wrong, and keys that a server publishes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,11 +8,15 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use onrush::config::{JwtAlgorithm, Secret, Settings};
 use onrush_client::{Client, Code, Message};
 use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
-use crate::client::{Answer, World};
+use crate::client::{Answer, World, request};
+use crate::process::ServerProcess;
 use crate::roles::bearer;
 
 const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
@@ -149,32 +154,90 @@ impl KeyServer {
         let this = self.clone();
         tokio::spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut head = [0; 4096];
-                let read = stream.read(&mut head).await.unwrap();
-                assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
-                *this.asked.lock().unwrap() += 1;
-                let set = this.set.lock().unwrap().clone();
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{set}",
-                    set.len()
-                );
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                this.answer(stream).await;
             }
         });
         url
     }
 
-    fn publish(&self, keys: &[(&str, &KeyPair)]) {
-        let keys = keys.iter().map(|(kid, pair)| {
-            json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": base64_url(pair.public_key_raw()) })
+    /// The same, encrypted, with a certificate of its own that is written into `file`.
+    async fn start_encrypted(&self, file: &Path) -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(file, made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+        let this = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Whoever does not trust it hangs up.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    this.answer(stream).await;
+                }
+            }
         });
+        url
+    }
+
+    async fn answer(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut head = [0; 4096];
+        let read = stream.read(&mut head).await.unwrap();
+        assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
+        *self.asked.lock().unwrap() += 1;
+        let set = self.set.lock().unwrap().clone();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{set}",
+            set.len()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+
+    fn publish(&self, keys: &[(&str, &KeyPair)]) {
+        let keys = keys.iter().map(|(kid, pair)| published(kid, pair));
         *self.set.lock().unwrap() = json!({ "keys": keys.collect::<Vec<_>>() }).to_string();
     }
 
     fn asked(&self) -> u64 {
         *self.asked.lock().unwrap()
     }
+}
+
+/// A public key as key servers publish it.
+fn published(kid: &str, pair: &KeyPair) -> Value {
+    let raw = pair.public_key_raw();
+    if pair.algorithm() == &PKCS_ED25519 {
+        return json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": base64_url(raw) });
+    }
+    // DER: a sequence of the modulus and the exponent.
+    let (sequence, _) = der(raw);
+    let (modulus, rest) = der(sequence);
+    let (exponent, _) = der(rest);
+    let [n, e] = [modulus, exponent].map(|it| base64_url(it.strip_prefix(&[0]).unwrap_or(it)));
+    json!({ "kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid, "n": n, "e": e })
+}
+
+/// The content of the first element, and what is behind it.
+fn der(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let short = usize::from(bytes[1]);
+    let (len, at) = match short {
+        0..0x80 => (short, 2),
+        _ => {
+            let end = 2 + (short & 0x7F);
+            (bytes[2..end].iter().fold(0, |len, byte| len << 8 | usize::from(*byte)), end)
+        }
+    };
+    bytes[at..].split_at(len)
 }
 
 fn base64_url(bytes: &[u8]) -> String {
@@ -222,6 +285,55 @@ async fn an_unknown_key_is_taken_once_its_server_publishes_it() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the new key was never found");
+}
+
+#[tokio::test]
+async fn published_keys_of_every_kind_are_taken_over_an_encrypted_connection() {
+    let (keys, folder) = (KeyServer::default(), tempfile::tempdir().unwrap());
+    let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let other = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    keys.publish(&[("r", &rsa), ("e", &pair)]);
+    let trusted = folder.path().join("trusted.pem");
+    let url = format!("auth.jwt_jwks_url={}", keys.start_encrypted(&trusted).await);
+    let rs256 = |kid, pair: &KeyPair| {
+        let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
+        sign(Algorithm::RS256, kid, &key, &claims(json!({})))
+    };
+    let eddsa = sign(Algorithm::EdDSA, Some("e"), &ed(&pair), &claims(json!({})));
+    let tokens = [
+        (rs256(Some("r"), &rsa), 200),
+        (rs256(None, &rsa), 200),
+        (eddsa, 200),
+        (rs256(Some("r"), &other), 401),
+        (rs256(Some("e"), &rsa), 401),
+    ];
+    let settings = ["auth.jwt_enabled=true", "auth.jwt_algorithm=auto", &url];
+    let nobody = folder.path().join("nobody.pem");
+    std::fs::write(
+        &nobody,
+        rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem(),
+    )
+    .unwrap();
+    for (roots, is_trusted) in [(&trusted, true), (&nobody, false)] {
+        let place = folder.path().join(if is_trusted { "a" } else { "b" });
+        std::fs::create_dir(&place).unwrap();
+        let environment = [("SSL_CERT_FILE", roots.as_path())];
+        let mut server = ServerProcess::spawn_within(&environment, "error", &place, &settings);
+        server.listening().await;
+        let url = server.http_url();
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        for (token, status) in &tokens {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let asked =
+                request("GET", READ, &format!("{}Connection: close\r\n", bearer(token)), "");
+            stream.write_all(&asked).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let expected = if is_trusted { *status } else { 401 };
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{token}: {answer}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ mod jwt;
 mod letters;
 mod messages;
 mod pop;
+#[path = "../support/process.rs"]
+#[allow(dead_code, reason = "shared with tests that kill servers")]
+mod process;
 mod prometheus;
 mod push;
 mod roles;

@@ -42,6 +42,16 @@ impl ServerProcess {
 
     /// As [`Self::spawn_with`], with a level for what it says to standard error.
     pub(crate) fn spawn_saying(level: &str, folder: &Path, settings: &[&str]) -> Self {
+        Self::spawn_within(&[], level, folder, settings)
+    }
+
+    /// As [`Self::spawn_saying`], with variables in its environment.
+    pub(crate) fn spawn_within(
+        environment: &[(&str, &Path)],
+        level: &str,
+        folder: &Path,
+        settings: &[&str],
+    ) -> Self {
         let mut child = Command::new(binary())
             .args(["--http-addr", "127.0.0.1:0", "--tcp-addr", "127.0.0.1:0"])
             .arg("--data-dir")
@@ -49,6 +59,7 @@ impl ServerProcess {
             .args(["--log-level", level])
             // A word for tests, which a server would refuse.
             .env_remove("ONRUSH_TEST_STORE")
+            .envs(environment.iter().copied())
             .args(settings.iter().flat_map(|setting| ["--set", *setting]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
