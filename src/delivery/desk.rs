@@ -37,7 +37,9 @@ pub enum DeskError {
     #[error("Message is not a dead letter")]
     NotDead,
     /// Its letter cannot go back: the group that it is of was deleted.
-    #[error("the consumer group of its dead letter was deleted; requeue the letter, or let the group come again")]
+    #[error(
+        "the consumer group of its dead letter was deleted; requeue the letter, or let the group come again"
+    )]
     NoGroup,
     /// Its letter cannot go back now.
     #[error("a consumer holds messages around it; try again later")]

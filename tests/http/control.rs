@@ -29,6 +29,52 @@ async fn all_fifteen_options_are_echoed_as_they_were_sent_and_replaced_whole() {
 }
 
 #[tokio::test]
+async fn settings_that_are_not_named_stay_where_a_change_says_so() {
+    let world = World::new().await;
+    let change = |body: Value| {
+        let world = &world;
+        async move { world.post("/queen/api/v1/configure", &body).await }
+    };
+    let first = json!({ "queue": "q", "namespace": "n", "task": "t", "mode": "merge",
+        "options": { "leaseTime": 30, "retryLimit": 9, "ttl": 60 } });
+    let made = change(first).await.json();
+    assert_eq!(
+        (&made["options"]["leaseTime"], &made["options"]["maxSize"]),
+        (&30.into(), &0.into())
+    );
+    let merge = json!({ "queue": "q", "task": "u", "mode": "merge",
+        "options": { "leaseTime": 40, "ttl": null, "later": 1 } });
+    let merged = change(merge).await.json();
+    let options = &merged["options"];
+    assert_eq!((&merged["namespace"], &merged["task"]), (&json!("n"), &json!("u")));
+    assert_eq!(
+        (&options["leaseTime"], &options["retryLimit"], &options["ttl"]),
+        (&json!(40), &json!(9), &json!(3600)),
+        "null is the default"
+    );
+    let world = world.restart().await;
+    let shown = world.get("/api/v1/resources/queues/q").await.json();
+    assert_eq!((&shown["options"], &shown["namespace"]), (options, &json!("n")));
+    for mode in [json!({}), json!({ "mode": null }), json!({ "mode": "replace" })] {
+        let mut body = json!({ "queue": "q", "options": { "leaseTime": 50 } });
+        body.as_object_mut().unwrap().extend(mode.as_object().unwrap().clone());
+        let replaced = world.post("/api/v1/configure", &body).await.json();
+        assert_eq!(replaced["options"]["retryLimit"], 3, "{body}");
+        assert_eq!(replaced["namespace"], "");
+        let again = json!({ "queue": "q", "mode": "merge", "options": { "retryLimit": 8 } });
+        assert_eq!(
+            world.post("/api/v1/configure", &again).await.json()["options"]["leaseTime"],
+            50
+        );
+    }
+    for mode in [json!("patch"), json!(1), json!("")] {
+        let body = json!({ "queue": "q", "mode": mode });
+        let (status, error, _) = world.post("/queen/api/v1/configure", &body).await.error();
+        assert_eq!((status, error.as_str()), (400, "mode must be \"merge\" or \"replace\""));
+    }
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_kept_are_refused() {
     let world = World::new().await;
     let refused = |body: Value| {
@@ -95,7 +141,16 @@ async fn health_is_told_in_the_words_of_the_contract() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["status"], "healthy");
     assert_eq!(answer.json()["database"], "connected");
-    assert_eq!(world.get("/queen/health").await.status, 200);
+    assert_eq!(answer.json()["worker_id"], Value::Null, "only who looks for it is told");
+    let queen = world.get("/queen/health").await.json();
+    assert_eq!((&queen["status"], &queen["worker_id"]), (&json!("healthy"), &json!(0)));
+    assert_eq!(queen["queen"], json!({ "worker_id": 0, "status": "healthy" }));
+    world.post("/api/v1/system/maintenance/pop", &json!({ "enabled": true })).await;
+    let shared = &world.get("/queen/health").await.json()["shared_state"];
+    assert_eq!(
+        (&shared["pop_maintenance_mode"], &shared["maintenance_mode"]),
+        (&json!(true), &json!(false))
+    );
     assert_eq!(world.get("/livez").await.status, 200);
     assert_eq!(world.get("/readyz").await.json(), json!({ "status": "ready" }));
     let checks =
@@ -121,6 +176,15 @@ async fn figures_have_the_shape_of_the_contract_and_are_true() {
     assert_eq!(database["healthy"], json!(true));
     assert_eq!(open.iter().sum::<u64>() > 0, !crate::client::store::is_embedded(), "{database}");
     assert_eq!(json["file_buffer"], json!({ "pending": 0, "flushed": 0, "failed": 0 }));
+    assert_eq!(database["poolSize"], json!(open.iter().sum::<u64>()), "{database}");
+    assert_eq!(database["idleConnections"], json!(open[1]), "{database}");
+    assert_eq!(json["requests"], json!({ "push": 1, "pop": 0, "ack": 0 }));
+    assert_eq!(json["messages"], json!({ "pushed": 2, "popped": 0, "acked": 0 }));
+    for (block, key) in [("memory", "rssBytes"), ("memory", "virtualBytes"), ("cpu", "user_us")] {
+        assert!(json[block][key].as_u64().is_some_and(|it| it > 0), "{block}.{key}: {json}");
+    }
+    let series = world.get("/api/v1/analytics/system-metrics?hostname=elsewhere").await.json();
+    assert_eq!((&series["replicas"], &series["replicaCount"]), (&json!([]), &json!(0)));
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Figures, traces, clearing, and what there is for whoever comes from the system before.
 
+use std::time::Duration;
+
+use onrush_client::{Client, Message};
 use serde_json::{Value, json};
 
 use crate::client::World;
@@ -56,6 +59,67 @@ async fn resources_are_told_in_true_numbers() {
         (&json!(2), 1)
     );
     assert_eq!(world.get("/api/v1/resources/queues/none").await.status, 404);
+}
+
+#[tokio::test]
+async fn partitions_are_ranked_by_what_is_open_in_them() {
+    let world = World::new().await;
+    for (partition, count) in [("quiet", 1), ("busy", 3), ("done", 1)] {
+        let item = json!({ "queue": "q", "partition": partition });
+        world.push(vec![item; count].into()).await;
+    }
+    let pop = "/api/v1/pop/queue/q/partition/done?autoAck=true&consumerGroup=g";
+    assert_eq!(world.get(pop).await.status, 200);
+    let listed = world.get("/queen/api/v1/resources/partitions?queue=q").await.json();
+    let rows = listed["partitions"].as_array().unwrap();
+    let told: Vec<_> = rows.iter().map(|it| [&it["partition"], &it["pending"]]).collect();
+    assert_eq!(json!(told), json!([["busy", 3], ["quiet", 1], ["done", 0]]));
+    for row in rows {
+        assert_eq!((&row["queue"], &row["processing"]), (&json!("q"), &json!(0)), "{row}");
+        assert_eq!(row["createdAt"], row["oldestMessage"], "it came with its first message: {row}");
+    }
+    assert_eq!(rows[2]["lagSeconds"], 0, "nothing of it waits");
+    // What is open there waits, and is as old as it is.
+    let waits = async {
+        while world.get("/api/v1/resources/partitions?queue=q&limit=9").await.json()["partitions"]
+            [0]["lagSeconds"]
+            == 0
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waits).await.expect("it grows");
+    // Where the first message is gone, nobody knows when it came.
+    world.ask("DELETE", "/api/v1/queues/q/clear?partition=done", "").await;
+    let listed = world.get("/api/v1/resources/partitions?queue=q").await.json();
+    assert_eq!(listed["partitions"][2]["createdAt"], json!(null), "{listed}");
+}
+
+#[tokio::test]
+async fn queues_are_found_by_label_and_by_a_part_of_their_name_page_by_page() {
+    let world = World::new().await;
+    for name in ["shop.orders", "shop.mails", "desk.orders"] {
+        world.push(json!([{ "queue": name }])).await;
+    }
+    let names = |path: &'static str| {
+        let world = &world;
+        async move {
+            let list = world.get(path).await.json();
+            let names = list["queues"].as_array().unwrap().iter().map(|it| it["name"].clone());
+            json!([names.collect::<Vec<_>>(), list["total"]])
+        }
+    };
+    for (query, found) in [
+        ("/api/v1/resources/queues?search=ord", json!([["desk.orders", "shop.orders"], 2])),
+        ("/api/v1/resources/queues?namespace=shop&limit=1", json!([["shop.mails"], 2])),
+        ("/api/v1/resources/queues?limit=1&offset=2", json!([["shop.orders"], 3])),
+        ("/api/v1/resources/queues?task=orders&search=desk", json!([["desk.orders"], 1])),
+        ("/api/v1/status/queues?namespace=shop", json!([["shop.mails", "shop.orders"], 2])),
+        ("/api/v1/status/queues?task=orders&limit=1", json!([["desk.orders"], 2])),
+        ("/queen/api/v1/status/queues?queue=shop.mails&limit=9999", json!([["shop.mails"], 1])),
+    ] {
+        assert_eq!(names(query).await, found, "{query}");
+    }
 }
 
 #[tokio::test]
@@ -229,6 +293,14 @@ async fn a_trace_context_comes_out_as_it_went_in() {
     assert_eq!(contexts, [&json!(ITEM), &json!(HEADER), &json!(ITEM), &json!(null)]);
     let listed = world.get("/api/v1/messages?queue=q").await.json();
     assert_eq!(listed["messages"][3]["traceparent"], ITEM);
+    // And over the other door, in both directions.
+    let client = Client::connect(&world.server.tcp_addr().to_string()).await.unwrap();
+    let popped = client.queue("q").pop().group("other").batch(1).await.unwrap();
+    let first = listed["messages"].as_array().unwrap().last().unwrap();
+    assert_eq!(popped.messages[0].traceparent(), first["traceparent"].as_str());
+    client.queue("r").push([Message::json(&1).traceparent(ITEM)]).await.unwrap();
+    let popped = world.get("/api/v1/pop/queue/r").await.json();
+    assert_eq!(popped["messages"][0]["traceparent"], ITEM);
 }
 
 #[tokio::test]

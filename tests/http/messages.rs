@@ -58,6 +58,7 @@ async fn a_message_is_told_as_it_stands_with_each_group() {
     }
     let one = world.get(&path(&messages[1])).await.json();
     assert_eq!((&one["payload"], &one["status"]), (&json!({ "n": 1 }), &json!("dead_letter")));
+    assert_eq!(one["data"], one["payload"]);
     assert_eq!((&one["errorMessage"], &one["mode"]["type"]), (&json!("no"), &json!("bus")));
     let group = &one["consumerGroups"][0];
     assert_eq!((&group["name"], &group["consumed"]), (&json!("g"), &json!(true)));

@@ -221,7 +221,10 @@ async fn a_body_that_is_refused_stores_nothing() {
         assert_eq!(status, 400, "{body}");
         assert!(error.starts_with(words), "{body}: {error}");
     }
-    assert_eq!(world.get("/api/v1/resources/queues").await.json(), json!({ "queues": [] }));
+    assert_eq!(
+        world.get("/api/v1/resources/queues").await.json(),
+        json!({ "queues": [], "total": 0 })
+    );
 }
 
 #[tokio::test]

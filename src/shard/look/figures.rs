@@ -121,6 +121,10 @@ pub struct PartitionFigures {
     pub groups: Vec<(Box<str>, Counts)>,
     /// Messages ever settled by the group that is furthest behind, whether they are kept or not.
     pub consumed: u64,
+    /// When its first message came, unix milliseconds; `None` where that is not kept any more.
+    pub first_ms: Option<u64>,
+    /// When its oldest open message was pushed, unix milliseconds.
+    pub open_ms: Option<u64>,
     /// When its oldest kept message was pushed, unix milliseconds.
     pub oldest_ms: Option<u64>,
     /// When its newest message was pushed, unix milliseconds.
@@ -388,10 +392,18 @@ fn partition_figures(
     let open = counts.pending + counts.processing;
     let has_groups = !partition.cursors.is_empty();
     let is_empty = partition.base_seq == partition.next_seq;
-    let oldest = (!is_empty)
-        .then(|| time_of(view, state, number, partition, partition.base_seq, looked_up))
-        .flatten();
+    let mut time = |seq| time_of(view, state, number, partition, seq, looked_up);
+    let oldest = if is_empty { None } else { time(partition.base_seq) };
+    // Everything before the cursor that is furthest behind is settled for all.
+    let behind = partition.cursors.iter().map(|cursor| cursor.next).min();
+    let open_ms = match behind.unwrap_or(partition.base_seq) {
+        _ if open == 0 => None,
+        seq if seq == partition.base_seq => oldest,
+        seq => time(seq),
+    };
     PartitionFigures {
+        first_ms: oldest.filter(|_| partition.base_seq == 0),
+        open_ms,
         number,
         queue: partition.queue,
         name: partition.name.clone(),

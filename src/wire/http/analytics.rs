@@ -50,14 +50,18 @@ fn cut(api: &Api, query: Option<String>, read: impl FnOnce(&Query<'_>, Cut) -> V
     }))
 }
 
-/// A figure that was looked at once.
+/// A figure that was looked at once: what a bucket tells of the moment is as at its end.
 fn once(number: u64) -> Value {
     value!({ "avg": number, "min": number, "max": number, "last": number })
 }
 
 async fn system_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
-    cut(&api, query, |_, cut| {
-        let buckets = cut.buckets(&api);
+    cut(&api, query, |query, cut| {
+        let is_asked = |name: &str, own: &str| query.get(name).is_none_or(|it| it == own);
+        // There is one worker here, and it is either asked for or not.
+        let host = hostname();
+        let is_asked = is_asked("hostname", &host) && is_asked("workerId", "0");
+        let buckets = if is_asked { cut.buckets(&api) } else { Vec::new() };
         // Percent of one processor, times a hundred.
         let share = |used_us: u64, seconds: f64| match seconds > 0.0 {
             true => (used_us as f64 / 100.0 / seconds) as u64,
@@ -73,7 +77,7 @@ async fn system_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
                         "user_us": once(share(counted.user_us, seconds)),
                         "system_us": once(share(counted.system_us, seconds)),
                     },
-                    "memory": { "rss_bytes": once(counted.rss_bytes), "virtual_bytes": once(0) },
+                    "memory": { "rss_bytes": once(counted.rss_bytes), "virtual_bytes": once(counted.virtual_bytes) },
                     "database": {
                         "pool_size": once(counted.db_active + counted.db_idle),
                         "pool_idle": once(counted.db_idle),
@@ -86,12 +90,13 @@ async fn system_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
             })
         };
         let series: Vec<Value> = buckets.iter().rev().map(point).collect();
+        let replica =
+            value!({ "hostname": host, "port": null, "workerId": 0, "timeSeries": series });
+        let replicas: Vec<Value> = is_asked.then_some(replica).into_iter().collect();
         value!({
             "timeRange": cut.json(),
-            "replicas": [{
-                "hostname": hostname(), "port": null, "workerId": 0, "timeSeries": series,
-            }],
-            "replicaCount": 1,
+            "replicaCount": replicas.len(),
+            "replicas": replicas,
             "bucketMinutes": cut.minutes(),
             "pointCount": buckets.len(),
         })
@@ -157,7 +162,7 @@ async fn worker_metrics(State(api): Door, RawQuery(query): RawQuery) -> Answer {
             let lags = || buckets.iter().map(|it| it.counted.lag_ms);
             value!({
                 "queueName": name,
-                "popCount": buckets.iter().map(|it| it.counted.consumed).sum::<u64>(),
+                "popCount": buckets.iter().map(|it| it.counted.popped).sum::<u64>(),
                 "avgLagMs": lags().sum::<u64>() / (buckets.len() as u64).max(1),
                 "maxLagMs": lags().max().unwrap_or(0),
             })
@@ -185,7 +190,7 @@ async fn queue_lag(State(api): Door, RawQuery(query): RawQuery) -> Answer {
             let point = move |bucket: Bucket<QueueSnapshot>| {
                 value!({
                     "queueName": name,
-                    "popCount": bucket.counted.consumed,
+                    "popCount": bucket.counted.popped,
                     "avgLagMs": bucket.counted.lag_ms,
                     "maxLagMs": bucket.counted.lag_ms,
                     "bucketTime": millis_text(bucket.start_ms),
@@ -206,16 +211,16 @@ async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
                 let Bucket { start_ms, seconds, counted } = bucket;
                 // Of more queues than are counted one by one, some have nothing to show here.
                 let asked = |count: u64| counted.has_requests.then_some(count);
-                let empty_per_second = per_second(counted.pop_empty, seconds);
+                let a_second = |count: u64| asked(count).map(|it| per_second(it, seconds));
                 value!({
                     "bucket": millis_text(start_ms),
                     "queueName": name,
                     "pushRequests": asked(counted.push_requests),
                     "pushMessages": counted.pushed,
-                    "popMessages": counted.consumed,
+                    "popMessages": asked(counted.popped),
                     "popEmpty": asked(counted.pop_empty),
                     "ackRequests": asked(counted.ack_requests),
-                    "ackSuccess": counted.consumed,
+                    "ackSuccess": asked(counted.acked),
                     "ackFailed": asked(counted.ack_refused),
                     "transactions": asked(counted.transactions),
                     "partitionsCreated": counted.partitions_made,
@@ -224,9 +229,9 @@ async fn queue_ops(State(api): Door, RawQuery(query): RawQuery) -> Answer {
                     "avgLagMs": counted.lag_ms,
                     "maxLagMs": counted.lag_ms,
                     "pushPerSecond": per_second(counted.pushed, seconds),
-                    "popPerSecond": per_second(counted.consumed, seconds),
-                    "ackPerSecond": per_second(counted.consumed, seconds),
-                    "emptyPerSecond": counted.has_requests.then_some(empty_per_second),
+                    "popPerSecond": a_second(counted.popped),
+                    "ackPerSecond": a_second(counted.acked),
+                    "emptyPerSecond": a_second(counted.pop_empty),
                     "parkedCount": counted.parked,
                 })
             };

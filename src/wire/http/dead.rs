@@ -16,6 +16,7 @@ use crate::state::effect::ProducerSub;
 use crate::wire::codes;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, settle};
+use crate::wire::http::dialect::Dialect;
 use crate::wire::http::ids::{TransactionId, Uuid, millis_text};
 use crate::wire::http::pop_answer::Data;
 use crate::wire::http::status::{Answer, Failure, json};
@@ -53,15 +54,29 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The page that a query asks for.
+    /// The page that a query asks for. Where a dialect overlooks what cannot be meant, more than a page
+    /// may hold is as much as it may, and what is no number is not said: its clients take a refusal for
+    /// an empty page. Beyond the furthest page nothing is overlooked, for another page is not that one.
+    ///
+    /// # Errors
+    /// A refusal that names the parameter and its limits.
     pub(super) fn of(
         query: &Query<'_>,
+        dialect: Dialect,
         default: u64,
         most: u64,
         far: u64,
     ) -> Result<Self, Failure> {
-        let limit = query.number("limit", 1, most)?.unwrap_or(default);
-        Ok(Self { limit, offset: query.number("offset", 0, far)?.unwrap_or(0) })
+        let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
+        let limit = match dialect.is_strict() {
+            true => query.number("limit", 1, most)?,
+            false => number("limit").filter(|limit| *limit > 0).map(|limit| limit.min(most)),
+        };
+        let offset = match number("offset") {
+            None if !dialect.is_strict() => None,
+            _ => query.number("offset", 0, far)?,
+        };
+        Ok(Self { limit: limit.unwrap_or(default), offset: offset.unwrap_or(0) })
     }
 }
 
@@ -104,7 +119,7 @@ async fn list(api: &Api, query: &str) -> Result<Answer, Failure> {
         from_ms: times::time(&query, "from")?,
         to_ms: times::time(&query, "to")?.map(times::to_end_of_minute),
     };
-    let pagination = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let pagination = Page::of(&query, api.dialect, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
     let page = api.rooms.delivery.dead_letters(queue.as_ref(), filter, offset, limit).await;
     let page = page.map_err(|error| failed(&error))?;
@@ -155,5 +170,35 @@ fn render<'a>(listed: &'a ShownLetter, shown: &'a LetterMessage) -> Letter<'a> {
         producer_sub: letter.sub.as_ref().map(ProducerSub::as_str),
         created_at: millis_text(letter.pushed_ms),
         failed_at: (letter.failed_ms > 0).then(|| millis_text(letter.failed_ms)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(dialect: Dialect, query: &str) -> Result<(u64, u64), String> {
+        let page = Page::of(&Query::parse(query).unwrap(), dialect, 100, 1_000, 5_000);
+        page.map(|it| (it.limit, it.offset)).map_err(|it| it.message().to_owned())
+    }
+
+    #[test]
+    fn a_page_that_is_too_long_is_refused_or_cut_as_its_clients_understand() {
+        let (own, queen) = (Dialect::Onrush, Dialect::Queen);
+        for dialect in [own, queen] {
+            assert_eq!(page(dialect, ""), Ok((100, 0)));
+            assert_eq!(page(dialect, "limit=7&offset=5000"), Ok((7, 5_000)));
+            let far = page(dialect, "offset=5001").unwrap_err();
+            assert_eq!(far, "offset must be a whole number from 0 to 5000");
+        }
+        for (query, cut) in [
+            ("limit=5000", (1_000, 0)),
+            ("limit=0", (100, 0)),
+            ("limit=-1", (100, 0)),
+            ("limit=all&offset=first", (100, 0)),
+        ] {
+            assert!(page(own, query).is_err(), "{query}");
+            assert_eq!(page(queen, query), Ok(cut), "{query}");
+        }
     }
 }

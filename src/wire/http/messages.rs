@@ -184,7 +184,7 @@ fn filter(api: &Api, query: &Query<'_>) -> Result<MessageFilter, Failure> {
 async fn page(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let filter = filter(api, &query)?;
-    let pagination = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let pagination = Page::of(&query, api.dialect, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
     let found = api.rooms.delivery.messages(filter, offset, limit).await;
     let (found, bodies) = found.map_err(|error| failed(&error))?;
@@ -269,6 +269,8 @@ struct Detail<'a> {
     #[serde(flatten)]
     listed: Listed<'a>,
     payload: Option<Data<'a>>,
+    /// The same by the name that pops and clients know it by.
+    data: Option<Data<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
     /// Why there is no payload, where the message does not open.
@@ -322,7 +324,8 @@ fn detailed<'a>(
     letters: &'a [ShownLetter],
 ) -> Detail<'a> {
     let record = opened.and_then(|it| it.as_ref().ok()?.records().next());
-    let data = record.as_ref().map(Data::of);
+    let of_record = || record.as_ref().map(Data::of);
+    let data = of_record();
     let options = &found.queue.options;
     let letter_of = |group: &str| letters.iter().find(|it| *it.group_name == *group);
     let attempts = |group: &GroupStatus| {
@@ -342,6 +345,7 @@ fn detailed<'a>(
         listed: listed(found, body),
         encoding: data.as_ref().and_then(Data::encoding),
         payload: data,
+        data: of_record(),
         payload_error: opened.and_then(|it| it.as_ref().err()).map(ToString::to_string),
         is_encrypted: body.is_some_and(|body| body.batch.is_sealed()),
         error_message: letters.first().map(desk::words),

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::base::process;
 use crate::telemetry::Telemetry;
 use crate::wire::http::Api;
 use crate::wire::http::health;
@@ -46,6 +47,10 @@ impl Meter {
 struct Figures {
     push: Push,
     database: Database,
+    requests: Requests,
+    messages: Messages,
+    memory: Memory,
+    cpu: Processor,
     file_buffer: FileBuffer,
     delivery: Delivery,
     log: Log,
@@ -73,6 +78,49 @@ struct Database {
     healthy: bool,
     connections_active: u64,
     connections_idle: u64,
+    /// The same as those clients of Queen name it that look here.
+    #[serde(flatten)]
+    pool: Pool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pool {
+    pool_size: u64,
+    idle_connections: u64,
+    /// Nobody waits for a connection: what waits is a message in a ring.
+    waiting_requests: u64,
+}
+
+/// Requests to this server since its start.
+#[derive(Serialize)]
+struct Requests {
+    push: u64,
+    pop: u64,
+    ack: u64,
+}
+
+/// Messages since its start.
+#[derive(Serialize)]
+struct Messages {
+    pushed: u64,
+    popped: u64,
+    acked: u64,
+}
+
+/// Of this process, bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    rss_bytes: u64,
+    virtual_bytes: u64,
+}
+
+/// Of this process since its start, microseconds.
+#[derive(Serialize)]
+struct Processor {
+    user_us: u64,
+    system_us: u64,
 }
 
 #[derive(Serialize)]
@@ -127,14 +175,31 @@ pub(super) async fn answer(api: &Api) -> Answer {
     let telemetry = &*rooms.telemetry;
     let now_us = rooms.clock.monotonic_us();
     let commits = telemetry.commit_latency.summary();
-    let connections = rooms.engine.log().connections();
+    let (connections, usage) = (rooms.engine.log().connections(), process::usage());
     let body = Figures {
         push: push(telemetry, api.meter.per_second(now_us, telemetry.pushed.get())),
         database: Database {
             healthy: look.engine && look.store && telemetry.store_away.get() == 0,
             connections_active: connections.active,
             connections_idle: connections.idle,
+            pool: Pool {
+                pool_size: connections.sum(),
+                idle_connections: connections.idle,
+                waiting_requests: 0,
+            },
         },
+        requests: Requests {
+            push: telemetry.push_latency.summary().count,
+            pop: telemetry.pop_requests.get(),
+            ack: telemetry.ack_requests.get(),
+        },
+        messages: Messages {
+            pushed: telemetry.pushed.get(),
+            popped: telemetry.popped.get(),
+            acked: telemetry.acked.get(),
+        },
+        memory: Memory { rss_bytes: usage.rss_bytes, virtual_bytes: usage.virtual_bytes },
+        cpu: Processor { user_us: usage.user_us, system_us: usage.system_us },
         file_buffer: file_buffer(telemetry),
         delivery: Delivery {
             popped: telemetry.popped.get(),

@@ -102,7 +102,7 @@ fn queues(page: &mut Page, api: &Api) {
     };
     family("queen_queue_push_requests_per_minute", &|it| per_minute(it.counted.push_requests, it));
     family("queen_queue_push_messages_per_minute", &|it| per_minute(it.counted.pushed, it));
-    family("queen_queue_pop_messages_per_minute", &|it| per_minute(it.counted.consumed, it));
+    family("queen_queue_pop_messages_per_minute", &|it| per_minute(it.counted.popped, it));
     family("queen_queue_pop_empty_per_minute", &|it| per_minute(it.counted.pop_empty, it));
     family("queen_queue_transactions_per_minute", &|it| per_minute(it.counted.transactions, it));
     family("queen_queue_parked_consumers", &|it| it.counted.parked as f64);
@@ -124,7 +124,7 @@ fn lags(page: &mut Page, last: &[(Box<str>, Point)]) {
     page.bounded("queen_queue_pop_lag_milliseconds", most, "As in Queen MQ", series);
     let series = last.iter().flat_map(|(queue, point)| {
         let per_minute = |count: u64| count as f64 * 60.0 / point.seconds.max(0.001);
-        let results = [("success", point.counted.consumed), ("failed", point.counted.ack_refused)];
+        let results = [("success", point.counted.acked), ("failed", point.counted.ack_refused)];
         results.map(|(result, count)| {
             Series::new(vec![("queue", &**queue)], vec![("result", result)], per_minute(count))
         })

@@ -2,6 +2,7 @@
 //!
 //! In: names. Out: numbers that are true when they are asked for, shard by shard. Called by `table`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ use crate::wire::http::url::Query;
 const PARTITIONS_DEFAULT: u64 = 1_000;
 const PARTITIONS_MAX: u64 = 10_000;
 const OFFSET_MAX: u64 = u32::MAX as u64;
+/// Queues of a list, where nothing is said and at most.
+const QUEUES_MAX: u64 = u32::MAX as u64;
 
 /// The routes of this file.
 #[rustfmt::skip]
@@ -109,6 +112,8 @@ pub(super) struct Listed<'a> {
 #[derive(Serialize)]
 struct List<'a> {
     queues: Vec<Listed<'a>>,
+    /// How many were asked for, of which a page may be shown.
+    total: u64,
 }
 
 /// A partition in numbers.
@@ -117,8 +122,15 @@ struct List<'a> {
 pub(super) struct Partition<'a> {
     id: Uuid,
     name: &'a str,
+    /// The same by the name that other lists know it by.
+    partition: &'a str,
     queue: &'a str,
-    created_at: String,
+    /// When its first message came, as long as that is kept.
+    created_at: Option<String>,
+    pending: u64,
+    processing: u64,
+    /// How long its oldest open message has been waiting.
+    lag_seconds: u64,
     stats: Six,
     messages: Six,
     cursor: Cursor,
@@ -155,6 +167,19 @@ pub(super) async fn all(api: &Api) -> Result<Vec<(Arc<QueueDefinition>, QueueFig
     api.rooms.delivery.queues().await.map_err(|error| failed(&error))
 }
 
+/// Leaves those that a query asks for, by `queue`, `namespace` and `task`.
+pub(super) fn retain_asked(
+    queues: &mut Vec<(Arc<QueueDefinition>, QueueFigures)>,
+    query: &Query<'_>,
+) {
+    let is_asked = |name: &str, key: &str| query.get(key).is_none_or(|it| it == name);
+    queues.retain(|(queue, _)| {
+        is_asked(&queue.name, "queue")
+            && is_asked(&queue.namespace, "namespace")
+            && is_asked(&queue.task, "task")
+    });
+}
+
 /// A queue as lists show it.
 pub(super) fn listed<'a>(queue: &'a QueueDefinition, figures: &'a QueueFigures) -> Listed<'a> {
     let Counts { total, pending, processing, .. } = figures.counts();
@@ -181,11 +206,22 @@ fn groups(figures: &QueueFigures) -> Vec<Group<'_>> {
     groups.collect()
 }
 
-async fn list(State(api): Door) -> Answer {
-    settle(all(&api).await.map(|queues| {
-        let queues = queues.iter().map(|(queue, figures)| listed(queue, figures)).collect();
-        json(StatusCode::OK, &List { queues })
-    }))
+async fn list(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    settle(read_list(&api, &query.unwrap_or_default()).await)
+}
+
+/// All queues that are asked for, unless a page of them is.
+async fn read_list(api: &Api, query: &str) -> Result<Answer, Failure> {
+    let query = Query::parse(query)?;
+    let page = Page::of(&query, api.dialect, QUEUES_MAX, QUEUES_MAX, OFFSET_MAX)?;
+    let mut queues = all(api).await?;
+    retain_asked(&mut queues, &query);
+    let search = query.get("search").unwrap_or_default();
+    queues.retain(|(queue, _)| queue.name.contains(search));
+    let total = queues.len() as u64;
+    let page = queues.iter().skip(page.offset as usize).take(page.limit as usize);
+    let queues = page.map(|(queue, figures)| listed(queue, figures)).collect();
+    Ok(json(StatusCode::OK, &List { queues, total }))
 }
 
 async fn nameless(State(api): Door) -> Answer {
@@ -230,14 +266,20 @@ pub(super) async fn partitions_of(
 pub(super) fn partition<'a>(
     queue: &'a QueueDefinition,
     figures: &'a PartitionFigures,
+    now_ms: u64,
 ) -> Partition<'a> {
     let counts = Six::from(figures.counts);
+    let lag_ms = figures.open_ms.map_or(0, |open_ms| now_ms.saturating_sub(open_ms));
     let newest = figures.newest_ms.map(millis_text);
     Partition {
         id: Uuid::of_partition(figures.number),
         name: &figures.name,
+        partition: &figures.name,
         queue: &queue.name,
-        created_at: millis_text(queue.created_ms),
+        created_at: figures.first_ms.map(millis_text),
+        pending: counts.pending,
+        processing: counts.processing,
+        lag_seconds: lag_ms / 1000,
         stats: counts,
         messages: counts,
         cursor: Cursor { total_consumed: figures.consumed, batches_consumed: 0 },
@@ -249,11 +291,12 @@ pub(super) fn partition<'a>(
 
 async fn one(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let page = Page::of(&query, PARTITIONS_DEFAULT, PARTITIONS_MAX, OFFSET_MAX)?;
+    let page = Page::of(&query, api.dialect, PARTITIONS_DEFAULT, PARTITIONS_MAX, OFFSET_MAX)?;
     let queue = queue_of(api, name)?;
     let figures = figures_of(api, queue.id).await?;
     let (partitions, partition_count) = partitions_of(api, &queue, page).await?;
     let sql_rows = api.rooms.catalogs.has_sql_rows(&queue);
+    let now_ms = api.rooms.clock.now_ms();
     let totals = Six::from(figures.counts());
     let body = One {
         id: Uuid::of_queue(queue.id),
@@ -261,7 +304,7 @@ async fn one(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
         namespace: &queue.namespace,
         task: &queue.task,
         created_at: millis_text(queue.created_ms),
-        partitions: partitions.iter().map(|it| partition(&queue, it)).collect(),
+        partitions: partitions.iter().map(|it| partition(&queue, it, now_ms)).collect(),
         partition_count,
         messages: totals,
         totals,
@@ -305,7 +348,7 @@ async fn depth(
 async fn read_depth(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let group = query.get("group").or_else(|| query.get("consumerGroup"));
-    let page = Page::of(&query, PARTITIONS_MAX, PARTITIONS_MAX, OFFSET_MAX)?;
+    let page = Page::of(&query, api.dialect, PARTITIONS_MAX, PARTITIONS_MAX, OFFSET_MAX)?;
     let queue = queue_of(api, name)?;
     let (figures, _) = partitions_of(api, &queue, page).await?;
     let open = |it: &PartitionFigures| {
@@ -500,10 +543,13 @@ async fn partitions(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 async fn read_partitions(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let name = query.get("queue").ok_or_else(|| Failure::malformed("queue is required"))?;
-    let pagination = Page::of(&query, PARTITIONS_DEFAULT, PARTITIONS_MAX, OFFSET_MAX)?;
+    let pagination = Page::of(&query, api.dialect, PARTITIONS_DEFAULT, PARTITIONS_MAX, OFFSET_MAX)?;
     let queue = queue_of(api, name)?;
-    let (figures, total) = partitions_of(api, &queue, pagination).await?;
-    let partitions = figures.iter().map(|it| partition(&queue, it)).collect();
+    let (mut figures, total) = partitions_of(api, &queue, pagination).await?;
+    // The busiest of the page come first.
+    figures.sort_by_key(|it| Reverse(it.counts.pending + it.counts.processing));
+    let now_ms = api.rooms.clock.now_ms();
+    let partitions = figures.iter().map(|it| partition(&queue, it, now_ms)).collect();
     Ok(json(StatusCode::OK, &Partitions { partitions, total, pagination }))
 }
 

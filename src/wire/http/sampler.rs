@@ -13,6 +13,7 @@ use crate::base::process;
 use crate::shard::look::figures::QueueFigures;
 use crate::state::catalog::QueueDefinition;
 use crate::telemetry::history::{GroupNow, Newest, QueueSnapshot, Snapshot};
+use crate::telemetry::queues::GroupCount;
 use crate::wire::http::{Api, resources};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -57,18 +58,17 @@ pub(super) async fn sample(api: &Api) {
     api.rooms.telemetry.by_queue.keep(|queue| catalog.get(queue).is_some());
     let asked = api.rooms.telemetry.by_queue.all();
     let by_queue = queues.iter().zip(lags).map(|((queue, figures), lag_ms)| {
-        let counts = figures.counts();
-        let open = counts.pending + counts.processing;
-        let consumed = if figures.groups.is_empty() { 0 } else { figures.pushed - open };
-        let (pushed, dead, partitions) = (figures.pushed, counts.dead, figures.partitions);
+        let (pushed, dead, partitions) = (figures.pushed, figures.dead, figures.partitions);
         let parked = parked.get(&*queue.name).copied().unwrap_or(0);
         let own = asked.queues.get(&queue.id);
         let asked = own.cloned().unwrap_or_default();
+        let done = |of: fn(&GroupCount) -> u64| asked.groups.iter().map(|(_, it)| of(it)).sum();
         let snapshot = QueueSnapshot {
             time_ms: now_ms,
             pushed,
-            consumed,
             dead,
+            popped: done(|it| it.delivered),
+            acked: done(|it| it.completed),
             push_requests: asked.push_requests,
             pop_empty: asked.pop_empty,
             ack_requests: asked.ack_requests,
@@ -123,6 +123,7 @@ pub(super) fn counted(api: &Api, now_ms: u64) -> Snapshot {
         user_us: usage.user_us,
         system_us: usage.system_us,
         rss_bytes: usage.rss_bytes,
+        virtual_bytes: usage.virtual_bytes,
         connections: telemetry.connections.get(),
         db_active: database.active,
         db_idle: database.idle,

@@ -139,14 +139,8 @@ async fn read_status(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
     let now_ms = api.rooms.clock.now_ms();
     let cut = Cut::of(&query, now_ms)?;
-    let figures = all(api).await?;
-    let is_asked = |name: &str, key: &str| query.get(key).is_none_or(|it| it == name);
-    let mut figures = figures;
-    figures.retain(|(queue, _)| {
-        is_asked(&queue.name, "queue")
-            && is_asked(&queue.namespace, "namespace")
-            && is_asked(&queue.task, "task")
-    });
+    let mut figures = all(api).await?;
+    resources::retain_asked(&mut figures, &query);
     let throughput: Vec<Value> = cut.buckets(api).iter().map(point).collect();
     let total = crate::wire::http::sampler::counted(api, now_ms);
     let counts = sum(&figures);
@@ -219,8 +213,9 @@ async fn queues(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 
 async fn read_queues(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let pagination = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
-    let figures = all(api).await?;
+    let pagination = Page::of(&query, api.dialect, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let mut figures = all(api).await?;
+    resources::retain_asked(&mut figures, &query);
     let page = figures.iter().skip(pagination.offset as usize).take(pagination.limit as usize);
     let queues = page.map(|(queue, figures)| listed(queue, figures)).collect();
     Ok(json(StatusCode::OK, &Queues { queues, total: figures.len() as u64, pagination }))
@@ -239,12 +234,13 @@ async fn queue(
 
 async fn read_queue(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let page = Page::of(&query, LIMIT_MAX, 10 * LIMIT_MAX, OFFSET_MAX)?;
+    let page = Page::of(&query, api.dialect, LIMIT_MAX, 10 * LIMIT_MAX, OFFSET_MAX)?;
     let queue = queue_of(api, name)?;
     let counts = Six::from(resources::figures_of(api, queue.id).await?.counts());
     let (partitions, total) = resources::partitions_of(api, &queue, page).await?;
+    let now_ms = api.rooms.clock.now_ms();
     let partitions: Vec<Partition<'_>> =
-        partitions.iter().map(|it| resources::partition(&queue, it)).collect();
+        partitions.iter().map(|it| resources::partition(&queue, it, now_ms)).collect();
     let options = &queue.options;
     let mut totals = value!(counts);
     if let Value::Object(fields) = &mut totals {
@@ -288,7 +284,7 @@ async fn newest(
 /// A list without a frame, as the contract has it.
 async fn read_newest(api: &Api, name: &str, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let page = Page::of(&query, MESSAGES_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let page = Page::of(&query, api.dialect, MESSAGES_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let queue = queue_of(api, name)?;
     let filter =
         MessageFilter { queues: Some(vec![queue.id]), to_ms: u64::MAX, ..MessageFilter::default() };

@@ -245,7 +245,7 @@ async fn read_name(
     query: &str,
 ) -> Result<Answer, Failure> {
     let (name, query) = (of_path(name)?, Query::parse(query)?);
-    let page = Page::of(&query, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let page = Page::of(&query, api.dialect, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let (offset, limit) = (page.offset as usize, page.limit as usize);
     let found = api
         .rooms
@@ -297,7 +297,7 @@ async fn names(State(api): Door, RawQuery(query): RawQuery) -> Answer {
 
 async fn read_names(api: &Api, query: &str) -> Result<Answer, Failure> {
     let query = Query::parse(query)?;
-    let pagination = Page::of(&query, NAMES_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
+    let pagination = Page::of(&query, api.dialect, NAMES_DEFAULT, LIMIT_MAX, OFFSET_MAX)?;
     let (offset, limit) = (pagination.offset as usize, pagination.limit as usize);
     let found =
         api.rooms.engine.look(move |view| view.replica.catalog.traces().names(offset, limit));

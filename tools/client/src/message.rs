@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
+/// The header that a W3C trace context travels in.
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
 /// One message on its way in. Cheap to clone but for its headers.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -59,6 +62,14 @@ impl Message {
     pub fn header(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.headers.push((key.into(), value.into()));
         self
+    }
+
+    /// The W3C trace context that the message is a part of, such as
+    /// `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`. It comes out with the message on every door;
+    /// whether it is one is for whoever reads it.
+    #[must_use]
+    pub fn traceparent(self, context: &str) -> Self {
+        self.header(TRACEPARENT, context.to_owned())
     }
 
     /// The payload's size in bytes; 0 when there is none to send.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::message::TRACEPARENT;
 
 /// The answer to a pop.
 #[derive(Clone, Debug)]
@@ -175,6 +176,12 @@ impl ReceivedMessage {
     #[must_use]
     pub fn header(&self, key: &str) -> Option<&Bytes> {
         self.headers.iter().find(|(found, _)| found == key).map(|(_, value)| value)
+    }
+
+    /// The W3C trace context that it is a part of, where it was pushed with one that is text.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        std::str::from_utf8(self.header(TRACEPARENT)?).ok()
     }
 
     /// The queue that it was in.
