@@ -88,8 +88,20 @@ impl StoreKey {
     /// 128-bit fingerprint of a transaction id, never 0 (0 stands for "no id").
     #[must_use]
     pub fn fingerprint(&self, transaction_id: &str) -> u128 {
+        self.fingerprint_of(&[transaction_id.as_bytes()])
+    }
+
+    /// The same for an id that this server made up for a message of its own: no client's id has it,
+    /// whatever text that is, so nobody can have such a message taken for one that was there before.
+    #[must_use]
+    pub fn own_fingerprint(&self, transaction_id: &str) -> u128 {
+        // A byte that no text has.
+        self.fingerprint_of(&[&[0xff], transaction_id.as_bytes()])
+    }
+
+    fn fingerprint_of(&self, parts: &[&[u8]]) -> u128 {
         let mut hasher = SipHasher128::new_with_key(&self.0);
-        hasher.write(transaction_id.as_bytes());
+        parts.iter().for_each(|part| hasher.write(part));
         let hash = hasher.finish128();
         ((u128::from(hash.h1) << 64) | u128::from(hash.h2)).max(1)
     }
@@ -105,6 +117,15 @@ mod tests {
         let number = shards.number(17, 1_000).unwrap();
         assert_eq!(shards.of_partition(number), 17);
         assert_eq!(shards.local(number), 1_000);
+    }
+
+    #[test]
+    fn an_id_of_our_own_is_not_that_of_a_client() {
+        let key = StoreKey([7; 16]);
+        assert_eq!(key.own_fingerprint("p:1:2:3"), key.own_fingerprint("p:1:2:3"));
+        for id in ["p:1:2:3", "\u{ff}p:1:2:3"] {
+            assert_ne!(key.own_fingerprint("p:1:2:3"), key.fingerprint(id), "{id}");
+        }
     }
 
     #[test]

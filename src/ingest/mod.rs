@@ -116,6 +116,15 @@ pub struct Admitted {
     signer: Option<Signer>,
 }
 
+/// Who made up the transaction ids of a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ids {
+    /// Whoever pushed it.
+    Theirs,
+    /// This server.
+    Ours,
+}
+
 /// The only way in.
 #[derive(Clone)]
 pub struct Ingest {
@@ -244,7 +253,8 @@ impl Ingest {
         self.place(&found, admitted)
     }
 
-    /// As [`Self::admit`], for what this server makes itself and in a queue that is known.
+    /// As [`Self::admit`], for what this server makes itself and in a queue that is known. Its
+    /// transaction ids are no client's, even where a client has one of the same text.
     ///
     /// # Errors
     /// [`PushError::Seal`]; nothing was taken.
@@ -255,7 +265,8 @@ impl Ingest {
         batch: RecordBatch,
     ) -> Result<Placed, PushError> {
         let terms = PushTerms { qos: Qos::ExactlyOnce, buffer_ms: 0, buffer_max: 0, sub: None };
-        self.seal_and_place(queue, Admitted { batch, partition, terms, signer: None })
+        let admitted = Admitted { batch, partition, terms, signer: None };
+        self.seal_and_place(queue, admitted, Ids::Ours)
     }
 
     /// Takes a batch that this server makes itself, as [`Self::try_push`] and [`Self::push_later`] do.
@@ -271,7 +282,7 @@ impl Ingest {
         signer: Signer,
     ) -> Result<u32, PushError> {
         let admitted = Admitted { batch, partition, terms, signer: Some(signer) };
-        match self.enqueue(self.seal_and_place(queue, admitted)?)? {
+        match self.enqueue(self.seal_and_place(queue, admitted, Ids::Theirs)?)? {
             Ok(count) => Ok(count),
             Err(later) => {
                 let patience_us = self.config.room_timeout.as_micros() as u64;
@@ -325,7 +336,7 @@ impl Ingest {
                 return Err(PushError::OwnId { record });
             }
         }
-        self.seal_and_place(found, admitted)
+        self.seal_and_place(found, admitted, Ids::Theirs)
     }
 
     /// Where a batch goes, and the batch as it is kept: sealed, if its queue asks for it.
@@ -333,6 +344,7 @@ impl Ingest {
         &self,
         found: &QueueDefinition,
         admitted: Admitted,
+        ids: Ids,
     ) -> Result<Placed, PushError> {
         let Admitted { mut batch, partition, terms, signer } = admitted;
         let (queue, limit) = (found.id, found.options.max_size);
@@ -343,8 +355,11 @@ impl Ingest {
         let key = self.engine.key();
         let hash = key.place(queue, partition.as_str());
         let fingerprints = if batch.has_transaction_ids() {
-            let ids = batch.records().map(|record| record.transaction_id);
-            ids.map(|id| id.map_or(0, |id| key.fingerprint(id))).collect()
+            let of = |id: &str| match ids {
+                Ids::Theirs => key.fingerprint(id),
+                Ids::Ours => key.own_fingerprint(id),
+            };
+            batch.records().map(|record| record.transaction_id.map_or(0, of)).collect()
         } else {
             Vec::new()
         };

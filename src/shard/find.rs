@@ -80,8 +80,14 @@ impl Lane {
             }
         }
         let (dedup, now_ms) = (self.config.dedup, self.now_ms());
-        let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
-        let named = first.map(|first| first.seq);
+        let known = |fingerprint| {
+            let first = shard.ledger().find(&*self.kv, dedup, now_ms, number, fingerprint)?;
+            Ok::<_, KvError>(first.map(|first| first.seq))
+        };
+        let mut named = known(fingerprint)?;
+        if named.is_none() && may_be_ours(&wanted.id) {
+            named = known(self.replica.key().own_fingerprint(&wanted.id))?;
+        }
         if let Some(seq) = named.filter(is_held).or(own.filter(is_held)) {
             return Ok(Some(seq));
         }
@@ -132,6 +138,11 @@ impl Lane {
         }
         Ok(ids)
     }
+}
+
+/// Whether an id may be one that this server made up: all of those have a colon.
+fn may_be_ours(id: &str) -> bool {
+    id.contains(':')
 }
 
 /// What a live lease of the group holds in a partition.
