@@ -254,7 +254,7 @@ fn rooms(
         clock: Arc::clone(&ground.clock),
         outside: Arc::new(Caller),
     };
-    let processes = Processes::new(parts, process::Config::default());
+    let processes = Processes::new(parts, process_config(settings));
     Rooms {
         ingest,
         delivery,
@@ -266,6 +266,30 @@ fn rooms(
         clock: Arc::clone(&ground.clock),
         auth,
         random: Arc::clone(&ground.random),
+    }
+}
+
+/// How processes are evaluated, and what classes may ask for.
+fn process_config(settings: &Settings) -> process::Config {
+    let (asked, default) = (&settings.processes, process::Config::default());
+    process::Config {
+        lease_ms: asked.lease_ms,
+        pops_max: asked.places,
+        evaluators: if asked.evaluators == 0 { default.evaluators } else { asked.evaluators },
+        cache_bytes: asked.cache_bytes,
+        maxima: process::definition::Bounds {
+            fuel: asked.fuel_max,
+            time_ms: asked.slot_time_max_ms,
+            memory_bytes: asked.memory_bytes_max,
+            outbox_entries: asked.outbox_entries_max,
+            outbox_bytes: asked.outbox_bytes_max,
+            state_bytes: asked.state_bytes_max,
+            hops: asked.hops_max,
+            messages: asked.messages_max,
+            backlog_soft: asked.backlog_max,
+            backlog_hard: asked.backlog_max,
+            ..default.maxima
+        },
     }
 }
 

@@ -56,6 +56,11 @@ pub enum CatalogError {
     /// A setting would let go of messages of a class of processes that were never evaluated.
     #[error("{0} would let go of messages that a process has not evaluated")]
     OfClass(&'static str),
+    /// Encryption was asked for, and the queue is a class of processes: what they keep would be in clear.
+    #[error(
+        "the queue asks for encryption (encryptionEnabled), and state, results and letters of processes are never encrypted"
+    )]
+    ClearClass,
     /// Rows in SQL were asked for and the store is in no database.
     #[error("the queue asks for rows in SQL (sqlRows) and this server's store is in no database")]
     NoDatabase,
@@ -140,7 +145,8 @@ impl Catalogs {
     ///
     /// # Errors
     /// [`CatalogError::Option`], [`CatalogError::NoEncryptionKey`], [`CatalogError::SealedRows`],
-    /// [`CatalogError::NoDatabase`] and [`CatalogError::OfClass`]: nothing was changed.
+    /// [`CatalogError::NoDatabase`], [`CatalogError::OfClass`] and [`CatalogError::ClearClass`]: nothing was
+    /// changed.
     pub async fn configure(
         &self,
         name: &QueueName,
@@ -182,9 +188,21 @@ impl Catalogs {
     /// # Errors
     /// [`CatalogError::Command`] when it was not carried out.
     pub async fn delete(&self, name: &QueueName) -> Result<bool, CatalogError> {
+        self.delete_class(name, None).await
+    }
+
+    /// As [`Self::delete`], where the queue is a class only if this version of it is the newest.
+    ///
+    /// # Errors
+    /// [`CatalogError::Command`] when it was not carried out.
+    pub async fn delete_class(
+        &self,
+        name: &QueueName,
+        class: Option<u32>,
+    ) -> Result<bool, CatalogError> {
         not_own(name.as_str())?;
         let (reply, answer) = oneshot::channel();
-        self.engine.submit(Command::Delete(Delete { name: name.detach(), reply }));
+        self.engine.submit(Command::Delete(Delete { name: name.detach(), class, reply }));
         Ok(answer.await.unwrap_or(Err(CommandError::ShuttingDown))?)
     }
 
@@ -289,7 +307,7 @@ fn check(options: &QueueOptions) -> Result<(), CatalogError> {
 /// keep its cascade pending for ever.
 ///
 /// # Errors
-/// [`CatalogError::OfClass`].
+/// [`CatalogError::OfClass`], [`CatalogError::ClearClass`].
 pub fn check_of_class(options: &QueueOptions, ttl_asked: bool) -> Result<(), CatalogError> {
     let is_default = options.ttl_s == QueueOptions::default().ttl_s;
     let settings = [
@@ -299,6 +317,7 @@ pub fn check_of_class(options: &QueueOptions, ttl_asked: bool) -> Result<(), Cat
     ];
     match settings.into_iter().find(|(_, lets_go)| *lets_go) {
         Some((setting, _)) => Err(CatalogError::OfClass(setting)),
+        None if options.encryption_enabled => Err(CatalogError::ClearClass),
         None => Ok(()),
     }
 }

@@ -284,6 +284,39 @@ settings! {
         reload_ms: u64 = 1_000, Rule::Millis { min: 10, max: HOUR };
     }
 
+    /// How processes are evaluated, and the most that a class may ask for. What a class does not ask for is
+    /// the class's default, or the most where that is less.
+    processes: Processes {
+        /// Evaluations at a time; 0 means one per core. Code that takes long gets half as many beside them.
+        evaluators: usize = 0, Rule::Count { min: 0, max: 1024 };
+        /// Pops of processes that are worked off at a time, beside one of each class. One class may have
+        /// half of them.
+        places: usize = 64, Rule::Count { min: 1, max: 4096 };
+        /// How long a process is held at a time; held on while it works. So long it rests when a server
+        /// that shares the store is gone.
+        lease_ms: u64 = 10_000, Rule::Millis { min: SECOND, max: HOUR };
+        /// Memory for state of processes that were met lately, in bytes.
+        cache_bytes: usize = 64 * 1024 * 1024, Rule::Bytes { min: MIB, max: 256 * GIB };
+        /// Steps that the code of one slot may take, at most.
+        fuel_max: u64 = 10_000_000, Rule::Count { min: 1, max: 1_000_000_000_000 };
+        /// Time that one slot may take, at most.
+        slot_time_max_ms: u64 = 60_000, Rule::Millis { min: 1, max: HOUR };
+        /// Memory that one slot may take, in bytes.
+        memory_bytes_max: u64 = 32 * 1024 * 1024, Rule::Bytes { min: MIB, max: 4 * GIB };
+        /// Messages that one slot may send, at most.
+        outbox_entries_max: u64 = 1_000, Rule::Count { min: 1, max: 10_000 };
+        /// Bytes of messages that one slot may send.
+        outbox_bytes_max: u64 = 4 * 1024 * 1024, Rule::Bytes { min: KIB, max: 8 * MIB };
+        /// Bytes of state that one process may keep.
+        state_bytes_max: u64 = 1024 * 1024 * 1024, Rule::Bytes { min: KIB, max: 256 * GIB };
+        /// Messages of a cascade that follow one after the other.
+        hops_max: u32 = 10_000, Rule::Count { min: 1, max: 10_000 };
+        /// Messages of one cascade.
+        messages_max: u64 = 100_000_000, Rule::Count { min: 1, max: 100_000_000 };
+        /// Messages that may wait in one process.
+        backlog_max: u64 = 1_000_000_000, Rule::Count { min: 1, max: 1_000_000_000 };
+    }
+
     /// What consumers get when they do not say.
     delivery: Delivery {
         /// How long a pop that may wait does so, when it does not say.
@@ -326,7 +359,7 @@ mod tests {
     #[test]
     fn there_is_a_row_per_field() {
         assert_eq!(SETTINGS.len(), Settings::default().values().len());
-        assert_eq!(SECTIONS.len(), 11);
+        assert_eq!(SECTIONS.len(), 12);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Processes {
         text: &[u8],
         expected: Option<u32>,
     ) -> Result<ClassShown, ProcessError> {
-        let definition = Definition::read(text)?;
+        let definition = Definition::read_within(text, &self.inner.config.maxima)?;
         let check = {
             let (definition, modules) = (definition.clone(), Arc::clone(&self.inner.modules));
             let name = name.as_str().to_owned();
@@ -88,7 +88,7 @@ impl Processes {
         queues.filter_map(|queue| shown(&catalog, queue)).collect()
     }
 
-    /// Deletes a class with all its instances.
+    /// Deletes a class with all its instances. What waits in them is lost to its cascades.
     ///
     /// # Errors
     /// [`ProcessError::NoClass`]; [`ProcessError::Version`] where `expected` is not the newest version.
@@ -101,9 +101,17 @@ impl Processes {
         if expected.is_some_and(|expected| expected != class.version) {
             return Err(ProcessError::Version(class.version));
         }
-        match self.inner.catalogs.delete(name).await? {
+        let queue = self.inner.catalogs.find(name).map(|queue| queue.id);
+        if let Some(queue) = queue {
+            self.inner.lose_all(queue, name).await?;
+        }
+        match self.inner.catalogs.delete_class(name, expected).await? {
             true => Ok(()),
-            false => Err(ProcessError::NoClass(name.as_str().into())),
+            // Somebody was there in between.
+            false => Err(match self.class(name) {
+                Ok(class) => ProcessError::Version(class.version),
+                Err(gone) => gone,
+            }),
         }
     }
 }

@@ -108,7 +108,8 @@ impl Processes {
         let envelope = Envelope { resets: true, ..Envelope::default() }.write();
         let id = format!("reset:{}:{}", shown.next, inner.clock.now_ms());
         let mut builder = BatchBuilder::new();
-        let parts = Parts { id: &id, envelope: Some(&envelope), payload: br#"{"type":"Reset"}"# };
+        let payload = br#"{"type":"Reset"}"#;
+        let parts = Parts { id: &id, envelope: Some(&envelope), payload, trace_id: None };
         parts.put(&mut builder).map_err(PushError::from)?;
         let batch = builder.finish().map(|batch| {
             let (queue, partition) = (Arc::clone(&queue), key.clone());

@@ -152,25 +152,71 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// The first value that is over the server's, with its name and the limit.
-    fn over(&self) -> Option<(&'static str, u64, u64)> {
-        let most = Self::default();
-        let pairs = [
-            ("fuel", self.fuel, most.fuel),
-            ("time_ms", self.time_ms, 60_000),
-            ("memory_bytes", self.memory_bytes, most.memory_bytes),
-            ("outbox_entries", self.outbox_entries, most.outbox_entries),
-            ("outbox_bytes", self.outbox_bytes, most.outbox_bytes),
-            ("output_bytes", self.output_bytes, most.output_bytes),
-            ("state_value_bytes", self.state_value_bytes, most.state_value_bytes),
-            ("state_bytes", self.state_bytes, most.state_bytes),
-            ("state_keys", self.state_keys, most.state_keys),
-            ("hops", u64::from(self.hops), u64::from(HOPS_MAX)),
-            ("messages", self.messages, MESSAGES_MAX),
-            ("backlog_soft", self.backlog_soft, BACKLOG_MAX),
-            ("backlog_hard", self.backlog_hard, BACKLOG_MAX),
-        ];
-        pairs.into_iter().find(|(_, value, limit)| value > limit)
+    /// The most that classes may ask for where the server says nothing else.
+    #[must_use]
+    pub fn maxima() -> Self {
+        Self {
+            time_ms: 60_000,
+            hops: HOPS_MAX,
+            messages: MESSAGES_MAX,
+            backlog_soft: BACKLOG_MAX,
+            backlog_hard: BACKLOG_MAX,
+            ..Self::default()
+        }
+    }
+
+    /// Each value with its name, what it is where nothing is said, and the most that it may be.
+    fn values<'a>(
+        &'a mut self,
+        unsaid: &Self,
+        most: &Self,
+    ) -> [(&'static str, &'a mut u64, u64, u64); 12] {
+        [
+            ("fuel", &mut self.fuel, unsaid.fuel, most.fuel),
+            ("time_ms", &mut self.time_ms, unsaid.time_ms, most.time_ms),
+            ("memory_bytes", &mut self.memory_bytes, unsaid.memory_bytes, most.memory_bytes),
+            (
+                "outbox_entries",
+                &mut self.outbox_entries,
+                unsaid.outbox_entries,
+                most.outbox_entries,
+            ),
+            ("outbox_bytes", &mut self.outbox_bytes, unsaid.outbox_bytes, most.outbox_bytes),
+            ("output_bytes", &mut self.output_bytes, unsaid.output_bytes, most.output_bytes),
+            (
+                "state_value_bytes",
+                &mut self.state_value_bytes,
+                unsaid.state_value_bytes,
+                most.state_value_bytes,
+            ),
+            ("state_bytes", &mut self.state_bytes, unsaid.state_bytes, most.state_bytes),
+            ("state_keys", &mut self.state_keys, unsaid.state_keys, most.state_keys),
+            ("messages", &mut self.messages, unsaid.messages, most.messages),
+            ("backlog_soft", &mut self.backlog_soft, unsaid.backlog_soft, most.backlog_soft),
+            ("backlog_hard", &mut self.backlog_hard, unsaid.backlog_hard, most.backlog_hard),
+        ]
+    }
+
+    /// Holds them against the server's. What is as where nothing is said is the server's where that is less.
+    ///
+    /// # Errors
+    /// [`DefinitionError::Limit`] for the first that is over it.
+    fn within(&mut self, most: &Self) -> Result<(), DefinitionError> {
+        let (unsaid, hops_max) = (Self::default(), most.hops);
+        let over = |field, value, limit| Err(DefinitionError::Limit { field, value, limit });
+        match self.hops {
+            hops if hops <= hops_max => {}
+            hops if hops == unsaid.hops => self.hops = hops_max,
+            hops => return over("hops", u64::from(hops), u64::from(hops_max)),
+        }
+        for (field, value, unsaid, limit) in self.values(&unsaid, most) {
+            match *value {
+                asked if asked <= limit => {}
+                asked if asked == unsaid => *value = limit,
+                asked => return over(field, asked, limit),
+            }
+        }
+        Ok(())
     }
 
     /// The same for guests.
@@ -200,17 +246,21 @@ pub struct Retention {
     pub slots: u64,
     /// Seconds since they were evaluated; 0 = for ever.
     pub seconds: u64,
+    /// Seconds that its letters are kept: messages that its processes sent, and those of clients that its
+    /// code failed on; 0 = for ever.
+    #[serde(alias = "lettersSeconds", skip_serializing_if = "is_zero")]
+    pub letters_seconds: u64,
 }
 
 impl Retention {
-    /// Whether anything is ever let go of.
+    /// Whether what became of slots is ever let go of.
     #[must_use]
     pub fn lets_go(&self) -> bool {
-        *self != Self::default()
+        self.slots > 0 || self.seconds > 0
     }
 
     fn keeps_all(&self) -> bool {
-        !self.lets_go()
+        *self == Self::default()
     }
 }
 
@@ -260,6 +310,10 @@ pub struct Definition {
     pub retention: Retention,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn any_form() -> Vec<Codec> {
     Codec::ALL.into()
 }
@@ -302,10 +356,20 @@ pub enum DefinitionError {
 }
 
 impl Definition {
-    /// Reads a definition.
+    /// Reads a definition whose limits lie within `most`, those of the server.
     ///
     /// # Errors
     /// [`DefinitionError`], all but [`DefinitionError::Module`].
+    pub fn read_within(text: &[u8], most: &Bounds) -> Result<Self, DefinitionError> {
+        let mut definition = Self::read(text)?;
+        definition.limits.within(most)?;
+        Ok(definition)
+    }
+
+    /// Reads a definition that was found to be within limits when it was defined.
+    ///
+    /// # Errors
+    /// [`DefinitionError`], but for [`DefinitionError::Module`] and limits of the server.
     pub fn read(text: &[u8]) -> Result<Self, DefinitionError> {
         let (bytes, limit) = (text.len(), DEFINITION_BYTES_MAX);
         if bytes > limit {
@@ -313,9 +377,6 @@ impl Definition {
         }
         let read: Result<Self, _> = serde_json::from_slice(text);
         let definition = read.map_err(|error| DefinitionError::Malformed(error.to_string()))?;
-        if let Some((field, value, limit)) = definition.limits.over() {
-            return Err(DefinitionError::Limit { field, value, limit });
-        }
         if definition.codecs.is_empty() {
             return Err(DefinitionError::Malformed("codecs names no form".into()));
         }
@@ -405,7 +466,8 @@ mod tests {
 
     #[test]
     fn what_is_no_definition_or_asks_for_too_much_is_refused() {
-        let read = |text: &str| Definition::read(text.as_bytes()).map(|_| ());
+        let most = Bounds::maxima();
+        let read = |text: &str| Definition::read_within(text.as_bytes(), &most).map(|_| ());
         for text in [
             "{}",
             "[]",
@@ -419,6 +481,17 @@ mod tests {
         let more = r#"{"runtime":"native","module":"","limits":{"hops":10001}}"#;
         let error = DefinitionError::Limit { field: "hops", value: 10_001, limit: 10_000 };
         assert_eq!(read(more), Err(error));
+        // A server that allows less lowers what is not said, and refuses what is.
+        let most = Bounds { fuel: 1_000, hops: 9, ..Bounds::maxima() };
+        let of = |limits: &str| {
+            let text = format!(r#"{{"runtime":"native","module":"","limits":{limits}}}"#);
+            Definition::read_within(text.as_bytes(), &most).map(|it| it.limits)
+        };
+        let lowered = of("{}").unwrap();
+        assert_eq!((lowered.fuel, lowered.hops, lowered.messages), (1_000, 9, 100_000));
+        let error = DefinitionError::Limit { field: "fuel", value: 1_001, limit: 1_000 };
+        assert_eq!(of(r#"{"fuel":1001}"#).err(), Some(error));
+        assert_eq!(of(r#"{"fuel":7,"hops":9}"#).map(|it| (it.fuel, it.hops)), Ok((7, 9)));
         let init =
             format!(r#"{{"runtime":"native","module":"","init":{{"{}":1}}}}"#, "k".repeat(1025));
         assert!(matches!(read(&init), Err(DefinitionError::Limit { value: 1_025, .. })));

@@ -220,10 +220,10 @@ impl Inner {
 
     /// Makes a call; the error says why it is to be made again.
     async fn ask(&self, call: &Call, claimed: &Claimed) -> Result<Box<RawValue>, String> {
-        let (body, is_bytes) = claimed.letter.said();
+        let (body, is_json) = claimed.letter.says();
         let Call { method, url, .. } = call.clone();
         let id = id_of(&claimed.child).into();
-        let request = Request { method, url, id, body, is_bytes };
+        let request = Request { method, url, id, body, is_bytes: !is_json };
         let answer = self.outside.call(request, CALL).await?;
         match answer.status {
             408 | 425 | 429 | 500.. => Err(format!("status {}", answer.status)),

@@ -42,6 +42,9 @@ pub(super) struct Envelope {
     /// It is no message either: it takes all state of the instance away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) resets: bool,
+    /// It is to be evaluated though its class is in manual mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) runs: bool,
 }
 
 /// How far a cascade may go: as the first message was told, and handed on.

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use onrush_protocol::id::uuid_text;
 use onrush_protocol::name::PartitionName;
 use serde_json::value::RawValue;
 
@@ -33,6 +34,9 @@ const SLOTS_MAX: usize = 256;
 const STEP_US: u64 = 5_000;
 /// Bytes of what it sends and returns, after which a step ends.
 const STEP_BYTES: usize = 2 << 20;
+
+/// What is said of a slot whose cascade was called off.
+const CALLED_OFF: &str = "the cascade was called off";
 
 /// An instance that is evaluated.
 pub(super) struct Job {
@@ -190,7 +194,7 @@ impl Job {
         };
         record.version = code.version;
         let passed_over = if is_cancelled {
-            Some((SlotStatus::Cancelled, "cancelled", "the cascade was called off"))
+            Some((SlotStatus::Cancelled, "cancelled", CALLED_OFF))
         } else {
             passed_over(&code.definition, version, message, now_ms)
         };
@@ -282,6 +286,13 @@ impl Job {
         outcome
     }
 
+    /// The record of a message that was called off before its turn.
+    pub(super) fn called_off(&self, message: &Incoming) -> SlotRecord {
+        let fault = Some(Fault::new("cancelled", CALLED_OFF));
+        let record = self.record(message, self.clock.now_ms());
+        SlotRecord { status: SlotStatus::Cancelled, error: fault, ..record }
+    }
+
     /// A record of a slot that is yet to be evaluated.
     fn record(&self, message: &Incoming, now_ms: u64) -> SlotRecord {
         let parent = message.envelope.origin.as_ref().map(|origin| origin.parent().id().into());
@@ -292,6 +303,7 @@ impl Job {
             from: message.from.clone(),
             cascade: message.root.id().into(),
             parent,
+            trace_id: message.trace_id.map(uuid),
             depth: message.depth(),
             pushed_ms: message.address.time_ms,
             evaluated_ms: now_ms,
@@ -387,6 +399,10 @@ fn of_fault(fault: StateFault) -> GuestError {
         StateFault::Limit { what, limit } => GuestError::StateLimit { what, limit },
         StateFault::Unavailable(reason) => GuestError::StateUnavailable { reason },
     }
+}
+
+fn uuid(id: [u8; 16]) -> Box<str> {
+    String::from_utf8_lossy(&uuid_text(id)).into()
 }
 
 /// Texts that a message lends to its code.

@@ -17,9 +17,11 @@ use crate::process::Inner;
 use crate::process::commit::{Settled, StepError};
 use crate::process::evaluate::Job;
 use crate::process::incoming::Incoming;
-use crate::process::lot::{Lot, Seat};
+use crate::process::lot::Lot;
 use crate::process::outgoing::Outgoing;
+use crate::process::places::Seat;
 use crate::process::step::Step;
+use crate::shard::command::{Command, GiveBack};
 use crate::shard::transaction::Committed;
 use crate::state::draft::push::Pushed;
 
@@ -57,20 +59,29 @@ impl Inner {
             return Err(StepError::Gone);
         }
         let offers = self.offer_on(job, step, is_last.then_some(lot));
-        let committed = self.commit(Some(settled), step).await?;
+        let committed = match self.commit(Some(settled), step).await {
+            Ok(committed) => committed,
+            Err(StepError::Gone) => {
+                self.let_go_of_claims(step).await;
+                return Err(StepError::Gone);
+            }
+            Err(error) => return Err(error),
+        };
         let handed = handed(lot, step, offers, &committed);
+        let claimed = committed.claims.iter().flatten().count() as u64;
+        self.engine.telemetry().processes.handed_on.add(claimed);
         Ok((committed, handed))
     }
 
     /// Asks for what a step sends to processes that are evaluated by themselves. `lot` is the instance's
     /// own where it may go on with what it sends to itself.
     fn offer_on(&self, job: &Job, step: &mut Step, lot: Option<&Lot>) -> Offers {
-        let mut offers = Vec::new();
+        let (mut offers, mut refused) = (Vec::new(), 0);
         if self.is_stopping() {
             return Offers(offers);
         }
         for (at, outgoing) in step.outgoing.iter_mut().enumerate() {
-            if offers.len() == TARGETS_MAX {
+            if offers.len() == TARGETS_MAX || refused == TARGETS_MAX {
                 break;
             }
             if !outgoing.is_auto {
@@ -79,15 +90,31 @@ impl Inner {
             let place = match is_own(job, outgoing) {
                 true if lot.is_some_and(Lot::may_go_on) => None,
                 true => continue,
-                false => match Arc::clone(&self.instances).try_acquire_owned() {
-                    Ok(place) => Some(Seat::new(place, None)),
-                    Err(_) => break,
+                false => match self.places.try_take(outgoing.queue.id) {
+                    Some(place) => Some(place),
+                    None => {
+                        // Other classes may have a place.
+                        refused += 1;
+                        continue;
+                    }
                 },
             };
             outgoing.claim = Some(self.delivery.token());
             offers.push((at, place));
         }
         Offers(offers)
+    }
+
+    /// Gives back what a step was to hand over to us, for it may stand: an answer that was lost is
+    /// followed by a refusal. Where it does not, nobody has these leases.
+    async fn let_go_of_claims(&self, step: &Step) {
+        for outgoing in &step.outgoing {
+            let Some(token) = outgoing.claim else { continue };
+            let number = self.number(&outgoing.queue.name, &outgoing.partition).await;
+            if let Ok(Some(partition)) = number {
+                self.engine.submit(Command::GiveBack(GiveBack { token, partition, from: 0 }));
+            }
+        }
     }
 
     /// Begins to evaluate what others were sent.

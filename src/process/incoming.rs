@@ -21,6 +21,8 @@ pub(super) struct Incoming {
     /// Who sent it: `client:…` or `process:class/key`.
     pub(super) from: Box<str>,
     pub(super) transaction_id: Option<Box<str>>,
+    /// The trace that it is part of: what it makes a process send is part of that too.
+    pub(super) trace_id: Option<[u8; 16]>,
     pub(super) payload: Bytes,
     pub(super) is_json: bool,
     pub(super) envelope: Envelope,
@@ -65,6 +67,7 @@ impl Incoming {
             root,
             from,
             transaction_id: record.transaction_id.map(Into::into),
+            trace_id: record.trace_id,
             payload: batch.bytes().slice_ref(record.payload),
             is_json: record.is_json,
             envelope,

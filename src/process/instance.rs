@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -83,24 +84,14 @@ impl Instance {
         at: Sequence,
     ) -> Result<Self, CommandError> {
         let mut instance = Self { at, ..Self::default() };
-        let (meta, skips, page) = engine
+        let (told, page) = engine
             .look(move |look| {
-                let keys = [VERSION, STOPPED, PASSED, STATE_BYTES].map(Bytes::from_static);
-                let meta = values(look, META, partition, &keys)?;
-                let skips = page(look, &skips_of(partition))?;
-                Ok::<_, KvError>((meta, skips, first_rows(look, partition)?))
+                let told = Told::read(look, partition)?;
+                Ok::<_, KvError>((told, first_rows(look, partition)?))
             })
             .await?
             .map_err(|error| CommandError::Decide(error.into()))?;
-        for (key, value) in meta {
-            match &*key {
-                VERSION => instance.version = read_version(&value),
-                STATE_BYTES => instance.total = (&*value).try_into().map_or(0, u64::from_le_bytes),
-                PASSED => instance.passed = read_place(&value).map_or(0, |(_, seq, _)| seq),
-                _ => instance.stopped = Some(String::from_utf8_lossy(&value).into()),
-            }
-        }
-        instance.skips = skips.rows.iter().filter_map(|row| read_skip_key(&row.key)).collect();
+        instance.hear(told);
         instance.complete = page.more_after.is_none();
         let read = page.rows.iter().map(|row| size(row.key.len(), Some(&row.value))).sum();
         // Of one whose keys are all here it is known exactly; where nobody kept it, it is found out.
@@ -113,6 +104,37 @@ impl Instance {
             instance.know(text(&row.key), Some(row.value));
         }
         Ok(instance)
+    }
+
+    /// Reads anew what somebody may have said of an instance that is known otherwise. Waits for a turn of
+    /// the lane.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(super) async fn ask_again(
+        mut self,
+        engine: &Engine,
+        partition: PartitionNumber,
+    ) -> Result<Self, CommandError> {
+        let told = engine.look(move |look| Told::read(look, partition)).await?;
+        self.hear(told.map_err(|error| CommandError::Decide(error.into()))?);
+        Ok(self)
+    }
+
+    fn hear(&mut self, told: Told) {
+        (self.stopped, self.passed, self.skips) = (None, 0, BTreeSet::new());
+        for (key, value) in told.meta {
+            match &*key {
+                VERSION => self.version = read_version(&value),
+                STATE_BYTES if self.total == 0 => {
+                    self.total = (&*value).try_into().map_or(0, u64::from_le_bytes);
+                }
+                STATE_BYTES => {}
+                PASSED => self.passed = read_place(&value).map_or(0, |(_, seq, _)| seq),
+                _ => self.stopped = Some(String::from_utf8_lossy(&value).into()),
+            }
+        }
+        self.skips = told.skips.rows.iter().filter_map(|row| read_skip_key(&row.key)).collect();
     }
 
     /// One that has nothing, and of which all is known.
@@ -165,6 +187,20 @@ impl Instance {
             }
             self.know(key, value);
         }
+    }
+}
+
+/// What the room keeps of an instance beside its state.
+struct Told {
+    meta: Vec<(Bytes, Bytes)>,
+    skips: StatePage,
+}
+
+impl Told {
+    fn read(look: &Look<'_>, partition: PartitionNumber) -> Result<Self, KvError> {
+        let keys = [VERSION, STOPPED, PASSED, STATE_BYTES].map(Bytes::from_static);
+        let meta = values(look, META, partition, &keys)?;
+        Ok(Self { meta, skips: page(look, &skips_of(partition))? })
     }
 }
 
@@ -283,15 +319,30 @@ impl Cache {
 /// How guests on a thread of their own reach the lane.
 #[derive(Clone)]
 pub(super) struct Fetch {
-    pub(super) engine: Arc<Engine>,
-    pub(super) handle: Handle,
+    engine: Arc<Engine>,
+    handle: Handle,
+    /// Microseconds that guests waited for it.
+    pub(super) waited_us: Arc<AtomicU64>,
 }
 
 impl Fetch {
+    /// From the lane of `engine`, waited for on a thread that may.
+    pub(super) fn new(engine: &Arc<Engine>, handle: Handle) -> Self {
+        Self { engine: Arc::clone(engine), handle, waited_us: Arc::default() }
+    }
+
+    fn wait<T>(&self, asked: impl Future<Output = T>) -> T {
+        let began_us = self.engine.clock().monotonic_us();
+        let answer = self.handle.block_on(asked);
+        let waited_us = self.engine.clock().monotonic_us().saturating_sub(began_us);
+        self.waited_us.fetch_add(waited_us, Ordering::Relaxed);
+        answer
+    }
+
     fn get(&self, partition: PartitionNumber, key: &str) -> Result<Option<Bytes>, StateFault> {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let asked = self.engine.look(move |look| values(look, STATE, partition, &[key]));
-        let found = self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)?;
+        let found = self.wait(asked).map_err(unavailable)?.map_err(unavailable)?;
         Ok(found.into_iter().next().map(|(_, value)| value))
     }
 
@@ -320,7 +371,7 @@ impl Fetch {
         let bytes_max = READ_BYTES;
         let ask = StateAsk { owner: STATE, partition, prefix, after, rows_max, bytes_max };
         let asked = self.engine.look(move |look| page(look, &ask));
-        self.handle.block_on(asked).map_err(unavailable)?.map_err(unavailable)
+        self.wait(asked).map_err(unavailable)?.map_err(unavailable)
     }
 
     /// The first keys that begin so, read by as many looks as they need.

@@ -90,6 +90,7 @@ impl Letter {
         let payload = as_it_is.or_else(|| raw(&text()?)).unwrap_or_default();
         let mut envelope = Envelope::read(&message.envelope.write()).unwrap_or_default();
         envelope.sub = message.from.strip_prefix("client:").map(Into::into);
+        envelope.runs = false;
         Self {
             target: target.into(),
             call: None,
@@ -102,28 +103,39 @@ impl Letter {
             envelope: raw(&envelope.write()).unwrap_or_default(),
             payload,
             base64,
+            trace_id: message.trace_id,
         }
     }
 
     /// Whether it can be a message at all.
     pub(super) fn fits(&self) -> Result<(), BatchError> {
-        self.put(&mut BatchBuilder::new(), true)
+        self.put(&mut BatchBuilder::new(), true, false)
     }
 
-    fn put(&self, builder: &mut BatchBuilder, is_process: bool) -> Result<(), BatchError> {
-        let envelope = is_process.then(|| self.envelope.get().as_bytes());
-        let (payload, is_bytes) = self.said();
-        Parts { id: &self.transaction_id, envelope, payload: &payload }.put_as(builder, !is_bytes)
+    /// `runs`: its process is in manual mode and evaluates it all the same.
+    fn put(
+        &self,
+        builder: &mut BatchBuilder,
+        is_process: bool,
+        runs: bool,
+    ) -> Result<(), BatchError> {
+        let kept = self.envelope.get().as_bytes();
+        let running = Envelope::read(kept).filter(|_| runs);
+        let running = running.map(|envelope| Envelope { runs, ..envelope }.write());
+        let envelope = is_process.then(|| running.as_deref().unwrap_or(kept));
+        let (payload, is_json) = self.says();
+        let (id, trace_id) = (&*self.transaction_id, self.trace_id);
+        Parts { id, envelope, payload: &payload, trace_id }.put_as(builder, is_json)
     }
 
-    /// What it says, and whether that is bytes and not JSON.
-    pub(super) fn said(&self) -> (Bytes, bool) {
+    /// What it says, and whether that is JSON.
+    pub(super) fn says(&self) -> (Bytes, bool) {
         let text = self.payload.get().as_bytes();
         if !self.base64 {
-            return (Bytes::copy_from_slice(text), false);
+            return (Bytes::copy_from_slice(text), true);
         }
         let text: String = serde_json::from_slice(text).unwrap_or_default();
-        (STANDARD.decode(text).unwrap_or_default().into(), true)
+        (STANDARD.decode(text).unwrap_or_default().into(), false)
     }
 }
 
@@ -147,9 +159,9 @@ impl Inner {
             return Ok(Fate::NoTarget);
         };
         let mut builder = BatchBuilder::new();
-        letter.put(&mut builder, is_process).map_err(PushError::from)?;
-        let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
         let runs = self.runs_with_cascade(&queue, letter);
+        letter.put(&mut builder, is_process, runs).map_err(PushError::from)?;
+        let mut step = Step { states: vec![take(desk, owner, key)], ..Step::default() };
         let (is_auto, claim) = (false, None);
         let outgoing = builder.finish();
         let outgoing =
@@ -376,7 +388,7 @@ pub(super) fn id_of(key: &[u8]) -> String {
     key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn key_of(id: &str) -> Option<Bytes> {
+pub(super) fn key_of(id: &str) -> Option<Bytes> {
     if !id.len().is_multiple_of(2) || !id.is_ascii() || id.len() > 256 {
         return None;
     }

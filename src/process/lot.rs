@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use crate::base::place::PartitionNumber;
 use crate::process::Inner;
 use crate::process::instance::values;
 use crate::process::keys::{META, STOPPED};
+use crate::process::places::Seat;
 use crate::shard::command::{Command, GiveBack};
 use crate::state::effect::LeaseToken;
 
@@ -23,22 +23,6 @@ use crate::state::effect::LeaseToken;
 const TURNS_MAX: u32 = 64;
 /// How long an instance rests that cannot go on now.
 const REST: Duration = Duration::from_millis(500);
-
-/// A place of the work list, and one of those that its class may have of it.
-#[derive(Debug)]
-pub(super) struct Seat {
-    _of_all: OwnedSemaphorePermit,
-    _of_class: Option<OwnedSemaphorePermit>,
-}
-
-impl Seat {
-    pub(super) fn new(
-        of_all: OwnedSemaphorePermit,
-        of_class: Option<OwnedSemaphorePermit>,
-    ) -> Self {
-        Self { _of_all: of_all, _of_class: of_class }
-    }
-}
 
 /// A hold on the instances of one pop; its copies share the lease and the place.
 #[derive(Clone, Debug)]

@@ -10,12 +10,12 @@
 //! | file | decides |
 //! |---|---|
 //! | [`definition`], `modules` | what a class says, and its code; [`runtime`] guests, `native` code of our own |
-//! | [`class`] | which classes there are |
-//! | [`push`] | a message goes in, and what its sender waits for |
-//! | `runner` | which instances are evaluated, `lot` for how long, `turns` whose code runs next |
+//! | [`class`], `gone` | which classes there are; what waits in one that goes |
+//! | [`push`], `cancel` | a message goes in, and what its sender waits for; and what is not evaluated of it never is |
+//! | `runner` | which instances are evaluated, `places` of which classes, `lot` for how long, `turns` whose code runs next; `errands` which are in manual mode |
 //! | `evaluate` | slots in order; `instance` their state keys |
 //! | `step`, `outgoing`, `commit` | what slots came to, as one transaction; `target`, `route`, `codec` where messages go and in which form, `envelope` where they come from; `hand_over` what goes on at once |
-//! | `desk`, [`letters`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
+//! | `desk`, [`letters`], [`bulk`], `sweep` | what was refused, or waits for its time or its target; [`timers`], `cron` |
 //! | [`effects`], `call` | servers elsewhere are asked, and answer by a message |
 //! | [`control`], [`trial`], [`verify`] | what is done to an instance beside its messages, and what would come of them |
 //! | `trim` | what became of slots is let go of |
@@ -24,7 +24,9 @@
 //! | [`keys`], [`record`] | where all that is kept, and in which form |
 
 mod board;
+pub mod bulk;
 mod call;
+mod cancel;
 pub mod class;
 pub mod codec;
 mod commit;
@@ -34,8 +36,10 @@ pub mod definition;
 mod desk;
 pub mod effects;
 mod envelope;
+mod errands;
 mod evaluate;
 pub mod faults;
+mod gone;
 mod hand_over;
 mod incoming;
 mod instance;
@@ -46,6 +50,7 @@ mod lot;
 mod modules;
 mod native;
 mod outgoing;
+mod places;
 pub mod push;
 pub mod record;
 mod route;
@@ -64,7 +69,7 @@ pub mod verify;
 pub mod way;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -76,11 +81,12 @@ use crate::catalog::{CatalogError, Catalogs};
 use crate::delivery::Delivery;
 use crate::ingest::{Ingest, PushError};
 use crate::process::board::Board;
-use crate::process::definition::DefinitionError;
+use crate::process::definition::{Bounds, DefinitionError};
 use crate::process::effects::Outside;
+use crate::process::errands::Errand;
 use crate::process::instance::Cache;
 use crate::process::modules::Modules;
-use crate::process::runner::Errand;
+use crate::process::places::Places;
 use crate::process::turns::Turns;
 use crate::shard::Engine;
 use crate::shard::command::CommandError;
@@ -92,18 +98,22 @@ pub struct Config {
     /// How long an instance is held at a time, milliseconds: how long it rests when an engine that
     /// shares the store is gone.
     pub lease_ms: u64,
-    /// Instances that are worked off at a time, in multiples of what one pop takes.
+    /// Instances that are worked off at a time, in multiples of what one pop takes; beside one such
+    /// multiple of every class, which is its own.
     pub pops_max: usize,
     /// Evaluations at a time, of code that is quick; and half as many of code that is slow.
     pub evaluators: usize,
     /// Bytes of state keys kept in memory.
     pub cache_bytes: usize,
+    /// The most that a class may ask for.
+    pub maxima: Bounds,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { lease_ms: 10_000, pops_max: 64, evaluators: cores, cache_bytes: 64 << 20 }
+        let maxima = Bounds::maxima();
+        Self { lease_ms: 10_000, pops_max: 64, evaluators: cores, cache_bytes: 64 << 20, maxima }
     }
 }
 
@@ -220,7 +230,7 @@ struct Inner {
     /// An instance was resumed here.
     resumed: Notify,
     /// Pops whose instances are not all worked off.
-    instances: Arc<Semaphore>,
+    places: Places,
     turns: Turns,
     desk: OnceLock<PartitionNumber>,
     outside: Arc<dyn Outside>,
@@ -234,10 +244,10 @@ struct Inner {
     errands_to_run: Mutex<Option<mpsc::UnboundedReceiver<Errand>>>,
     /// What is under way is to end soon.
     stopping: AtomicBool,
+    /// No other engine works on the store, so that nobody else says anything of instances.
+    is_alone: AtomicBool,
     /// Held by everything under way.
     busy: Arc<()>,
-    /// Slots that were evaluated.
-    slots: AtomicU64,
 }
 
 impl Processes {
@@ -258,7 +268,7 @@ impl Processes {
             defined: Notify::new(),
             waiting: Notify::new(),
             resumed: Notify::new(),
-            instances: Arc::new(Semaphore::new(config.pops_max.max(1))),
+            places: Places::new(config.pops_max),
             turns: Turns::new(config.evaluators, Arc::clone(&clock)),
             clock,
             desk: OnceLock::new(),
@@ -268,8 +278,8 @@ impl Processes {
             errands,
             errands_to_run: Mutex::new(Some(to_run)),
             stopping: AtomicBool::new(false),
+            is_alone: AtomicBool::new(false),
             busy: Arc::default(),
-            slots: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -278,11 +288,5 @@ impl Processes {
     /// works on the store, so that what an earlier life of this server held is free at once.
     pub async fn run(self, is_alone: bool, stop: watch::Receiver<bool>) {
         runner::run(self.inner, is_alone, stop).await;
-    }
-
-    /// Slots that this engine has evaluated.
-    #[must_use]
-    pub fn slots(&self) -> u64 {
-        self.inner.slots.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

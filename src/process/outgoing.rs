@@ -28,10 +28,12 @@ pub(super) struct Outgoing {
 }
 
 /// A record to be.
+#[derive(Default)]
 pub(super) struct Parts<'a> {
     pub(super) id: &'a str,
     pub(super) envelope: Option<&'a [u8]>,
     pub(super) payload: &'a [u8],
+    pub(super) trace_id: Option<[u8; 16]>,
 }
 
 impl Parts<'_> {
@@ -48,6 +50,7 @@ impl Parts<'_> {
         let header = self.envelope.map(|envelope| [(HEADER, envelope)]);
         builder.push(&NewRecord {
             transaction_id: Some(self.id),
+            trace_id: self.trace_id,
             headers: header.as_ref().map_or(&[], |header| header.as_slice()),
             is_json,
             payload: self.payload,

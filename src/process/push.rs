@@ -10,7 +10,6 @@ use onrush_protocol::qos::Qos;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use tokio::time::sleep;
 
 use crate::base::post::Mailbox;
 use crate::buffer::receipt::{Accepted, Signer, Stored};
@@ -20,19 +19,16 @@ use crate::process::codec::Codec;
 use crate::process::definition::{Create, Definition, Mode};
 pub use crate::process::envelope::Terms;
 use crate::process::envelope::{Envelope, HEADER};
+use crate::process::errands::Errand;
 use crate::process::keys::{Address, STOPPED};
 use crate::process::look::InstanceShown;
-use crate::process::outgoing::count;
-use crate::process::runner::Errand;
 use crate::process::runtime::ENVELOPE;
-use crate::process::step::Step;
 use crate::process::tree::Standing;
 use crate::process::{Inner, ProcessError, Processes};
 use crate::state::catalog::QueueDefinition;
 use crate::state::draft::push::Pushed;
 use crate::state::draft::transaction::StateOp;
 use crate::state::effect::{ProducerSub, Sequence};
-use crate::state::tally::TallyChange;
 
 /// Fields of a message that only the room writes: those that no guest may, and whom an answer goes to,
 /// which a guest does say.
@@ -65,6 +61,8 @@ pub struct PushOrder {
     pub message: Bytes,
     /// What tells whether it was pushed before.
     pub transaction_id: Option<String>,
+    /// The trace that it and its cascade are part of.
+    pub trace_id: Option<[u8; 16]>,
     /// How far its cascade may go.
     pub terms: Terms,
     /// Who pushes, where that is known.
@@ -72,6 +70,9 @@ pub struct PushOrder {
     /// Whether its sender waits for what comes of it: a process that is stopped takes only messages for
     /// later.
     pub waits: bool,
+    /// Whether it is evaluated though its class is in manual mode, also after a crash; whoever pushes asks
+    /// for that with [`Processes::run_to`] when it stands.
+    pub runs: bool,
 }
 
 /// What became of a push by the time it was durable.
@@ -120,7 +121,8 @@ impl Processes {
     /// # Errors
     /// [`ProcessError`]: it was not taken, unless the error says otherwise.
     pub async fn push(&self, order: PushOrder) -> Result<Taken, ProcessError> {
-        let PushOrder { class, key, message, transaction_id, terms, sub, waits } = order;
+        let (waits, runs) = (order.waits, order.runs);
+        let PushOrder { class, key, message, transaction_id, trace_id, terms, sub, .. } = order;
         let (queue, code) = self.inner.newest(&class)?;
         let from = format!("client:{}", sub.as_ref().map_or("", ProducerSub::as_str));
         if !code.definition.accepts(&from) {
@@ -137,13 +139,15 @@ impl Processes {
         let asks = Asks { defines, waits };
         self.inner.may_push(&queue.name, &key, &code.definition, asks).await?;
         let spawn = kind.init.filter(|_| defines);
-        let envelope = Envelope { terms, spawn, defines, ..Envelope::default() };
+        let runs = runs && code.definition.mode == Mode::Manual;
+        let envelope = Envelope { terms, spawn, defines, runs, ..Envelope::default() };
         let header = envelope.write();
-        let has_header = defines || terms != Terms::default();
+        let has_header = defines || runs || terms != Terms::default();
         let headers = [(HEADER, header.as_slice())];
         let mut builder = BatchBuilder::with_limits(*self.inner.ingest.limits());
         let record = NewRecord {
             transaction_id: transaction_id.as_deref(),
+            trace_id,
             headers: if has_header { &headers } else { &[] },
             is_json: true,
             payload: &message,
@@ -217,24 +221,6 @@ impl Processes {
         }
     }
 
-    /// Calls a push off: messages of it that are not evaluated yet never are. What was committed stays.
-    /// Answers when that is durable.
-    ///
-    /// # Errors
-    /// [`ProcessError::NoPush`]; [`ProcessError::Complete`] where nothing is left to call off;
-    /// [`ProcessError::Command`].
-    pub async fn cancel(&self, push: &str) -> Result<Standing, ProcessError> {
-        let standing = self.standing(push).await?;
-        let root = standing.root;
-        if standing.is_complete() && standing.status() != "cancelled" {
-            return Err(ProcessError::Complete(root.id()));
-        }
-        let change = TallyChange { cancel: true, ..TallyChange::default() };
-        let step = Step { states: vec![count(root, change)], roots: vec![root], ..Step::default() };
-        self.inner.carry_out(&step).await?;
-        self.inner.standing(root).await
-    }
-
     /// Stops an instance before its next step, or lets it go on. Answers when that is durable.
     ///
     /// # Errors
@@ -278,30 +264,6 @@ impl Processes {
 }
 
 impl Inner {
-    /// Evaluates an instance up to a slot, whoever else does so too.
-    pub(super) async fn run_manually(self: Arc<Self>, errand: Errand) {
-        /// How long to wait for whoever else holds the instance.
-        const PAUSE: Duration = Duration::from_millis(10);
-        let Errand { queue, class, key, slot } = errand;
-        loop {
-            let Ok(Some(shown)) = self.instance(class.as_str(), &key).await else { return };
-            if shown.done > slot || shown.stopped.is_some() {
-                return;
-            }
-            let most = u32::try_from(slot - shown.done + 1).unwrap_or(u32::MAX);
-            match self.pop(&class, Some(key.clone()), most, 0).await {
-                Ok(handout) => {
-                    let nothing = handout.packages.is_empty();
-                    self.work_off_all(queue, handout).await;
-                    if nothing {
-                        sleep(PAUSE).await;
-                    }
-                }
-                Err(_) => sleep(PAUSE).await,
-            }
-        }
-    }
-
     /// Stores a batch in the way of any push, but with an envelope that only the room may write.
     /// Waits for room and a commit.
     pub(super) async fn store(

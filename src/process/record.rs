@@ -106,6 +106,9 @@ pub struct SlotRecord {
     /// The id of the message that it was sent for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Box<str>>,
+    /// The trace that it is part of, a UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<Box<str>>,
     /// How many messages lead to it.
     pub depth: u32,
     /// When it was pushed, unix milliseconds.
@@ -166,4 +169,7 @@ pub(super) struct Letter {
     /// Whether that is a text that stands for bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) base64: bool,
+    /// The trace that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trace_id: Option<[u8; 16]>,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use onrush_protocol::name::{PartitionName, QueueName};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -21,21 +21,23 @@ use crate::delivery::parcel::Package;
 use crate::delivery::{Handout, PopError, PopOrder};
 use crate::process::commit::{PAUSE_MS, PAUSE_MS_MAX, Settled, StepError, group};
 use crate::process::definition::Mode;
+use crate::process::errands::{self, Errand};
 use crate::process::evaluate::{Done, Evaluated, Job};
 use crate::process::faults::{Place, cross};
 use crate::process::hand_over::Handed;
 use crate::process::incoming::Incoming;
 use crate::process::instance::{Fetch, Instance, total_change};
 use crate::process::keys::Address;
-use crate::process::lot::{Left, Lot, Seat};
-use crate::process::record::Fault;
+use crate::process::lot::{Left, Lot};
+use crate::process::places::Seat;
+use crate::process::record::{Fault, SlotRecord};
 use crate::process::step::{Builder, Step};
 use crate::process::{Inner, ProcessError};
 use crate::shard::command::{Command, LetGo};
 use crate::shard::transaction::Committed;
 use crate::state::draft::pop::PopBudget;
 use crate::state::draft::push::Pushed;
-use crate::state::effect::{GroupStart, Sequence};
+use crate::state::effect::GroupStart;
 use crate::state::tally::Tally;
 
 /// How long a consumer waits for work before it asks again, milliseconds.
@@ -61,17 +63,9 @@ enum Stepped {
     Ended(Left),
 }
 
-/// An instance in manual mode that is to be evaluated up to a slot.
-#[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) queue: QueueId,
-    pub(super) class: QueueName,
-    pub(super) key: PartitionName,
-    pub(super) slot: Sequence,
-}
-
 /// Runs until `stop` says so: consumers for all classes there are, and those that come.
 pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Receiver<bool>) {
+    inner.is_alone.store(is_alone, Ordering::Relaxed);
     if is_alone {
         // Whoever held instances was an earlier life of this very server.
         let (reply, answer) = oneshot::channel();
@@ -83,13 +77,14 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
     tasks.spawn(crate::process::sweep::run(Arc::clone(&inner), stop.clone()));
     tasks.spawn(crate::process::effects::run(Arc::clone(&inner), stop.clone()));
     let errands = inner.errands_to_run.lock().take();
-    tasks.spawn(run_errands(Arc::clone(&inner), errands));
+    tasks.spawn(errands::run(Arc::clone(&inner), errands));
+    tasks.spawn(errands::recall(Arc::clone(&inner), is_alone));
     loop {
         let news = inner.defined.notified();
         tokio::pin!(news);
         news.as_mut().enable();
         consumers.retain(|_, consumer| !consumer.is_finished());
-        for (queue, name) in inner.automatic() {
+        for (queue, name) in inner.classes_of(Mode::Auto) {
             let consume = || tasks.spawn(consume(Arc::clone(&inner), queue, name));
             consumers.entry(queue).or_insert_with(consume);
         }
@@ -99,41 +94,24 @@ pub(super) async fn run(inner: Arc<Inner>, is_alone: bool, mut stop: watch::Rece
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    tasks.shutdown().await;
     inner.stopping.store(true, Ordering::SeqCst);
+    tasks.shutdown().await;
     inner.resumed.notify_waiters();
     inner.drain().await;
-}
-
-/// Evaluates instances in manual mode as they are asked to.
-async fn run_errands(inner: Arc<Inner>, errands: Option<mpsc::UnboundedReceiver<Errand>>) {
-    let Some(mut errands) = errands else { return };
-    let mut running = JoinSet::new();
-    loop {
-        tokio::select! {
-            errand = errands.recv() => match errand {
-                Some(errand) => drop(running.spawn(Arc::clone(&inner).run_manually(errand))),
-                None => return,
-            },
-            Some(_) = running.join_next() => {}
-        }
-    }
 }
 
 /// The consumer of a class, for as long as it is evaluated by itself. It has a place of the work list
 /// only while there is work: any number of classes may wait for theirs.
 async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
-    // Half of all places: a class whose code never ends leaves the others theirs.
-    let of_class = Arc::new(Semaphore::new((inner.config.pops_max / 2).max(1)));
-    while inner.is_automatic(queue) {
-        let Ok(mine) = Arc::clone(&of_class).acquire_owned().await else { return };
+    while inner.is_in_mode(queue, Mode::Auto) {
         match inner.pop(&name, None, MESSAGES, WAIT_MS).await {
             Ok(handout) if handout.packages.is_empty() => {}
             Ok(handout) => {
                 let lot = Lot::new(handout.token, handout.until_ms, None);
-                let place = Arc::clone(&inner.instances).acquire_owned();
-                let Ok(place) = inner.keeping(&lot, place).await else { return };
-                inner.begin(queue, handout, Some(Seat::new(place, Some(mine))));
+                let mut idle = Idle { inner: &inner, handout: Some(handout) };
+                let place = inner.keeping(&lot, inner.places.take(queue)).await;
+                let Some((place, handout)) = place.zip(idle.handout.take()) else { return };
+                inner.begin(queue, handout, Some(place));
             }
             Err(error) => {
                 tracing::debug!(class = %name, %error, "no instances now");
@@ -143,13 +121,37 @@ async fn consume(inner: Arc<Inner>, queue: QueueId, name: QueueName) {
     }
 }
 
+/// Instances that wait for a place; given back where they never get one.
+struct Idle<'a> {
+    inner: &'a Inner,
+    handout: Option<Handout>,
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        let Some(handout) = &self.handout else { return };
+        let lot = Lot::new(handout.token, handout.until_ms, None);
+        handout.packages.iter().for_each(|package| self.inner.give_back(package.partition, &lot));
+    }
+}
+
 impl Inner {
     /// Counts what was evaluated and stands.
     pub(super) fn count(&self, done: &[Done]) {
         let telemetry = self.engine.telemetry();
-        for it in done {
-            telemetry.fuel_used.add(it.record.fuel);
-            telemetry.cascade_depth.raise(u64::from(it.record.depth));
+        let counts = &telemetry.processes;
+        counts.slots.add(done.len() as u64);
+        for SlotRecord { fuel, depth, error, outbox, .. } in done.iter().map(|it| &it.record) {
+            telemetry.fuel_used.add(*fuel);
+            telemetry.cascade_depth.raise(u64::from(*depth));
+            error.iter().for_each(|error| counts.failed.add(&error.code));
+            let refused = outbox.iter().filter_map(|entry| entry.error.as_ref());
+            refused.for_each(|error| counts.refused.add(&error.code));
+        }
+        // One for all of them: they were committed together.
+        if let Some(record) = done.first().map(|it| &it.record) {
+            let delay_ms = record.evaluated_ms.saturating_sub(record.pushed_ms);
+            counts.delay.record(delay_ms.saturating_mul(1_000), done.len() as u64);
         }
     }
 
@@ -183,7 +185,10 @@ impl Inner {
             let (inner, mut lot, busy) = (Arc::clone(self), lot.clone(), self.busy.clone());
             tokio::spawn(async move {
                 let partition = package.partition;
+                let working = &inner.engine.telemetry().processes.working;
+                working.add(1);
                 let left = inner.work_off(queue, package, &mut lot).await;
+                working.sub(1);
                 lot.leave_place();
                 drop(busy);
                 inner.leave(partition, left, &lot).await;
@@ -218,13 +223,14 @@ impl Inner {
             return Left::Work;
         };
         let known = self.cache.take(partition, first);
-        let mut instance = match known {
-            Some(instance) => instance,
-            None => match Instance::load(&self.engine, partition, first).await {
-                Ok(instance) => instance,
-                Err(_) => return Left::Work,
-            },
+        let is_alone = self.is_alone.load(Ordering::Relaxed);
+        let met = match known {
+            Some(instance) if is_alone => Ok(instance),
+            // Others may have stopped it, or let slots of it be passed over.
+            Some(instance) => instance.ask_again(&self.engine, partition).await,
+            None => Instance::load(&self.engine, partition, first).await,
         };
+        let Ok(mut instance) = met else { return Left::Work };
         loop {
             if self.stops.lock().remove(&partition) {
                 let next = incoming.first().map_or(first, |message| message.address.seq);
@@ -235,6 +241,10 @@ impl Inner {
             }
             if instance.stopped.is_some() {
                 return Left::Stopped;
+            }
+            if self.is_stopping() {
+                self.cache.forget(partition);
+                return Left::Work;
             }
             if !self.keep_lease(lot).await {
                 return Left::Over;
@@ -291,8 +301,11 @@ impl Inner {
             let built = self.build(job, &instance, &incoming, &mut done, (&known, &closed));
             let Some(mut step) = built else { return Stepped::Ended(Left::Work) };
             let is_last = done.done.len() == incoming.len() && done.stopped.is_none();
+            let began_us = self.clock.monotonic_us();
             match self.commit_and_take(job, lot, settled, &mut step, is_last).await {
                 Ok((committed, handed)) => {
+                    let took_us = self.clock.monotonic_us().saturating_sub(began_us);
+                    self.engine.telemetry().processes.commit.record(took_us, 1);
                     cross(Place::Committed);
                     self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
@@ -352,6 +365,11 @@ impl Inner {
 
     /// A step stands: whoever waits for it hears of it, and what it sent is evaluated.
     pub(super) fn tell(&self, step: &Step, committed: &Committed) {
+        let doubled = committed.appends.iter().filter_map(|stored| match &stored.pushed {
+            Pushed::Stored { .. } => None,
+            Pushed::Mixed(all) => Some(all.iter().filter(|it| it.duplicate).count() as u64),
+        });
+        self.engine.telemetry().processes.duplicates.add(doubled.sum());
         self.run_manual_targets(step, committed);
         step.roots.iter().for_each(|root| self.board.tell(*root));
         if step.has_waiting {
@@ -382,7 +400,8 @@ impl Inner {
         cancelled: &HashSet<Address>,
         lot: &Lot,
     ) -> Option<(Instance, Vec<Incoming>, Evaluated)> {
-        let _turn = self.keeping(lot, self.turns.take(job.queue)).await?;
+        let waited_us = &job.fetch.waited_us;
+        let mut turn = self.keeping(lot, self.turns.take(job.queue, waited_us)).await?;
         if !self.keep_lease(lot).await {
             // Whoever has it by now evaluates it.
             return None;
@@ -394,7 +413,10 @@ impl Inner {
             (instance, incoming, evaluated)
         });
         // However long the code takes, nobody else is to begin it meanwhile.
-        let evaluated = self.keeping(lot, evaluating).await.ok();
+        let began_us = self.clock.monotonic_us();
+        let evaluated = self.keeping(lot, turn.run(evaluating)).await.ok();
+        let took_us = self.clock.monotonic_us().saturating_sub(began_us);
+        self.engine.telemetry().processes.evaluation.record(took_us, 1);
         cross(Place::AfterEvaluation);
         evaluated
     }
@@ -416,27 +438,27 @@ impl Inner {
             key,
             modules: Arc::clone(&self.modules),
             clock: Arc::clone(&self.clock),
-            fetch: Fetch { engine: Arc::clone(&self.engine), handle: Handle::current() },
+            fetch: Fetch::new(&self.engine, Handle::current()),
         })
     }
 
-    /// Classes whose messages are evaluated as they come.
-    fn automatic(&self) -> Vec<(QueueId, QueueName)> {
+    /// Classes in a mode.
+    pub(super) fn classes_of(&self, mode: Mode) -> Vec<(QueueId, QueueName)> {
         let catalog = self.engine.catalog_now();
         let classes = catalog.classes().map(|(queue, _)| queue);
         let queues = classes.filter_map(|queue| catalog.get(queue));
         let queues = queues.map(|queue| (queue.id, queue.name.parse::<QueueName>()));
         let named: Vec<_> = queues.filter_map(|(queue, name)| Some((queue, name.ok()?))).collect();
         drop(catalog);
-        named.into_iter().filter(|(queue, _)| self.is_automatic(*queue)).collect()
+        named.into_iter().filter(|(queue, _)| self.is_in_mode(*queue, mode)).collect()
     }
 
-    fn is_automatic(&self, queue: QueueId) -> bool {
+    fn is_in_mode(&self, queue: QueueId, mode: Mode) -> bool {
         let catalog = self.engine.catalog_now();
         let newest = catalog.class(queue).and_then(|class| class.newest());
         let name = catalog.get(queue).map_or("", |queue| &queue.name);
         let code = newest.and_then(|newest| self.modules.get(queue, name, newest).ok());
-        code.is_some_and(|code| code.definition.mode == Mode::Auto)
+        code.is_some_and(|code| code.definition.mode == mode)
     }
 
     /// Whether what is under way is to end soon.

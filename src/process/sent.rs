@@ -34,6 +34,7 @@ pub struct Sent {
 enum Found {
     Place(Address),
     Text(Bytes),
+    Kept(Letter),
     Nothing,
 }
 
@@ -68,12 +69,15 @@ impl Processes {
             let Some(desk) = desk else { return Ok(Found::Nothing) };
             let found = values(look, DEAD, desk, &[letter])?;
             let letter = found.first().and_then(|(_, value)| serde_json::from_slice(value).ok());
-            let text = letter.map(|letter: Letter| letter.payload.get().to_owned().into());
-            Ok::<_, KvError>(text.map_or(Found::Nothing, Found::Text))
+            Ok::<_, KvError>(letter.map_or(Found::Nothing, Found::Kept))
         });
         match read.await?? {
             Found::Nothing => Ok(None),
             Found::Text(payload) => Ok(Some(Sent { address: None, payload, is_json: true })),
+            Found::Kept(letter) => {
+                let (payload, is_json) = letter.says();
+                Ok(Some(Sent { address: None, payload, is_json }))
+            }
             Found::Place(address) => self.inner.message(address).await,
         }
     }

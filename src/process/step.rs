@@ -6,7 +6,7 @@
 //! never come there twice. What does not go anywhere is refused: kept as a letter, or parked, as the
 //! sender's class says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,6 +76,8 @@ pub(super) struct Builder<'a> {
     open: HashMap<(QueueId, PartitionName), usize>,
     notes: Vec<PlaceNote>,
     tallies: HashMap<Address, TallyChange>,
+    /// Ids of its guest's own that entries of the slot have by now, with where those go.
+    suffixes: HashSet<(Box<str>, Box<str>)>,
     /// State keys by owner and partition, in the order in which they were first met.
     changes: Vec<((OwnerId, PartitionNumber), Vec<StateOp>)>,
     places: HashMap<(OwnerId, PartitionNumber), usize>,
@@ -100,6 +102,7 @@ impl<'a> Builder<'a> {
             open: HashMap::new(),
             notes: Vec::new(),
             tallies: HashMap::new(),
+            suffixes: HashSet::new(),
             changes: Vec::new(),
             places: HashMap::new(),
             now_ms: job.clock.now_ms(),
@@ -196,15 +199,21 @@ impl<'a> Builder<'a> {
         self.add(message.root, &change, is_alone);
         let Some(code) = done.code.clone() else { return };
         done.record.outbox.clear();
+        self.suffixes.clear();
         for (index, entry) in (1..).zip(&done.outbox) {
             let (said, fault) = Said::read(&entry.payload);
             let entry = Entry { message, definition: &code.definition, index, entry, said };
             let record = self.entry(entry, fault);
             done.record.outbox.push(record);
         }
-        let keeps = code.definition.on_error == OnError::Dlq;
-        let is_dead = done.record.status == SlotStatus::Failed && keeps;
-        if is_dead || done.record.status == SlotStatus::Expired {
+        let is_dead = match done.record.status {
+            SlotStatus::Failed => code.definition.on_error == OnError::Dlq,
+            SlotStatus::Expired => true,
+            // Whoever pushed it knows and has it; what a process sent, nobody has.
+            SlotStatus::Refused => !message.is_root(),
+            _ => false,
+        };
+        if is_dead {
             self.bury_own(message, done);
         }
     }
@@ -267,6 +276,7 @@ impl<'a> Builder<'a> {
             (_, Some(fault)) => Route::No(fault),
             (route, None) => self.coded(&mut entry, route),
         };
+        let route = self.only_once(&entry, &name, route);
         let sending = Sending { entry: &entry, name: &name, hops };
         match route {
             Route::Reply => {
@@ -309,6 +319,17 @@ impl<'a> Builder<'a> {
             }
             Err(fault) => Route::No(fault),
         }
+    }
+
+    /// A route, unless the slot has sent something with the same id of its guest's own there: the second
+    /// would be taken for the first, and its cascade would wait for it for ever.
+    fn only_once(&mut self, entry: &Entry<'_>, name: &str, route: Route) -> Route {
+        let Some(suffix) = &entry.entry.transaction_suffix else { return route };
+        let goes = matches!(route, Route::Queue(..) | Route::Unknown(_));
+        if goes && !self.suffixes.insert((name.into(), suffix.as_str().into())) {
+            return no("duplicate", format!("the slot has sent '{suffix}' there before"));
+        }
+        route
     }
 
     /// A route, unless a limit of the cascade ends it or its target is closed.
@@ -398,12 +419,14 @@ impl<'a> Builder<'a> {
             self.add(sending.root(), &pending, false);
             return Ok(EntryStatus::Delayed);
         }
-        let envelope = is_process.then(|| self.envelope(sending).write());
-        let id = self.transaction_id(sending.entry);
-        let Said { payload, is_json, .. } = &sending.entry.said;
-        let record = Parts { id: &id, envelope: envelope.as_deref(), payload };
         let mode = if is_process { self.job.mode_of(self.signs.catalog, &queue) } else { None };
         let runs = mode == Some(Mode::Manual) && sending.entry.message.lets_run();
+        let envelope = || Envelope { runs, ..self.envelope(sending) }.write();
+        let envelope = is_process.then(envelope);
+        let id = self.transaction_id(sending.entry);
+        let Said { payload, is_json, .. } = &sending.entry.said;
+        let trace_id = sending.entry.message.trace_id;
+        let record = Parts { id: &id, envelope: envelope.as_deref(), payload, trace_id };
         let (append, record) = self.put(queue, partition, &record, *is_json)?;
         if let Some(growing) = self.growing.get_mut(append) {
             growing.runs |= runs;
@@ -509,10 +532,16 @@ impl<'a> Builder<'a> {
             cascade: message.root.id().into(),
             since_ms: self.now_ms,
             until_ms,
-            transaction_id: self.transaction_id(sending.entry).into(),
+            transaction_id: match fault {
+                // Sent after all, it must not be taken for the one that it was refused for.
+                Some(fault) if &*fault.code == "duplicate" => self.id_by_index(sending.entry),
+                _ => self.transaction_id(sending.entry),
+            }
+            .into(),
             envelope: raw(&self.envelope(sending).write()).unwrap_or_default(),
             payload: raw(&payload).unwrap_or_default(),
             base64,
+            trace_id: message.trace_id,
         }
     }
 
@@ -521,8 +550,12 @@ impl<'a> Builder<'a> {
         let (partition, slot) = (self.job.partition, entry.message.address.seq);
         match &entry.entry.transaction_suffix {
             Some(suffix) => format!("p:{partition}:{slot}:s:{suffix}"),
-            None => format!("p:{partition}:{slot}:{}", entry.index),
+            None => self.id_by_index(entry),
         }
+    }
+
+    fn id_by_index(&self, entry: &Entry<'_>) -> String {
+        format!("p:{}:{}:{}", self.job.partition, entry.message.address.seq, entry.index)
     }
 
     fn envelope(&self, sending: &Sending<'_>) -> Envelope {
@@ -552,6 +585,7 @@ impl<'a> Builder<'a> {
             timer: None,
             defines: false,
             resets: false,
+            runs: false,
         }
     }
 }

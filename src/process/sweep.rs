@@ -30,9 +30,19 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What is looked at in one turn.
 const ROWS: usize = 256;
 
+/// How far one walk over what is parked has come.
+#[derive(Default)]
+struct Parked {
+    /// The key behind which the next page begins.
+    after: Option<Bytes>,
+    /// Targets for which something was passed over: nothing behind it goes before it, though the target
+    /// may be there by now.
+    blocked: HashSet<Box<str>>,
+}
+
 /// Looks after the desk until `stop` says so.
 pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut parked_after = None;
+    let (mut parked, mut letters) = (Parked::default(), None);
     loop {
         let news = inner.waiting.notified();
         tokio::pin!(news);
@@ -44,13 +54,18 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Ok(next) => pause = next.min(LOOK),
                 Err(error) => tracing::debug!(%error, "what waits for its time is tried again"),
             }
-            match inner.sweep_parked(parked_after.take()).await {
-                Ok((after, any)) => {
-                    // Where some had their target, more may.
-                    pause = if any && after.is_some() { Duration::ZERO } else { pause };
-                    parked_after = after;
+            match inner.sweep_parked(&mut parked).await {
+                // Where some had their target, more may.
+                Ok(true) if parked.after.is_some() => pause = Duration::ZERO,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "what waits for its target is tried again");
+                    parked = Parked::default();
                 }
-                Err(error) => tracing::debug!(%error, "what waits for its target is tried again"),
+            }
+            match inner.sweep_letters(letters.take()).await {
+                Ok(after) => letters = after,
+                Err(error) => tracing::debug!(%error, "old letters are let go of later"),
             }
         }
         tokio::select! {
@@ -109,22 +124,27 @@ impl Inner {
         }
     }
 
-    /// Sends what has a target by now, a page at a time; returns where the next begins, and whether
-    /// anything was sent.
-    async fn sweep_parked(
-        &self,
-        after: Option<Bytes>,
-    ) -> Result<(Option<Bytes>, bool), ProcessError> {
+    /// Sends what has a target by now, a page at a time; returns whether anything was sent.
+    async fn sweep_parked(&self, parked: &mut Parked) -> Result<bool, ProcessError> {
+        let after = parked.after.take();
+        if after.is_none() {
+            parked.blocked.clear();
+        }
         let page = self.at_desk(PARKED, Bytes::new(), after, ROWS).await?;
-        let (mut blocked, mut any) = (HashSet::new(), false);
+        let mut any = false;
         for row in page.rows {
             let Ok(letter) = serde_json::from_slice::<Letter>(&row.value) else { continue };
             let lot = (PARKED, &row.key, read_parked_key(&row.key).unwrap_or_default());
-            let until_ms = letter.until_ms;
-            let sent = self.send_waiting(lot, letter, &mut blocked, until_ms).await;
-            any |= passed_over(sent)? == Some(Fate::Sent);
+            let (until_ms, target) = (letter.until_ms, letter.target.clone());
+            let sent = self.send_waiting(lot, letter, &mut parked.blocked, until_ms).await;
+            match passed_over(sent)? {
+                Some(Fate::Sent) => any = true,
+                Some(Fate::NoTarget) => drop(parked.blocked.insert(target)),
+                Some(Fate::Taken) | None => {}
+            }
         }
-        Ok((page.more_after, any))
+        parked.after = page.more_after;
+        Ok(any)
     }
 
     /// Sends a message that waited, unless its target is among those that have no room now. What has no

@@ -13,6 +13,7 @@
 use onrush_protocol::name::{PartitionName, QueueName};
 
 use crate::process::call::{self, Call};
+use crate::state::classes::OWN_NAME;
 
 /// A target that was understood.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,14 +59,15 @@ pub(super) fn parse(text: &str) -> Option<Target> {
     Some(Target::Named(class, key))
 }
 
-/// A queue and a partition, which may be left out.
+/// A queue and a partition, which may be left out. The queue of the room itself is nobody's target.
 pub(super) fn split(text: &str) -> Option<(QueueName, PartitionName)> {
     let (queue, partition) = match text.split_once('/') {
         Some((queue, partition)) => (queue, partition.parse().ok()?),
         None => (text, PartitionName::default()),
     };
     let queue: QueueName = queue.parse().ok()?;
-    (!queue.as_str().is_empty()).then_some((queue, partition))
+    let is_open = !queue.as_str().is_empty() && queue.as_str() != OWN_NAME;
+    is_open.then_some((queue, partition))
 }
 
 #[cfg(test)]
@@ -98,6 +100,8 @@ mod tests {
             ("/a", None),
             ("a\u{1}/b", None),
             ("ftp://a/b", None),
+            ("queue:$process/desk", None),
+            ("queue:$process", None),
         ] {
             assert_eq!(parse(text), target, "{text}");
         }

@@ -78,7 +78,7 @@ impl Timer {
         let mut builder = BatchBuilder::new();
         let id = format!("t:{}:{}", self.id, self.next_ms);
         let payload = self.message.get().as_bytes();
-        Parts { id: &id, envelope, payload }.put(&mut builder)?;
+        Parts { id: &id, envelope, payload, trace_id: None }.put(&mut builder)?;
         Ok(builder)
     }
 

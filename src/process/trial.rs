@@ -138,6 +138,7 @@ impl Processes {
             root: address,
             from: from.into(),
             transaction_id: None,
+            trace_id: None,
             payload: message,
             is_json: true,
             envelope,
@@ -158,13 +159,13 @@ impl Inner {
         mut instance: Instance,
         incoming: Vec<Incoming>,
     ) -> Option<(Instance, Vec<Incoming>, Evaluated)> {
-        let _turn = self.turns.take(job.queue).await?;
+        let mut turn = self.turns.take(job.queue, &job.fetch.waited_us).await?;
         let job = Arc::clone(job);
         let evaluating = tokio::task::spawn_blocking(move || {
             let evaluated = job.evaluate(&mut instance, &incoming, &HashSet::new());
             (instance, incoming, evaluated)
         });
-        evaluating.await.ok()
+        turn.run(evaluating).await.ok()
     }
 }
 

@@ -349,6 +349,8 @@ pub struct Define {
 pub struct Delete {
     /// The queue.
     pub name: QueueName,
+    /// The version of its class that must be the newest; `None` = whatever it is.
+    pub class: Option<u32>,
     /// The answer: whether there was one.
     pub reply: Reply<Result<bool, CommandError>>,
 }

@@ -9,7 +9,6 @@ mod groups;
 mod hand_over;
 mod pops;
 mod pushes;
-mod queues;
 mod replays;
 mod tend;
 mod transactions;
@@ -441,7 +440,8 @@ impl<'a> Round<'a> {
             }
             Command::Define(define) => self.define(define),
             Command::Delete(delete) => {
-                let found = self.find(delete.name.as_str());
+                let is_meant = |id| delete.class.is_none_or(|it| self.newest_class(id) == it);
+                let found = self.find(delete.name.as_str()).filter(|queue| is_meant(queue.id));
                 if let Some(queue) = &found {
                     self.sync();
                     self.catalog.push(Effect::ForgetQueue { queue: queue.id });

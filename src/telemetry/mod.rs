@@ -5,11 +5,13 @@
 
 pub mod history;
 pub mod latency;
+pub mod processes;
 pub mod queues;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::latency::Latency;
+use crate::telemetry::processes::ProcessCounts;
 use crate::telemetry::queues::QueueCounts;
 
 /// A number that only grows.
@@ -158,6 +160,8 @@ pub struct Telemetry {
     pub fuel_used: Counter,
     /// The depth in its cascade of the deepest message evaluated so far (gauge).
     pub cascade_depth: Counter,
+    /// What else is counted of processes.
+    pub processes: ProcessCounts,
     /// What was asked of queues, one by one.
     pub by_queue: QueueCounts,
     /// Time from a push's arrival to its answer.

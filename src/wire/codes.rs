@@ -124,6 +124,7 @@ pub fn of_catalog_error(error: &CatalogError) -> Code {
         CatalogError::NotFound(_) => Code::QueueNotFound,
         CatalogError::Option { .. }
         | CatalogError::OfClass(_)
+        | CatalogError::ClearClass
         | CatalogError::NoDatabase
         | CatalogError::SealedRows => Code::BadOption,
         CatalogError::NoEncryptionKey => Code::EncryptionKeyMissing,

@@ -162,6 +162,7 @@ impl Desk<'_> {
     ) -> Asked {
         wish.level = only.unwrap_or(wish.level);
         order.waits = wish.level != Await::Accepted;
+        order.runs = only.is_none();
         let (class, key) = (order.class.clone(), order.key.clone());
         let given = order.transaction_id.clone();
         let processes = &self.rooms.processes;

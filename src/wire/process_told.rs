@@ -97,6 +97,9 @@ impl Told<'_> {
         body.insert("process".into(), process.as_str().into());
         body.insert("slot".into(), root.seq.into());
         body.insert("stats".into(), stats);
+        if let Some(trace_id) = slot.as_ref().and_then(|slot| slot.trace_id.as_deref()) {
+            body.insert("trace_id".into(), trace_id.into());
+        }
         let reply = reply.as_ref().and_then(|it| serde_json::from_slice::<Value>(it).ok());
         body.insert("reply".into(), reply.unwrap_or_default());
         if let Some(tree) = self.tree {
@@ -172,6 +175,7 @@ fn entry_fault(fault: &Fault) -> Value {
     let status = match &*fault.code {
         "effect_not_allowed" => Some(403),
         "target_not_found" => Some(404),
+        "duplicate" => Some(409),
         "payload_too_large" => Some(413),
         "target_missing" | "codec_rejected" => Some(422),
         "backlog_full" => Some(429),

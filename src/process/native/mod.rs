@@ -9,9 +9,9 @@
 //! | `fan` | one message to each of `targets`, or `count` of them; counts what comes back |
 //! | `ring` | passes a token on to the next of `size` processes |
 //! | `kv` | `set`, `get`, `delete`, `scan` |
-//! | `pingpong`, `ping_server`, `publisher`, `guarded`, `faulty`, `sleeper` | for trying things out |
+//! | `pingpong`, `ping_server`, `publisher`, `guarded`, `faulty`, `sleeper`, `fickle` | for trying things out |
 //!
-//! They hold to the same rules as guests: no clock, no I/O, no memory but their state.
+//! But for the last two they hold to the same rules as guests: no clock, no I/O, no memory but their state.
 
 mod basic;
 mod fan;
@@ -40,6 +40,7 @@ pub(super) fn find(name: &str) -> Option<Arc<dyn Module>> {
         "guarded" => trials::guarded,
         "faulty" => trials::faulty,
         "sleeper" => trials::sleeper,
+        "fickle" => trials::fickle,
         _ => return None,
     };
     Some(Arc::new(Native(work)))

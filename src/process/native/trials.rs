@@ -1,5 +1,6 @@
 //! Small modules for trying things out, each with one habit.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -85,4 +86,11 @@ pub(super) fn sleeper(desk: &mut Desk<'_>) -> Result<Value, Fault> {
         desk.send(Some(&to), json!({ "slept": ms }));
     }
     Ok(json!({ "slept": ms }))
+}
+
+/// Returns how often anybody has asked it since the server began: what code must not do, so that evaluating
+/// anew has something to find.
+pub(super) fn fickle(_: &mut Desk<'_>) -> Result<Value, Fault> {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    Ok(json!(ASKED.fetch_add(1, Ordering::Relaxed)))
 }

@@ -8,16 +8,17 @@ use crate::shard::round::Round;
 use crate::state::effect::Effect;
 
 impl Round<'_> {
-    /// Gives a queue's messages code, or a new version of it.
+    /// Gives a queue's messages code, or a new version of it. A queue that is not there is made with it, so
+    /// that nobody ever meets it without its code.
     pub(super) fn define_class(&mut self, define: &DefineClass) -> Classed {
         let found = self.find(define.queue.as_str());
-        let newest = found.as_ref().map_or(0, |queue| self.newest_version(queue.id));
+        let newest = found.as_ref().map_or(0, |queue| self.newest_class(queue.id));
         if define.expected.is_some_and(|expected| expected != newest) {
             return Classed::Conflict(newest);
         }
         let queue = found.unwrap_or_else(|| {
-            let none = (Box::default(), Box::default());
-            self.define_queue(&define.queue, None, none, define.asked)
+            let none = Box::default();
+            self.make(&define.queue, None, (&none, &none), define.asked)
         });
         self.sync();
         let (version, text) = (newest.saturating_add(1), define.text.clone());
@@ -25,8 +26,8 @@ impl Round<'_> {
         Classed::Defined(queue.id, version)
     }
 
-    /// The newest version of a class, 0 where there is none.
-    fn newest_version(&self, queue: QueueId) -> u32 {
+    /// The newest version of a class with what this round did to it; 0 where the queue is none.
+    pub(super) fn newest_class(&self, queue: QueueId) -> u32 {
         let new = self.catalog.iter().rev().find_map(|effect| match effect {
             Effect::DefineClass { queue: of, version, .. } if *of == queue => Some(*version),
             _ => None,

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use onrush_protocol::name::QueueName;
+
 use crate::base::place::QueueId;
-use crate::shard::command::{Define, Named};
+use crate::shard::command::{Asked, Define, Named};
 use crate::shard::round::{Outcome, Round};
 use crate::state::catalog::QueueDefinition;
 use crate::state::effect::Effect;
@@ -17,9 +19,22 @@ impl Round<'_> {
         if let (Some(found), None) = (&found, &define.asked) {
             return Outcome::Defined(Arc::clone(found));
         }
+        let labels = (&define.namespace, &define.task);
+        let asked = define.asked.unwrap_or_default();
+        Outcome::Defined(self.make(&define.name, found, labels, asked))
+    }
+
+    /// Makes a queue, or changes one that was found.
+    pub(super) fn make(
+        &mut self,
+        name: &QueueName,
+        found: Option<Arc<QueueDefinition>>,
+        (namespace, task): (&Box<str>, &Box<str>),
+        asked: Asked,
+    ) -> Arc<QueueDefinition> {
         let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
         let id = self.catalog_state().next_id().saturating_add(new as QueueId);
-        let (asked, before) = (define.asked.unwrap_or_default(), found.as_deref());
+        let before = found.as_deref();
         let all = before.map_or(asked, |it| asked.over(it, self.is_projected(it.id)));
         let options = all.options;
         let label = |number, new: &Box<str>, old: fn(&QueueDefinition) -> &Box<str>| {
@@ -27,9 +42,9 @@ impl Round<'_> {
         };
         let definition = QueueDefinition {
             id: before.map_or(id, |found| found.id),
-            name: define.name.as_str().into(),
-            namespace: label(Named::NAMESPACE, &define.namespace, |it| &it.namespace),
-            task: label(Named::TASK, &define.task, |it| &it.task),
+            name: name.as_str().into(),
+            namespace: label(Named::NAMESPACE, namespace, |it| &it.namespace),
+            task: label(Named::TASK, task, |it| &it.task),
             created_ms: before.map_or(self.context.now_ms, |found| found.created_ms),
             ttl_asked: all.ttl_asked,
             sealed: before.is_some_and(|found| found.sealed) || options.encryption_enabled,
@@ -42,6 +57,6 @@ impl Round<'_> {
         if self.is_projected(queue) != on {
             self.catalog.push(Effect::Project { queue, on });
         }
-        Outcome::Defined(Arc::new(definition))
+        Arc::new(definition)
     }
 }

@@ -215,7 +215,9 @@ async fn pushed(
     let Named { class, key, .. } = process;
     let sub = caller.and_then(|caller| caller.sub);
     let terms = wish.terms;
-    let order = PushOrder { class, key, message, transaction_id, terms, sub, waits: false };
+    let (trace_id, waits, runs) = (None, false, false);
+    let order =
+        PushOrder { class, key, message, transaction_id, trace_id, terms, sub, waits, runs };
     let asked = api.processes().push(order, wish, only).await;
     asked.map_err(|error| failed(&error))
 }

@@ -10,12 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::process::ProcessError;
+use crate::process::bulk::Handled;
 use crate::process::letters::LetterShown;
 use crate::process::timers::Timer;
 use crate::process::way::Waypoint;
 use crate::wire::http::Api;
 use crate::wire::http::admin::{Door, of_path, settle};
 use crate::wire::http::ids::millis_text;
+use crate::wire::http::process_push::control;
 use crate::wire::http::processes::{Raw, failed, process_of, replied};
 use crate::wire::http::shape;
 use crate::wire::http::status::{Answer, Failure, empty, json};
@@ -31,6 +33,10 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         get("/api/v1/letters", READ_ONLY, "listLetters",
             "Messages of processes that were refused", letters),
+        post("/api/v1/letters/redrive", READ_WRITE, "redriveLetters",
+            "Send the refused messages of a push after all", redrive_all),
+        delete("/api/v1/letters", READ_WRITE, "deleteLetters",
+            "Throw the refused messages of a push away", discard_all),
         get(LETTER, READ_ONLY, "getLetter",
             "A refused message with the messages that led to it", letter),
         post("/api/v1/letters/{id}/redrive", READ_WRITE, "redriveLetter",
@@ -98,6 +104,35 @@ async fn redrive(State(api): Door, path: Raw<String>) -> Answer {
         Ok(json(StatusCode::OK, &json!({ "redriven": true })))
     };
     settle(redrive.await)
+}
+
+/// The push whose letters are meant.
+fn cascade_of<'a>(query: &'a Query<'_>) -> Result<&'a str, Failure> {
+    query.get("cascade").ok_or_else(|| control("cascade must be the id of a push"))
+}
+
+async fn redrive_all(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    let redrive = async {
+        let raw = query.unwrap_or_default();
+        let query = Query::parse(&raw)?;
+        let (cascade, after) = (cascade_of(&query)?, query.get("after"));
+        let handled = api.rooms.processes.redrive_all(cascade, after).await;
+        let handled = handled.map_err(|error| failed(&error))?;
+        let Handled { done, kept, after } = handled;
+        Ok(json(StatusCode::OK, &json!({ "redriven": done, "kept": kept, "after": after })))
+    };
+    settle(redrive.await)
+}
+
+async fn discard_all(State(api): Door, RawQuery(query): RawQuery) -> Answer {
+    let discard = async {
+        let raw = query.unwrap_or_default();
+        let query = Query::parse(&raw)?;
+        let handled = api.rooms.processes.discard_all(cascade_of(&query)?).await;
+        let Handled { done, after, .. } = handled.map_err(|error| failed(&error))?;
+        Ok(json(StatusCode::OK, &json!({ "deleted": done, "has_more": after.is_some() })))
+    };
+    settle(discard.await)
 }
 
 async fn discard(State(api): Door, path: Raw<String>) -> Answer {

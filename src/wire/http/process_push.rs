@@ -18,6 +18,7 @@ use axum::extract::{RawQuery, State};
 use hyper::body::Frame;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
+use onrush_protocol::id::uuid_parse;
 use onrush_protocol::limits::TRANSACTION_ID_BYTES_MAX;
 use onrush_protocol::name::{PartitionName, QueueName};
 use serde::Deserialize;
@@ -62,6 +63,8 @@ struct RawPush<'a> {
     message: Option<&'a RawValue>,
     #[serde(alias = "transaction_id")]
     transaction_id: Option<&'a RawValue>,
+    #[serde(alias = "trace_id")]
+    trace_id: Option<&'a RawValue>,
     #[serde(rename = "await")]
     level: Option<&'a RawValue>,
     #[serde(alias = "push-mode", alias = "push_mode")]
@@ -185,6 +188,12 @@ fn transaction_id(raw: Option<&RawValue>) -> Result<Option<String>, Failure> {
     text.map(|text| Some(text.into_owned())).ok_or_else(refused)
 }
 
+fn trace_id(raw: Option<&RawValue>) -> Result<Option<[u8; 16]>, Failure> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let id = shape::text(raw).and_then(|text| uuid_parse(&text));
+    id.map(Some).ok_or_else(|| control("traceId must be a UUID"))
+}
+
 /// Pushes a message and waits.
 pub(super) async fn push(
     State(api): Door,
@@ -247,8 +256,11 @@ async fn push_and_wait(
     let message = raw.message.ok_or_else(|| Failure::malformed("message is required"))?;
     let message = Bytes::copy_from_slice(message.get().as_bytes());
     let transaction_id = transaction_id(raw.transaction_id)?;
+    let terms = wish.terms;
+    let trace_id = trace_id(raw.trace_id)?;
+    let (waits, runs) = (false, false);
     let order =
-        PushOrder { class, key, message, transaction_id, terms: wish.terms, sub, waits: false };
+        PushOrder { class, key, message, transaction_id, trace_id, terms, sub, waits, runs };
     how.form.replied(api.processes().push(order, wish, how.only).await)
 }
 

@@ -289,6 +289,41 @@ fn failover(page: &mut Page, api: &Api) {
     ] {
         page.one(name, Gauge, help, value);
     }
+    processes(page, telemetry);
+}
+
+/// What evaluates messages.
+fn processes(page: &mut Page, telemetry: &Telemetry) {
+    let counts = &telemetry.processes;
+    for (name, help, counter) in [
+        ("mq_process_slots_total", "Messages that processes have evaluated", &counts.slots),
+        ("mq_process_hand_overs_total", "Batches handed on without a pop", &counts.handed_on),
+        ("mq_process_duplicates_total", "Sent again by mistake; must be 0", &counts.duplicates),
+    ] {
+        page.one(name, Counter, help, counter.get() as f64);
+    }
+    let help = "Processes that are being worked off";
+    page.one("mq_process_working", Gauge, help, counts.working.get() as f64);
+    for (name, help, by_code) in [
+        ("mq_process_slots_failed_total", "Slots that did not end well", counts.failed.get()),
+        ("mq_process_refused_total", "Sent by processes and refused", counts.refused.get()),
+    ] {
+        let labelled: Vec<_> =
+            by_code.iter().map(|(code, count)| ([("code", &**code)], *count as f64)).collect();
+        let series = labelled.iter().map(|(labels, count)| (&labels[..], *count));
+        page.some(name, Counter, help, series);
+    }
+    for (name, help, latency) in [
+        ("mq_process_evaluation_seconds", "Evaluating the slots of one step", &counts.evaluation),
+        ("mq_process_commit_seconds", "Making a step durable", &counts.commit),
+        (
+            "mq_process_delay_seconds",
+            "From a message's commit to its evaluation, in whole milliseconds",
+            &counts.delay,
+        ),
+    ] {
+        page.seconds(name, help, latency);
+    }
     let (depth, fuel) = (&telemetry.cascade_depth, telemetry.fuel_used.get() as f64);
     let help = "Depth in its cascade of the deepest message evaluated so far";
     page.one("mq_runtime_cascade_depth", Gauge, help, depth.get() as f64);

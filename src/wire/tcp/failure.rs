@@ -75,6 +75,7 @@ pub(super) fn catalog(error: &CatalogError) -> Failure {
         CatalogError::Option { field, limit, .. } => failure.blaming(field, *limit),
         CatalogError::NoEncryptionKey => failure.blaming("encryptionEnabled", 0),
         CatalogError::OfClass(setting) => failure.blaming(setting, 0),
+        CatalogError::ClearClass => failure.blaming("encryptionEnabled", 0),
         CatalogError::SealedRows => failure.blaming("sqlRows", 0),
         CatalogError::NoDatabase => failure.blaming("sqlRows", 0),
         CatalogError::Command(_) => failure,

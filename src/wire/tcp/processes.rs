@@ -87,9 +87,11 @@ async fn push(
         key: asked.key.detach(),
         message: asked.message,
         transaction_id: (!id.is_empty()).then(|| id.to_owned()),
+        trace_id: None,
         terms: wish.terms,
         sub,
         waits: false,
+        runs: false,
     };
     told(desk.push(order, wish, None).await)
 }
