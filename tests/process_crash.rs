@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use onrush::config::{Secret, Settings};
 use onrush::process::faults::{Place, arm};
 use onrush::server::Server;
@@ -159,6 +161,16 @@ fn orders() -> Vec<(String, Value)> {
     orders.push(("fan/root".into(), json!({ "count": 100, "class": "fan", "prefix": "leaf" })));
     orders.push(("pingpong/a".into(), json!({ "start": true, "limit": 20 })));
     orders.push(("router/r".into(), json!({ "to": ["delayed/a"], "delay_ms": 20 })));
+    // To a class in manual mode, from a client, from a process, and after a while.
+    for n in 0..3_u64 {
+        orders.push(("manual/a".into(), json!({ "add": 1 + n })));
+        orders.push(("router/r".into(), json!({ "to": "manual/b", "add": 1 + n })));
+    }
+    orders.push(("router/r".into(), json!({ "to": "manual/c", "delay_ms": 20 })));
+    // To a class that comes later.
+    orders.push(("patient/p".into(), json!({ "to": "late/a", "add": 5 })));
+    // A module of another kind.
+    orders.push(("fac/any".into(), json!(5)));
     orders
 }
 
@@ -193,7 +205,20 @@ fn later_orders() -> Vec<(String, Value)> {
 fn processes() -> Vec<String> {
     let ledgers = ["root", "sub0", "sub1", "sub2"];
     let ledgers = ledgers.iter().flat_map(|key| [format!("ledger/{key}"), format!("script/{key}")]);
-    let others = ["fan/root", "pingpong/a", "delayed/a", "router/r", "user/alice", "user/bob"];
+    let others = [
+        "fan/root",
+        "pingpong/a",
+        "delayed/a",
+        "router/r",
+        "user/alice",
+        "user/bob",
+        "manual/a",
+        "manual/b",
+        "manual/c",
+        "patient/p",
+        "late/a",
+        "fac/any",
+    ];
     let leaves = (1..=100).map(|n| format!("fan/leaf{n}"));
     ledgers.chain(others.map(Into::into)).chain(leaves).collect()
 }
@@ -290,7 +315,10 @@ impl Story {
             .iter()
             .enumerate()
             .map(|(n, (process, message))| self.push(process, message, &format!("{prefix}{n}")));
-        for push in pushes.collect::<Vec<_>>() {
+        let pushes: Vec<String> = pushes.collect();
+        // What one of them sent waits for this class.
+        self.define("late", &json!({ "runtime": "native", "module": "counter" }));
+        for push in pushes {
             loop {
                 let (_, shown) = self.ask("GET", &format!("/api/v1/pushes/{push}?wait=30000"), "");
                 if shown["complete"] == true {
@@ -326,6 +354,15 @@ impl Story {
             ctx.send(order)
         end }";
         self.define("user", &json!({ "runtime": "luau", "module": user }));
+        let manual = json!({ "runtime": "native", "module": "counter", "mode": "manual" });
+        self.define("manual", &manual);
+        let parks = json!({ "park": 600_000 });
+        self.define(
+            "patient",
+            &json!({ "runtime": "native", "module": "router", "unknown_target": parks }),
+        );
+        let fac = STANDARD.encode(include_bytes!("../examples/processes/wasm/fac.wasm"));
+        self.define("fac", &json!({ "runtime": "wasm", "module": fac }));
     }
 
     /// How it ended.
@@ -368,6 +405,9 @@ fn expected() -> &'static Value {
         check_ledgers(&picture);
         assert_eq!(picture["fan/root"][1], 101, "one message and a hundred that came back");
         assert_eq!(picture["letters"], json!([]));
+        for (manual, sum) in [("manual/a", 6), ("manual/b", 6), ("manual/c", 1), ("late/a", 5)] {
+            assert_eq!(picture[manual][0], json!([{ "key": "count", "value": sum }]), "{manual}");
+        }
         picture
     })
 }

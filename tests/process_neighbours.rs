@@ -1,5 +1,6 @@
-//! What processes that take all they can get do to others: endless loops in hundreds of processes, two
-//! that send to each other without end. Others are served meanwhile.
+//! What processes that take all they can get do to others: endless loops in hundreds of processes of three
+//! classes, some of them sent there by others; two that send to each other without end; a fan-out of
+//! fan-outs. Others are served meanwhile.
 //!
 //! Prints how long plain pushes and pushes to a quiet class take, alone and beside each of them. With
 //! `SERVER_BIN`, a release build, plain pushes may take a fifth longer at the 99th percentile and no
@@ -23,8 +24,11 @@ use std::time::{Duration, Instant};
 use process::ServerProcess;
 use serde_json::{Value, json};
 
-/// Processes with an endless loop.
-const LOOPS: usize = 200;
+/// Classes with an endless loop, and processes of each.
+const CLASSES: [&str; 3] = ["loop", "coil", "spin"];
+const LOOPS: usize = 80;
+/// Messages of the fan-out: it asks for four times as many.
+const FAN: u64 = 5_000;
 
 /// A connection that stays.
 struct Wire(TcpStream);
@@ -33,7 +37,7 @@ impl Wire {
     fn new(url: &str) -> Self {
         let stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(660))).unwrap();
         Self(stream)
     }
 
@@ -119,8 +123,20 @@ async fn processes_without_end_leave_room_for_others() {
     server.listening().await;
     let mut wire = Wire::new(&server.http_url());
     wire.define("counter", &json!({ "runtime": "native", "module": "counter" }));
-    let source = "return { handle = function() while true do end end }";
-    wire.define("loop", &json!({ "runtime": "luau", "module": source }));
+    let source = "return { handle = function(state, msg)
+        if not msg.quick then while true do end end
+    end }";
+    for class in CLASSES {
+        wire.define(class, &json!({ "runtime": "luau", "module": source }));
+    }
+    wire.define("router", &json!({ "runtime": "native", "module": "router" }));
+    let tree = "return { handle = function(state, msg, ctx)
+        if msg.level > 2 then return end
+        for n = 1, msg.level == 1 and 1000 or 20 do
+            ctx.send { target = `tree/{msg.level}-{n}`, level = msg.level + 1 }
+        end
+    end }";
+    wire.define("tree", &json!({ "runtime": "luau", "module": tree }));
     for (class, other) in [("ping", "pong/a"), ("pong", "ping/a")] {
         let limits = json!({ "hops": 0, "messages": 100_000_000 });
         let init = json!({ "rules": { "*": other } });
@@ -130,18 +146,37 @@ async fn processes_without_end_leave_room_for_others() {
     }
     measure(&mut wire, "before");
     let alone = measure(&mut wire, "alone");
-    for round in 0..3 {
+    for class in CLASSES {
         for n in 0..LOOPS {
-            wire.push(&format!("loop/{n}"), &json!({ "round": round }));
+            wire.push(&format!("{class}/{n}"), &json!({ "quick": n % 2 == 0 }));
+        }
+        // Those that are idle by now are handed what they are sent.
+        for n in 0..LOOPS / 8 {
+            let to: Vec<String> = (0..8).map(|at| format!("{class}/{}", 8 * n + at)).collect();
+            wire.push(&format!("router/{n}"), &json!({ "to": to }));
         }
     }
     let loops = measure(&mut wire, "beside endless loops");
-    let path = "/api/v1/processes/loop/0/slots/0?wait=100000";
+    let path = "/api/v1/processes/loop/1/slots/0?wait=100000";
     let (_, ended) = wire.ask("GET", path, &Value::Null);
     let code = ended["error"]["code"].as_str().unwrap();
     assert!(matches!(code, "fuel_exhausted" | "time_exceeded"), "{ended}");
-    let (status, _) = wire.ask("DELETE", "/api/v1/processes/loop", &Value::Null);
-    assert_eq!(status, 204);
+    for class in CLASSES {
+        let path = format!("/api/v1/processes/{class}");
+        assert_eq!(wire.ask("DELETE", &path, &Value::Null).0, 204);
+    }
+    let body = json!({ "message": { "level": 1 }, "await": "slot", "maxMessages": FAN });
+    let (status, fan) = wire.ask("POST", "/api/v1/processes/tree/root/push", &body);
+    assert_eq!(status, 200, "{fan}");
+    let fan_out = measure(&mut wire, "beside a fan-out");
+    let path = format!("/api/v1/pushes/{}?wait=600000&limit=1", fan["push_id"].as_str().unwrap());
+    let (_, ended) = wire.ask("GET", &path, &Value::Null);
+    assert_eq!(
+        (&ended["complete"], &ended["status"]),
+        (&json!(true), &json!("truncated")),
+        "{}",
+        ended["stats"]
+    );
     let endless = wire.push("ping/a", &json!({ "n": 1 }));
     let cycle = measure(&mut wire, "beside a cycle without end");
     let (status, answer) = wire.ask("DELETE", &format!("/api/v1/pushes/{endless}"), &Value::Null);
@@ -150,7 +185,7 @@ async fn processes_without_end_leave_room_for_others() {
     let (_, ended) = wire.ask("GET", &path, &Value::Null);
     assert_eq!(ended["complete"], true, "{}", ended["stats"]);
     if std::env::var_os("SERVER_BIN").is_some() {
-        for (name, beside) in [("loops", &loops), ("cycle", &cycle)] {
+        for (name, beside) in [("loops", &loops), ("cycle", &cycle), ("fan-out", &fan_out)] {
             let (alone, beside) = (alone.plain.1, beside.plain.1);
             assert!(beside * 5 <= alone * 6, "{name}: {alone} -> {beside} us at p99");
         }

@@ -22,7 +22,7 @@ fn spawn(folder: &Path, number: usize, cluster: &Cluster) -> ServerProcess {
     ServerProcess::spawn_with(&folder.join(number.to_string()), &[url.as_str()])
 }
 
-fn ask(url: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+fn said(url: &str, method: &str, path: &str, body: &Value) -> (u16, String) {
     let addr = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
@@ -36,7 +36,12 @@ fn ask(url: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_default())
+    (status, body.to_owned())
+}
+
+fn ask(url: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let (status, text) = said(url, method, path, body);
+    (status, serde_json::from_str(&text).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,6 +69,10 @@ async fn xg_11_what_a_database_interrupts_goes_on_where_it_was() {
         assert!(Instant::now() < deadline, "{status}: {answer}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // What would have to be durable is refused, and says that it may be asked again.
+    let (status, refused) =
+        ask(&url, "POST", "/api/v1/processes/pingpong/killed0/pause", &json!({}));
+    assert_eq!((status, &refused["retryable"]), (503, &json!(true)), "{refused}");
     let before = ask(&url, "GET", "/api/v1/processes/pingpong/killed0", &Value::Null).1;
     assert_ne!(before["slots"], 202, "nothing goes on while the store is away");
     cluster.start_again().unwrap();
@@ -92,6 +101,15 @@ async fn xg_11_what_a_database_interrupts_goes_on_where_it_was() {
 /// Chains that run at a time, and pings of each.
 const CHAINS: u64 = 8;
 const LIMIT: u64 = 200;
+/// Pings of a chain that outlives a freeze.
+const LONG: u64 = 600;
+
+/// Slots that a server has evaluated since it began.
+fn evaluated(url: &str) -> u64 {
+    let (_, text) = said(url, "GET", "/metrics/prometheus", &Value::Null);
+    let line = text.lines().find_map(|line| line.strip_prefix("mq_process_slots_total "));
+    line.unwrap().parse().unwrap()
+}
 
 fn define_chains(url: &str) {
     for (class, module) in [("pingpong", "pingpong"), ("fan", "fan"), ("counter", "counter")] {
@@ -156,7 +174,7 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
     }
     let mut pushes = Vec::new();
     for n in 0..8 {
-        let message = json!({ "start": true, "limit": 60 });
+        let message = json!({ "start": true, "limit": LONG });
         let body = json!({ "message": message, "await": "accepted", "maxHops": 0 });
         let path = format!("/api/v1/processes/pingpong/p{n}/push");
         let (status, answer) =
@@ -164,25 +182,67 @@ async fn xg_09_a_frozen_engine_commits_nothing_of_what_another_took() {
         assert_eq!(status, 200, "{answer}");
         pushes.push(answer.get("push_id").unwrap().as_str().unwrap().to_owned());
     }
-    // In the middle of it, whatever it holds by now.
+    // In the middle of it: it evaluates some of them by now.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while evaluated(&at_one) < 20 {
+        assert!(Instant::now() < deadline, "it evaluates nothing");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     one.freeze();
+    // It wakes while the other one is at work on what it held.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    one.thaw();
     for push in &pushes {
         let path = format!("/api/v1/pushes/{push}?wait=100000");
         let (_, shown) = ask(&at_other, "GET", &path, &Value::Null);
         assert_eq!(shown.get("complete"), Some(&json!(true)), "{shown}");
     }
-    one.thaw();
     for url in [&at_one, &at_other] {
         for n in 0..8 {
             let path = format!("/api/v1/processes/pingpong/p{n}");
             // The one that was frozen tells what it has followed, and that comes a moment later.
             let deadline = Instant::now() + Duration::from_secs(30);
             let mut shown = ask(url, "GET", &path, &Value::Null).1;
-            while shown.get("slots") != Some(&json!(62)) && Instant::now() < deadline {
+            while shown.get("slots") != Some(&json!(LONG + 2)) && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 shown = ask(url, "GET", &path, &Value::Null).1;
             }
-            assert_eq!(shown.get("slots"), Some(&json!(62)), "{shown}");
+            assert_eq!(shown.get("slots"), Some(&json!(LONG + 2)), "{shown}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_engine_is_told_of_a_process_the_others_heed() {
+    let cluster = Cluster::start(&installations().unwrap().remove(0)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = spawn(folder.path(), 0, &cluster);
+    worker.listening().await;
+    let at_worker = worker.http_url();
+    let body = json!({ "runtime": "native", "module": "counter" });
+    assert_eq!(ask(&at_worker, "PUT", "/api/v1/processes/counter", &body).0, 200);
+    // It knows these two, and keeps what it knows of them.
+    all_complete(
+        &at_worker,
+        &["a", "b"].map(|key| push(&at_worker, &format!("counter/{key}"), &json!({}))),
+    );
+    let mut teller = spawn(folder.path(), 1, &cluster);
+    teller.listening().await;
+    let path = "/api/v1/processes/counter/a/pause";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask(&teller.http_url(), "POST", path, &json!({})).0 != 200 {
+        assert!(Instant::now() < deadline, "the class is never heard of");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // From here on there is nobody but the worker to evaluate anything.
+    teller.freeze();
+    let waits = push(&at_worker, "counter/a", &json!({}));
+    for _ in 0..3 {
+        all_complete(&at_worker, &[push(&at_worker, "counter/b", &json!({}))]);
+    }
+    let (_, shown) = ask(&at_worker, "GET", "/api/v1/processes/counter/a", &Value::Null);
+    assert_eq!((&shown["evaluated"], &shown["stopped"]), (&json!(1), &json!("paused")), "{shown}");
+    assert_eq!(ask(&at_worker, "POST", "/api/v1/processes/counter/a/resume", &json!({})).0, 200);
+    all_complete(&at_worker, &[waits]);
+    teller.thaw();
 }

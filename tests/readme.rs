@@ -107,6 +107,46 @@ async fn the_tour_works_as_it_stands_there() {
     assert!(commands >= 7 && shown >= 4, "{commands} commands, {shown} with answers");
 }
 
+/// Whether an answer is what the page says behind the command: a field with its value, or words.
+fn is_as_said(came: &Value, said: &str) -> bool {
+    let Some((name, value)) = said.split_once(": ") else { return false };
+    match serde_json::from_str::<Value>(value) {
+        Ok(value) => came[name.trim_matches('"')] == value,
+        Err(_) => [name, value].iter().all(|words| came.to_string().contains(words)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_processes_work_as_they_stand_there() {
+    let folder = root().join("examples/processes");
+    let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let blocks = docs::fences(&page, "sh");
+    let data = tempfile::tempdir().unwrap();
+    let mut server = ServerProcess::spawn(data.path());
+    server.listening().await;
+    let url = server.http_url();
+    let walk = move || {
+        let (first, blocks) = blocks.split_first().unwrap();
+        let first = first.replace("http://127.0.0.1:6632", &url);
+        assert!(first.contains(&url), "it asks nobody: {first}");
+        let (mut commands, mut said) = (0, 0);
+        for line in blocks.iter().flat_map(|block| block.lines()).filter(|line| !line.is_empty()) {
+            let (command, comment) = line.split_once(" # ").unwrap_or((line, ""));
+            let place = folder.display();
+            let came = run(&format!("cd '{place}'\n{first}{command}"));
+            assert!(came["code"].is_null(), "{command}: {came}");
+            commands += 1;
+            if !comment.is_empty() {
+                assert!(is_as_said(&came, comment.trim()), "{command}: {came}, and not {comment}");
+                said += 1;
+            }
+        }
+        (commands, said)
+    };
+    let (commands, said) = tokio::task::spawn_blocking(walk).await.unwrap();
+    assert!(commands >= 12 && said >= 4, "{commands} commands, {said} with answers");
+}
+
 #[test]
 fn the_server_knows_every_command_line_that_pages_name() {
     let count = docs::check_all(root(), "onrush", env!("CARGO_BIN_EXE_onrush"));

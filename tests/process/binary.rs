@@ -134,6 +134,7 @@ async fn a_push_is_called_off_and_a_process_stopped_and_resumed() {
     assert_eq!(done.json["output"], 2, "{done:?}");
     let stays = client.process_push(called_off.push_id().unwrap()).status(1, PATIENCE).await;
     assert_eq!(stays.unwrap().json["status"], "cancelled");
+    assert_eq!(counter.state_key("count").await.unwrap(), 2, "it was not evaluated");
 }
 
 #[tokio::test]

@@ -259,3 +259,20 @@ async fn what_is_not_all_there_is_not_evaluated_anew() {
     let refused = ask(&world, "counter/a", "verify", json!({})).await;
     assert_eq!((refused.status, refused.error().2), (409, "not_replayable".into()));
 }
+
+#[tokio::test]
+async fn what_does_not_come_to_the_same_is_told() {
+    let world = World::new().await;
+    native(&world, "fickle", "fickle").await;
+    for _ in 0..3 {
+        push(&world, "fickle/a", json!({})).await;
+    }
+    let verified = done(&world, "fickle/a", "verify", json!({})).await;
+    assert_eq!((&verified["complete"], &verified["equal"]), (&json!(true), &json!(false)));
+    let different = &verified["first_difference"];
+    assert_eq!(
+        (&different["slot"], &different["what"]),
+        (&json!(0), &json!("output")),
+        "{verified}"
+    );
+}

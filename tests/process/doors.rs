@@ -95,11 +95,13 @@ async fn entries_go_where_their_targets_say() {
         "aliases": { "bank": "counter/bank", "out": "queue:out/p", "loop": "@bank" } });
     define(&world, "router", aliases).await;
     world.post("/api/v1/configure", &json!({ "queue": "out" })).await;
-    let to = json!(["@bank", "@out", "queue:out", "queue:counter/q", "@loop", "@none", "$what"]);
+    let ours = "queue:$process/desk";
+    let to =
+        json!(["@bank", "@out", "queue:out", "queue:counter/q", "@loop", "@none", "$what", ours]);
     let done = push(&world, "router/r", json!({ "to": to, "n": 1 })).await;
     let children = done["children"].as_array().unwrap();
     let statuses: Vec<&str> = children.iter().map(|it| it["status"].as_str().unwrap()).collect();
-    let expected = ["ok", "queued", "queued", "ok", "refused", "refused", "refused"];
+    let expected = ["ok", "queued", "queued", "ok", "refused", "refused", "refused", "refused"];
     assert_eq!(statuses, expected, "{done}");
     for child in &children[4..] {
         assert_eq!(
@@ -369,4 +371,31 @@ async fn pages_of_slots_end_where_it_is_known_what_became_of_them() {
         }
     }
     assert_eq!(seen, 24);
+}
+
+#[tokio::test]
+async fn a_push_says_which_trace_it_is_part_of() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    native(&world, "counter", "counter").await;
+    world.post("/api/v1/configure", &json!({ "queue": "out" })).await;
+    let trace = "019a0c11-7fe8-7001-9999-0123456789ab";
+    let message = json!({ "to": ["counter/a", "queue:out", "late/a"] });
+    let done = push_with(&world, "router/r", message, json!({ "traceId": trace })).await.json();
+    assert_eq!(done["trace_id"], trace, "{done}");
+    assert_eq!(slot(&world, "router/r", 0).await["trace_id"], trace);
+    assert_eq!(slot(&world, "counter/a", 0).await["trace_id"], trace, "and so is what follows");
+    let found = world.get("/api/v1/messages?queue=out").await.json();
+    assert_eq!(found["messages"][0]["traceId"], trace, "{found}");
+    // Also where it was refused first.
+    native(&world, "late", "counter").await;
+    let letter = letters(&world, &done["push_id"]).await[0]["id"].clone();
+    let redrive = format!("/api/v1/letters/{}/redrive", letter.as_str().unwrap());
+    assert_eq!(world.post(&redrive, &json!({})).await.status, 200);
+    assert_eq!(slot(&world, "late/a", 0).await["trace_id"], trace);
+    for wrong in [json!("abc"), json!(7)] {
+        let refused = push_with(&world, "router/r", json!({}), json!({ "traceId": wrong })).await;
+        assert_eq!((refused.status, refused.error().2), (400, "bad_control_value".into()));
+    }
+    assert_eq!(process(&world, "router/r").await["slots"], 1);
 }

@@ -164,6 +164,12 @@ async fn only_its_definition_makes_a_process_of_an_explicit_class() {
         (&json!("refused"), &json!("process_not_found"))
     );
     assert_eq!(process(&world, "strict/a").await["version"], 0);
+    let kept = letters(&world, &done["push_id"]).await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(
+        (&kept[0]["code"], &kept[0]["target"], &kept[0]["from"]),
+        (&json!("process_not_found"), &json!("strict/a"), &json!("router/r"))
+    );
     let items = json!([{ "queue": "strict", "partition": "b", "payload": {} }]);
     assert_eq!(world.push(items).await.status, 201);
     assert_eq!(slot(&world, "strict/b", 0).await["status"], "refused");
@@ -171,6 +177,91 @@ async fn only_its_definition_makes_a_process_of_an_explicit_class() {
     assert_eq!((early.status, early.error().2), (404, "process_not_found".into()));
     push(&world, "strict/a", json!({ "type": "Process" })).await;
     assert_eq!(push(&world, "strict/a", json!({})).await["output"], 1);
+    // What was refused is sent after all.
+    let redrive = format!("/api/v1/letters/{}/redrive", kept[0]["id"].as_str().unwrap());
+    assert_eq!(world.post(&redrive, &json!({})).await.status, 200);
+    assert_eq!(slot(&world, "strict/a", 3).await["output"], 2);
+    assert_eq!(complete(&world, &done).await["stats"]["dlq"], 0);
+}
+
+#[tokio::test]
+async fn what_a_class_takes_from_nobody_is_kept_where_a_process_sent_it() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    let picky =
+        json!({ "runtime": "native", "module": "counter", "accept_from": ["process:bank/*"] });
+    define(&world, "picky", picky).await;
+    let done = push(&world, "router/r", json!({ "to": "picky/a", "n": 7 })).await;
+    assert_eq!((&done["status"], &done["stats"]["dlq"]), (&json!("partial"), &json!(1)), "{done}");
+    let kept = letters(&world, &done["push_id"]).await;
+    assert_eq!(
+        (&kept[0]["code"], &kept[0]["message"]),
+        (&json!("not_accepted"), &json!({ "n": 7 })),
+        "{kept:?}"
+    );
+    // From a client by way of a queue it is no letter: the record says what became of it.
+    let items = json!([{ "queue": "picky", "partition": "b", "payload": {} }]);
+    assert_eq!(world.push(items).await.status, 201);
+    let refused = slot(&world, "picky/b", 0).await;
+    assert_eq!(refused["status"], "refused");
+    assert_eq!(letters(&world, &refused["cascade"]).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn an_id_that_a_guest_gives_twice_sends_once_and_ends_the_cascade() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    let source = "return { handle = function(state, msg, ctx)
+        for n = 1, 3 do
+            ctx.send { target = 'counter/a', add = n, transaction_suffix = 'same' }
+        end
+        ctx.send { target = 'counter/b', add = 1, transaction_suffix = 'same' }
+        ctx.send { target = 'counter/a', delay_ms = 1, add = 9, transaction_suffix = 'same' }
+    end }";
+    define(&world, "twice", json!({ "runtime": "luau", "module": source })).await;
+    let done = push(&world, "twice/a", json!({})).await;
+    let children = done["children"].as_array().unwrap();
+    let statuses: Vec<&str> = children.iter().map(|it| it["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["ok", "refused", "refused", "ok", "refused"], "{done}");
+    assert_eq!(
+        (&children[1]["error"]["code"], &children[1]["error"]["status"]),
+        (&json!("duplicate"), &json!(409))
+    );
+    assert_eq!(process(&world, "counter/a").await["slots"], 1);
+    let kept = letters(&world, &done["push_id"]).await;
+    assert_eq!(kept.len(), 3);
+    let redrive = format!("/api/v1/letters/{}/redrive", kept[0]["id"].as_str().unwrap());
+    assert_eq!(world.post(&redrive, &json!({})).await.status, 200);
+    let after = complete(&world, &done).await;
+    assert_eq!((&after["stats"]["pending"], &after["stats"]["dlq"]), (&json!(0), &json!(2)));
+    assert_eq!(process(&world, "counter/a").await["slots"], 2, "sent after all");
+}
+
+#[tokio::test]
+async fn no_client_takes_the_id_of_what_a_process_will_send() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    world.post("/api/v1/configure", &json!({ "queue": "out" })).await;
+    push(&world, "router/r", json!({ "to": "queue:out" })).await;
+    let ids = || async {
+        let found = world.get("/api/v1/messages?queue=out").await.json();
+        let ids = found["messages"].as_array().unwrap().iter();
+        let mut ids: Vec<String> =
+            ids.map(|it| it["transactionId"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let first = ids().await[0].clone();
+    assert!(first.starts_with("p:") && first.ends_with(":0:1"), "{first}");
+    // What the next slot will send there.
+    let next = first.replace(":0:1", ":1:1");
+    let items = json!([{ "queue": "out", "payload": {}, "transactionId": next }]);
+    assert_eq!(world.push(items.clone()).await.json()["messages"][0]["status"], "pushed");
+    let done = push(&world, "router/r", json!({ "to": "queue:out" })).await;
+    assert_eq!(done["children"][0]["status"], "queued", "{done}");
+    assert_eq!(ids().await, [first, next.clone(), next], "nothing was swallowed");
+    // And it is no client's to be one that was there before.
+    assert_eq!(world.push(items).await.json()["messages"][0]["status"], "duplicate");
 }
 
 #[tokio::test]
@@ -365,4 +456,111 @@ async fn a_queue_that_cannot_be_sealed_is_a_target_that_takes_nothing() {
     assert_eq!(done["status"], "partial", "{done}");
     assert_eq!(done["children"][0]["error"]["code"], "target_closed");
     assert_eq!(done["children"][1]["status"], "ok");
+}
+
+/// Processes whose code takes longer than anything else in a test.
+async fn sleepers(world: &World, class: &str, count: u64) {
+    for n in 0..count {
+        let more = json!({ "await": "accepted" });
+        let answer = push_with(world, &format!("{class}/{n}"), json!({ "ms": 10_000 }), more).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn classes_whose_code_is_slow_leave_others_their_turn() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    for class in ["slow", "slower"] {
+        native(&world, class, "sleeper").await;
+        sleepers(&world, class, 40).await;
+    }
+    assert_eq!(push(&world, "counter/a", json!({})).await["output"], 1);
+    for name in ["slow/0", "slower/0"] {
+        assert_eq!(process(&world, name).await["evaluated"], 0, "{name} sleeps still");
+    }
+}
+
+#[tokio::test]
+async fn what_a_process_hands_on_to_a_slow_class_leaves_others_their_turn() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    native(&world, "router", "router").await;
+    native(&world, "slow", "sleeper").await;
+    // Those that are there and idle are handed on.
+    for n in 0..96 {
+        push(&world, &format!("slow/{n}"), json!({ "ms": 0 })).await;
+    }
+    for n in 0..12 {
+        let to: Vec<String> = (0..8).map(|at| format!("slow/{}", 8 * n + at)).collect();
+        let message = json!({ "to": to, "ms": 10_000 });
+        let more = json!({ "await": "slot" });
+        push_with(&world, &format!("router/{n}"), message, more).await;
+    }
+    assert_eq!(push(&world, "counter/a", json!({})).await["output"], 1);
+    assert_eq!(process(&world, "slow/0").await["evaluated"], 1, "it sleeps still");
+}
+
+#[tokio::test]
+async fn what_was_asked_of_processes_in_manual_mode_is_done_by_the_next_server() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    let manual = json!({ "runtime": "native", "module": "sleeper", "mode": "manual" });
+    define(&world, "manual", manual).await;
+    let accepted = json!({ "await": "accepted" });
+    let mut pushes = Vec::new();
+    for n in 0..4 {
+        let message = json!({ "ms": 500, "n": n });
+        let pushed = push_with(&world, "manual/a", message, accepted.clone()).await;
+        pushes.push(pushed.json());
+    }
+    let message = json!({ "to": ["manual/b", "manual/a"], "ms": 500 });
+    pushes.push(push_with(&world, "router/r", message, json!({ "await": "slot" })).await.json());
+    let body = json!({ "message": {} });
+    let scheduled = world.post("/api/v1/processes/manual/c/schedule", &body).await;
+    assert_eq!(scheduled.status, 200);
+    let world = world.restart().await;
+    for pushed in &pushes {
+        assert_eq!(complete(&world, pushed).await["status"], "ok");
+    }
+    assert_eq!(process(&world, "manual/c").await["evaluated"], 0, "nobody asked for it");
+}
+
+#[tokio::test]
+async fn what_waits_on_several_pages_keeps_its_order_when_its_class_comes() {
+    let world = World::new().await;
+    let parks = json!({ "runtime": "native", "module": "fan",
+        "unknown_target": { "park": 600_000 } });
+    define(&world, "source", parks).await;
+    let message = json!({ "count": 1_000, "target": "late/x" });
+    let more = json!({ "await": "slot" });
+    let parked = push_with(&world, "source/a", message, more).await.json();
+    assert_eq!(parked["stats"]["pending"], 1_000, "{}", parked["stats"]);
+    // Wherever the walk over what waits is by now.
+    native(&world, "late", "counter").await;
+    until(|| async { process(&world, "late/x").await["slots"] == 1_000 }).await;
+    let log = world.get("/api/v1/processes/late/x/slots?limit=1000").await.json();
+    let slots = log["slots"].as_array().unwrap();
+    let came: Vec<u64> = slots.iter().filter_map(|it| it["message"]["n"].as_u64()).collect();
+    assert_eq!(came, (1..=1_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn bytes_that_were_refused_are_not_shown_as_a_text() {
+    let world = World::new().await;
+    let source = "return { handle = function(state, msg, ctx)
+        ctx.send { target = 'nowhere/a', encoding = 'base64', body = 'AJ+Slg==' }
+        ctx.send { target = 'nowhere/a', body = 'AJ+Slg==' }
+    end }";
+    define(&world, "guest", json!({ "runtime": "luau", "module": source })).await;
+    let done = push(&world, "guest/a", json!({})).await;
+    let kept = letters(&world, &done["push_id"]).await;
+    assert_eq!((&kept[0]["encoding"], &kept[1]["encoding"]), (&json!("base64"), &json!("json")));
+    let entry = |index: u32| {
+        let path = format!("/api/v1/processes/guest/a/slots/0/outbox/{index}");
+        let world = &world;
+        async move { world.get(&path).await.json() }
+    };
+    assert_eq!(entry(1).await["message"], Value::Null);
+    assert_eq!(entry(2).await["message"], json!({ "body": "AJ+Slg==" }));
 }

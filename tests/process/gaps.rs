@@ -195,6 +195,65 @@ async fn xg_13_what_is_called_off_is_not_evaluated() {
 }
 
 #[tokio::test]
+async fn xg_13_a_first_message_that_is_called_off_is_not_evaluated() {
+    let world = World::new().await;
+    native(&world, "sleeper", "sleeper").await;
+    native(&world, "counter", "counter").await;
+    let manual = json!({ "runtime": "native", "module": "counter", "mode": "manual" });
+    define(&world, "manual", manual).await;
+    let accepted = json!({ "await": "accepted" });
+    let cancel = |push: &Value| {
+        let path = format!("/api/v1/pushes/{}", push["push_id"].as_str().unwrap());
+        let world = &world;
+        async move { world.ask("DELETE", &path, "").await }
+    };
+    // One that waits in a process that is stopped.
+    push(&world, "counter/a", json!({})).await;
+    world.post("/api/v1/processes/counter/a/pause", &json!({})).await;
+    let waits = push_with(&world, "counter/a", json!({}), accepted.clone()).await.json();
+    let behind = push_with(&world, "counter/a", json!({}), accepted.clone()).await.json();
+    let cancelled = cancel(&waits).await;
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
+    assert_eq!(cancelled.json()["complete"], true, "{}", cancelled.text());
+    assert_eq!(cancel(&waits).await.status, 200, "said twice");
+    world.post("/api/v1/processes/counter/a/resume", &json!({})).await;
+    assert_eq!(crate::desk::complete(&world, &behind).await["output"], 2, "it counts two");
+    let record = slot(&world, "counter/a", 1).await;
+    assert_eq!(
+        (&record["status"], &record["error"]["code"]),
+        (&json!("cancelled"), &json!("cancelled")),
+        "{record}"
+    );
+    assert_eq!(state(&world, "counter/a", "count").await, 2);
+    // One that is evaluated at this very moment: nothing of it stands.
+    let message = json!({ "ms": 1_500, "to": "counter/never" });
+    let runs = push_with(&world, "sleeper/a", message, accepted.clone()).await.json();
+    let next = push_with(&world, "sleeper/a", json!({}), accepted.clone()).await.json();
+    assert_eq!(cancel(&runs).await.status, 200);
+    assert_eq!(crate::desk::complete(&world, &next).await["status"], "ok");
+    assert_eq!(crate::desk::complete(&world, &runs).await["status"], "cancelled");
+    assert_eq!(process(&world, "counter/never").await["code"], "process_not_found");
+    // One in manual mode, where nothing was ever evaluated.
+    let body = json!({ "message": {} });
+    let path = "/api/v1/processes/manual/a/schedule";
+    let scheduled = world.post(path, &body).await.json();
+    assert_eq!(cancel(&scheduled).await.status, 200);
+    world.post(path, &body).await;
+    assert_eq!(push(&world, "manual/a", json!({})).await["output"], 2, "one of three was not");
+    // A message that a process sent is no push.
+    native(&world, "router", "router").await;
+    let message = json!({ "to": "manual/b" });
+    let more = json!({ "await": "slot", "maxDepth": 0 });
+    let routed = push_with(&world, "router/r", message, more).await.json();
+    let child = &routed["children"][0]["message_id"];
+    let path = format!("/api/v1/pushes/{}", child.as_str().unwrap());
+    let refused = world.ask("DELETE", &path, "").await;
+    assert_eq!((refused.status, refused.error().2), (404, "push_not_found".into()));
+    assert_eq!(world.get("/api/v1/processes/manual/b/now").await.json()["output"], 1);
+    assert_eq!(crate::desk::complete(&world, &routed).await["status"], "ok");
+}
+
+#[tokio::test]
 async fn a_push_is_shown_as_a_graph_and_told_as_it_goes() {
     let world = World::new().await;
     native(&world, "fan", "fan").await;
@@ -378,6 +437,73 @@ async fn xg_14_the_same_messages_make_the_same_state() {
         async move { world.get(&path).await.json()["keys"].clone() }
     };
     assert_eq!(keys("kv/first").await, keys("kv/scratch").await);
+    // And its own messages, from nothing.
+    let verified = world.post("/api/v1/processes/kv/first/verify", &json!({})).await.json();
+    assert_eq!((&verified["equal"], &verified["slots"]), (&json!(true), &json!(20)), "{verified}");
+}
+
+/// A module of web assembly whose `handle` does `body`; where the message says so, and else returns.
+fn wasm(body: &str) -> String {
+    use base64::Engine as _;
+    let text = format!(
+        r#"(module
+        (import "onrush" "send" (func $send (param i32 i32) (result i32)))
+        (import "onrush" "kv_put" (func $put (param i32 i32 i32 i32)))
+        (import "onrush" "payload_len" (func $payload_len (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "k12{{}}")
+        (func (export "alloc") (param i32) (result i32) (i32.const 4096))
+        (func $again (param i32) (result i32)
+            (i32.add (i32.const 1) (call $again (local.get 0))))
+        (func (export "handle") (param i32 i32) (result i64)
+            (if (i32.gt_u (call $payload_len) (i32.const 5)) (then {body}))
+            (i64.or (i64.shl (i64.const 1) (i64.const 32)) (i64.const 2))))"#
+    );
+    base64::engine::general_purpose::STANDARD.encode(wat::parse_str(text).unwrap())
+}
+
+#[tokio::test]
+async fn xg_04_whatever_a_compiled_guest_tries_ends_within_its_limits() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    let limits = json!({ "fuel": 1_000_000, "time_ms": 60_000, "memory_bytes": 8 << 20 });
+    let hurried = json!({ "time_ms": 20 });
+    for (n, (class, body, limits, code)) in [
+        ("loop", "(loop $l (br $l))", &limits, "fuel_exhausted"),
+        ("hurried", "(loop $l (br $l))", &hurried, "time_exceeded"),
+        (
+            "memory",
+            "(loop $l (drop (memory.grow (i32.const 16))) (br $l))",
+            &limits,
+            "memory_exceeded",
+        ),
+        ("deep", "(drop (call $again (i32.const 1)))", &limits, "guest_error"),
+        ("trap", "unreachable", &limits, "guest_error"),
+        (
+            "outbox",
+            "(loop $l (drop (call $send (i32.const 3) (i32.const 2))) (br $l))",
+            &limits,
+            "outbox_too_large",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let class_of = json!({ "runtime": "wasm", "module": wasm(body), "limits": limits });
+        define(&world, class, class_of).await;
+        let process = format!("{class}/a");
+        for _ in 0..2 {
+            let done = push(&world, &process, json!("go on for ever")).await;
+            assert_eq!(
+                (&done["status"], &done["error"]["code"]),
+                (&json!("failed"), &json!(code)),
+                "{class}: {done}"
+            );
+            assert_eq!(done["children"], json!([]), "{class}");
+        }
+        assert_eq!(push(&world, &process, json!(1)).await["output"], 12, "{class} goes on");
+        assert_eq!(push(&world, "counter/a", json!({})).await["output"], n + 1);
+    }
 }
 
 #[tokio::test]
@@ -410,6 +536,55 @@ async fn what_was_refused_is_kept_and_can_be_sent_after_all() {
     assert_eq!(letters().await["letters"], json!([]));
     let twice = world.post(&redrive, &json!({})).await;
     assert_eq!((twice.status, twice.error().2), (404, "path_not_found".into()));
+}
+
+#[tokio::test]
+async fn the_letters_of_a_push_are_sent_or_thrown_away_together() {
+    let world = World::new().await;
+    native(&world, "fan", "fan").await;
+    native(&world, "counter", "counter").await;
+    let mut pushes = Vec::new();
+    for key in ["a", "b"] {
+        let message = json!({ "count": 600, "target": format!("counter/{key}") });
+        let more = json!({ "maxMessages": 100, "timeoutMs": 60_000 });
+        let pushed = push_with(&world, &format!("fan/{key}"), message, more).await.json();
+        assert_eq!(pushed["stats"]["dlq"], 501, "{}", pushed["stats"]);
+        pushes.push(pushed);
+    }
+    let path = |at: usize| format!("cascade={}", pushes[at]["push_id"].as_str().unwrap());
+    let sent = world.post(&format!("/api/v1/letters/redrive?{}", path(0)), &json!({})).await;
+    let told = json!({ "redriven": 501, "kept": 0, "after": null });
+    assert_eq!((sent.status, sent.json()), (200, told));
+    let done = crate::desk::complete(&world, &pushes[0]).await;
+    assert_eq!((&done["status"], &done["stats"]["dlq"]), (&json!("ok"), &json!(0)));
+    let log = world.get("/api/v1/processes/counter/a/slots?limit=1000").await.json();
+    let slots = log["slots"].as_array().unwrap();
+    let came: Vec<u64> = slots.iter().filter_map(|it| it["message"]["n"].as_u64()).collect();
+    assert_eq!(came, (1..=600).collect::<Vec<_>>(), "in the order in which they were sent");
+    let gone = world.ask("DELETE", &format!("/api/v1/letters?{}", path(1)), "").await;
+    assert_eq!((gone.status, gone.json()), (200, json!({ "deleted": 501, "has_more": false })));
+    assert_eq!(letters(&world, &pushes[1]["push_id"]).await, Vec::<Value>::new());
+    assert_eq!(process(&world, "counter/b").await["slots"], 99);
+    for (method, path) in [("POST", "/api/v1/letters/redrive"), ("DELETE", "/api/v1/letters")] {
+        let refused = world.ask(method, path, "").await;
+        assert_eq!((refused.status, refused.error().2), (400, "bad_control_value".into()));
+        let refused = world.ask(method, &format!("{path}?cascade=none"), "").await;
+        assert_eq!((refused.status, refused.error().2), (404, "push_not_found".into()));
+    }
+}
+
+#[tokio::test]
+async fn letters_are_let_go_of_when_their_class_keeps_them_no_longer() {
+    let world = World::new().await;
+    native(&world, "keeps", "router").await;
+    let forgets = json!({ "runtime": "native", "module": "router",
+        "retention": { "letters_seconds": 1 } });
+    define(&world, "forgets", forgets).await;
+    let kept = push(&world, "keeps/a", json!({ "to": "nowhere/a" })).await;
+    let old = push(&world, "forgets/a", json!({ "to": "nowhere/a" })).await;
+    assert_eq!(old["stats"]["dlq"], 1);
+    crate::desk::until(|| async { letters(&world, &old["push_id"]).await.is_empty() }).await;
+    assert_eq!(letters(&world, &kept["push_id"]).await.len(), 1);
 }
 
 #[tokio::test]
@@ -498,4 +673,28 @@ async fn errors_of_the_table_have_their_status_and_code() {
     assert_eq!(world.get("/api/v1/processes/bad").await.status, 404, "nothing was defined");
     assert_eq!(world.ask("DELETE", "/api/v1/processes/counter", "").await.status, 204);
     assert_eq!(world.get("/api/v1/processes/counter").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_processes_do_is_counted() {
+    let world = World::new().await;
+    native(&world, "router", "router").await;
+    native(&world, "counter", "counter").await;
+    native(&world, "faulty", "faulty").await;
+    push(&world, "router/r", json!({ "to": ["counter/a", "nowhere/a"] })).await;
+    push(&world, "router/r", json!({ "to": ["counter/a", "nowhere/a"] })).await;
+    push(&world, "faulty/a", json!({ "poison": true })).await;
+    let answer = world.get("/metrics/prometheus").await;
+    let lines: Vec<&str> = answer.text().lines().collect();
+    for line in [
+        "mq_process_slots_total 5",
+        r#"mq_process_slots_failed_total{code="guest_error"} 1"#,
+        r#"mq_process_refused_total{code="target_not_found"} 2"#,
+        "mq_process_duplicates_total 0",
+        "mq_process_evaluation_seconds_count 5",
+        "mq_process_commit_seconds_count 5",
+        "mq_process_delay_seconds_count 5",
+    ] {
+        assert!(lines.contains(&line), "{line}: {lines:#?}");
+    }
 }

@@ -111,3 +111,52 @@ async fn a_queue_of_a_class_lets_go_of_nothing_that_was_not_evaluated() {
     assert_eq!(configure("counter", completed).await.status, 200);
     assert_eq!(push(&world, "counter/a", json!({})).await["output"], 1);
 }
+
+#[tokio::test]
+async fn a_server_says_how_much_classes_may_ask_for() {
+    let world = World::with(|settings| {
+        settings.processes.fuel_max = 20_000;
+        settings.processes.hops_max = 3;
+    })
+    .await;
+    let class =
+        |limits: Value| json!({ "runtime": "native", "module": "pingpong", "limits": limits });
+    let path = "/api/v1/processes/pingpong";
+    for (limits, field) in [(json!({ "fuel": 20_001 }), "fuel"), (json!({ "hops": 4 }), "hops")] {
+        let refused = world.ask("PUT", path, &class(limits).to_string()).await;
+        assert_eq!((refused.status, refused.error().2), (400, "bad_value".into()));
+        assert!(refused.text().contains(field), "{}", refused.text());
+    }
+    let defined = crate::desk::define(&world, "pingpong", class(json!({}))).await;
+    assert_eq!(defined["definition"]["limits"]["hops"], 3, "{defined}");
+    let message = json!({ "start": true, "limit": 100 });
+    let done = crate::desk::push(&world, "pingpong/a", message).await;
+    assert_eq!((&done["status"], &done["stats"]["messages"]), (&json!("truncated"), &json!(4)));
+}
+
+#[tokio::test]
+async fn a_class_that_goes_leaves_nobody_waiting_for_it() {
+    let world = World::new().await;
+    native(&world, "fan", "fan").await;
+    native(&world, "counter", "counter").await;
+    define(&world, "gone", json!({ "runtime": "native", "module": "counter", "mode": "manual" }))
+        .await;
+    let targets: Vec<String> =
+        (0..30).map(|n| format!("gone/{}", n % 3)).chain(["counter/a".into()]).collect();
+    let message = json!({ "targets": targets });
+    let more = json!({ "maxDepth": 0, "await": "slot" });
+    let open = push_with(&world, "fan/a", message, more).await.json();
+    let path = format!("/api/v1/pushes/{}", open["push_id"].as_str().unwrap());
+    crate::desk::until(|| async { world.get(&path).await.json()["stats"]["pending"] == 30 }).await;
+    // One of them is done.
+    push(&world, "gone/0", json!({})).await;
+    let path = "/api/v1/processes/gone";
+    let mut wire = world.connect().await;
+    let stale = wire.ask_with("DELETE", path, "If-Match: \"7\"\r\n", "").await;
+    assert_eq!((stale.status, stale.error().2), (409, "version_conflict".into()));
+    assert_eq!(world.ask("DELETE", path, "").await.status, 204);
+    let done = complete(&world, &open).await;
+    assert_eq!((&done["status"], &done["stats"]["messages"]), (&json!("partial"), &json!(32)));
+    assert_eq!(done["stats"]["pending"], 0, "{done}");
+    assert_eq!(world.get(path).await.status, 404);
+}

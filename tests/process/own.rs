@@ -61,3 +61,23 @@ async fn nobody_says_that_a_process_sent_a_message() {
         client.queue(queue).push([fine]).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_class_and_encryption_exclude_each_other() {
+    let key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    let world = World::with(|settings| {
+        settings.encryption.key = onrush::config::Secret::new(key);
+    })
+    .await;
+    let sealed = json!({ "queue": "secret", "options": { "encryptionEnabled": true } });
+    assert_eq!(world.post("/api/v1/configure", &sealed).await.status, 200);
+    let class = json!({ "runtime": "native", "module": "counter" }).to_string();
+    let refused = world.ask("PUT", "/api/v1/processes/secret", &class).await;
+    assert_eq!((refused.status, refused.error().2), (400, "bad_option".into()));
+    assert_eq!(world.get("/api/v1/processes/secret").await.status, 404, "nothing was defined");
+    native(&world, "clear", "counter").await;
+    let sealed = json!({ "queue": "clear", "options": { "encryptionEnabled": true } });
+    let refused = world.post("/api/v1/configure", &sealed).await;
+    assert_eq!((refused.status, refused.error().2), (400, "bad_option".into()));
+    assert_eq!(push(&world, "clear/a", json!({})).await["output"], 1);
+}

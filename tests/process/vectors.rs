@@ -413,6 +413,11 @@ async fn pv_15_what_is_deeper_than_was_asked_for_is_deferred() {
             let answer = answer.json();
             assert_eq!(answer["output"], "pinged");
             if class == "auto" {
+                // It is evaluated soon, and said to be deferred for as long as it is not.
+                let child = &answer["children"][0];
+                assert_eq!(child["slot"], 0, "{answer}");
+                let is_open = child["status"] == "pending";
+                assert_eq!(child["deferred"] == true, depth == 0 && is_open, "{answer}");
                 let done = complete(&world, &answer).await;
                 assert_eq!(done["stats"]["messages"], 3, "it is finished all the same");
                 continue;
@@ -549,6 +554,49 @@ async fn pv_23_a_timer_whose_target_is_missing_makes_up_for_nothing() {
     let due: Vec<u64> =
         turns.iter().map(|id| id.rsplit(':').next().unwrap().parse().unwrap()).collect();
     assert!(due.is_sorted_by(|a, b| b >= &(a + 20)), "{due:?} after {before}");
+}
+
+#[tokio::test]
+async fn pv_23_a_guest_sends_itself_something_later() {
+    let world = World::new().await;
+    let source = "return { handle = function(state, msg, ctx)
+        if msg.begin then
+            ctx.after(20, { tick = 1 })
+            ctx.send { target = '$timer', delay_ms = 40, tick = 2 }
+            return 'begun'
+        end
+        state.last = msg.tick
+        return msg.tick
+    end }";
+    define(&world, "clock", json!({ "runtime": "luau", "module": source })).await;
+    let done = push(&world, "clock/a", json!({ "begin": true })).await;
+    let ticks: Vec<&Value> =
+        done["children"].as_array().unwrap().iter().map(|it| &it["slot"]).collect();
+    assert_eq!(ticks, [&json!(1), &json!(2)], "{done}");
+    assert_eq!((&done["status"], state(&world, "clock/a", "last").await), (&json!("ok"), json!(2)));
+    assert_eq!(slot(&world, "clock/a", 1).await["output"], 1);
+}
+
+#[tokio::test]
+async fn pv_23_a_cron_expression_has_its_turn() {
+    let world = World::new().await;
+    native(&world, "counter", "counter").await;
+    let timer = json!({ "target": "counter/a", "message": {}, "cron": "* * * * *" });
+    let set = put(&world, "minutes", timer).await.json();
+    let due = set["nextMs"].as_u64().unwrap();
+    assert_eq!(due % 60_000, 0, "{set}");
+    // A minute at most, and some time more.
+    for _ in 0..2_400 {
+        if process(&world, "counter/a").await["slots"] == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let first = slot_of_timer(&world, "counter/a", 0).await;
+    assert_eq!((&first["status"], &first["from"]), (&json!("ok"), &json!("timer:minutes")));
+    assert!(first["pushed_ms"].as_u64().unwrap() >= due, "{first}");
+    let next = world.get("/api/v1/process-timers/minutes").await.json();
+    assert_eq!((&next["nextMs"], &next["turns"]), (&json!(due + 60_000), &json!(1)));
 }
 
 async fn put(world: &World, id: &str, body: Value) -> Answer {
