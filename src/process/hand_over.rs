@@ -59,6 +59,7 @@ impl Inner {
             return Err(StepError::Gone);
         }
         let offers = self.offer_on(job, step, is_last.then_some(lot));
+        let began_us = self.clock.monotonic_us();
         let committed = match self.commit(Some(settled), step).await {
             Ok(committed) => committed,
             Err(StepError::Gone) => {
@@ -68,8 +69,9 @@ impl Inner {
             Err(error) => return Err(error),
         };
         let handed = handed(lot, step, offers, &committed);
-        let claimed = committed.claims.iter().flatten().count() as u64;
-        self.engine.telemetry().processes.handed_on.add(claimed);
+        let counts = &self.engine.telemetry().processes;
+        counts.commit.record(self.clock.monotonic_us().saturating_sub(began_us), 1);
+        counts.handed_on.add(committed.claims.iter().flatten().count() as u64);
         Ok((committed, handed))
     }
 

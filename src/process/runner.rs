@@ -301,11 +301,8 @@ impl Inner {
             let built = self.build(job, &instance, &incoming, &mut done, (&known, &closed));
             let Some(mut step) = built else { return Stepped::Ended(Left::Work) };
             let is_last = done.done.len() == incoming.len() && done.stopped.is_none();
-            let began_us = self.clock.monotonic_us();
             match self.commit_and_take(job, lot, settled, &mut step, is_last).await {
                 Ok((committed, handed)) => {
-                    let took_us = self.clock.monotonic_us().saturating_sub(began_us);
-                    self.engine.telemetry().processes.commit.record(took_us, 1);
                     cross(Place::Committed);
                     self.tell(&step, &committed);
                     incoming.drain(..done.done.len());
