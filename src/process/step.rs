@@ -6,6 +6,8 @@
 //! never come there twice. What does not go anywhere is refused: kept as a letter, or parked, as the
 //! sender's class says.
 
+mod waiting;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,17 +16,15 @@ use onrush_protocol::batch::{BatchBuilder, BatchError};
 use onrush_protocol::name::PartitionName;
 
 use crate::base::place::{PartitionNumber, QueueId};
-use crate::process::call::Call;
 use crate::process::codec::Said;
-use crate::process::definition::{Definition, Mode, OnError, UnknownTarget};
-use crate::process::effects::TRIED_MS;
+use crate::process::definition::{Definition, Mode, OnError};
 use crate::process::envelope::{Envelope, Origin, Terms, triple};
 use crate::process::evaluate::{Done, Evaluated, Job, raw};
 use crate::process::incoming::{ANY_HOPS, Incoming};
 use crate::process::instance::version_value;
 use crate::process::keys::{
     Address, CASCADES, DEAD, EFFECTS, META, PARKED, RESULTS, STATE, STOPPED, TIMERS, VERSION,
-    child_key, dead_key, parked_key, reply_key, skip_key, slot_key, timer_key,
+    child_key, dead_key, reply_key, skip_key, slot_key, timer_key,
 };
 use crate::process::outgoing::{Outgoing, Parts, count};
 use crate::process::record::{EntryRecord, EntryStatus, Fault, Letter, SlotStatus};
@@ -372,36 +372,6 @@ impl<'a> Builder<'a> {
         EntryRecord { status: EntryStatus::Refused, error: Some(fault), ..record }
     }
 
-    fn unknown(&mut self, sending: &Sending<'_>, to: &str, mut record: EntryRecord) -> EntryRecord {
-        let fault = Fault::new("target_not_found", format!("there is no '{to}'"));
-        let policy = sending.entry.definition.unknown_target;
-        match policy {
-            UnknownTarget::Park(ttl_ms) => {
-                let until_ms = self.now_ms.saturating_add(ttl_ms);
-                let letter = self.letter(sending, None, until_ms);
-                if let Err(error) = letter.fits() {
-                    return self.too_large(sending, &error, record);
-                }
-                let class = to.split_once('/').map_or(to, |(class, _)| class);
-                self.wait(PARKED, parked_key(class, &sending.child_key()), &letter);
-                let change = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
-                self.add(sending.root(), &change, false);
-                record.status = EntryStatus::Parked;
-            }
-            UnknownTarget::Dlq | UnknownTarget::Fail => {
-                match policy {
-                    UnknownTarget::Fail => {
-                        let change = TallyChange { lost: 1, ..TallyChange::default() };
-                        self.add(sending.root(), &change, false);
-                    }
-                    _ => self.refuse(sending, &fault),
-                }
-                (record.status, record.error) = (EntryStatus::Refused, Some(fault));
-            }
-        }
-        record
-    }
-
     /// Puts an entry into the batch for its target, or among the timers.
     fn send(
         &mut self,
@@ -442,25 +412,6 @@ impl<'a> Builder<'a> {
         let queued = TallyChange { messages: 1, ..TallyChange::default() };
         self.add(sending.root(), if is_process { &pending } else { &queued }, false);
         Ok(if is_process { EntryStatus::Sent } else { EntryStatus::Queued })
-    }
-
-    /// Puts a call of a server elsewhere among those that are to be made.
-    fn call(
-        &mut self,
-        sending: &Sending<'_>,
-        call: Call,
-        answer_to: Box<str>,
-    ) -> Result<EntryStatus, BatchError> {
-        let entry = sending.entry.entry;
-        let until_ms = self.now_ms.saturating_add(entry.ttl_ms.unwrap_or(TRIED_MS));
-        let due_ms = self.now_ms.saturating_add(entry.delay_ms.unwrap_or(0));
-        let letter = self.letter(sending, None, until_ms);
-        let letter = Letter { target: answer_to, call: Some(call), ..letter };
-        letter.fits()?;
-        self.wait(EFFECTS, timer_key(due_ms, &sending.child_key()), &letter);
-        let pending = TallyChange { pending: 1, messages: 1, ..TallyChange::default() };
-        self.add(sending.root(), &pending, false);
-        Ok(EntryStatus::Called)
     }
 
     /// Adds a record to the batch for its target; returns where it is.
@@ -512,11 +463,6 @@ impl<'a> Builder<'a> {
         self.add(root, &change, false);
         let value = serde_json::to_vec(letter).unwrap_or_default().into();
         self.change(DEAD, self.desk, StateOp::Put { key: dead_key(root, child), value });
-    }
-
-    fn wait(&mut self, owner: OwnerId, key: Bytes, letter: &Letter) {
-        let value = serde_json::to_vec(letter).unwrap_or_default().into();
-        self.change(owner, self.desk, StateOp::Put { key, value });
     }
 
     fn letter(&self, sending: &Sending<'_>, fault: Option<&Fault>, until_ms: u64) -> Letter {
