@@ -885,7 +885,7 @@ fn bad_batches() -> Vec<(Bytes, Code, &'static str, u64)> {
         out
     };
     let sealed_one = |flags: u8, record: BytesMut| sealed(flags, 1, &record);
-    let large = vec![b'x'; (1 << 20) + 1];
+    let large = vec![b'x'; (4 << 20) + 1];
     let huge = sealed(0, 9, &record(0, &vec![b'x'; 1 << 20]).repeat(9));
     vec![
         (Bytes::new(), invalid, "header", 0),
@@ -925,7 +925,7 @@ fn bad_batches() -> Vec<(Bytes, Code, &'static str, u64)> {
         (sealed_one(0, record(4, b"\x04\x00\x01k\x09\x00")), invalid, "header_value", 0),
         (sealed_one(0, record(1, b"\x01t")), invalid, "has_transaction_ids", 0),
         (sealed_one(1, record(0, b"x")), invalid, "has_transaction_ids", 0),
-        (sealed_one(0, record(0, &large)), Code::MessageTooLarge, "payload", 1 << 20),
+        (sealed_one(0, record(0, &large)), Code::MessageTooLarge, "payload", 4 << 20),
         (huge, Code::BatchTooLarge, "batch", 8 << 20),
     ]
 }

@@ -318,7 +318,7 @@ async fn a_failure_is_a_failed_answer_where_that_is_asked_for() {
 async fn a_message_that_is_too_large_is_refused() {
     let world = World::new().await;
     native(&world, "counter", "counter").await;
-    let message = json!({ "text": "x".repeat((1 << 20) + 1) });
+    let message = json!({ "text": "x".repeat((4 << 20) + 1) });
     let refused = push_with(&world, "counter/a", message, json!({})).await;
     assert_eq!((refused.status, refused.error().2), (413, "message_too_large".into()));
     let missing = world.get("/api/v1/processes/counter/a").await;

@@ -356,10 +356,11 @@ mod tests {
     use crate::wire::http::table::{self, Verb};
 
     /// Routes that are posted to without saying anything.
-    const SILENT: [&str; 10] = [
+    const SILENT: [&str; 11] = [
         "facadePostCompute",
         "facadePostNow",
         "redriveLetter",
+        "redriveLetters",
         "resumeProcess",
         "refreshStats",
         "notify",

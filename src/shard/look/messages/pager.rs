@@ -23,8 +23,6 @@ use crate::state::model::{Partition, Run};
 const RUNS_MAX: usize = 100_000;
 /// Messages whose status one page looks at, at most.
 const STATUSES_MAX: u64 = 50_000;
-/// The same once the page is full, and only how many there are in all is still asked.
-const COUNTED_MAX: usize = 10_000;
 /// Sequences whose runs are taken at a time, at most.
 const WINDOW_MAX: u64 = 1024;
 /// What finding rows costs, beside one for each of them, and the standing of one message with a group, in
@@ -203,9 +201,7 @@ impl Pager {
         let Some((state, partition)) = held else { return Ok(1) };
         if is_question {
             self.looked += 1;
-            let is_full = self.messages.len() >= self.limit;
-            let most = if is_full { self.runs_max.min(COUNTED_MAX) } else { self.runs_max };
-            if self.looked > most || self.statuses > STATUSES_MAX {
+            if self.looked > self.runs_max || self.statuses > STATUSES_MAX {
                 (self.is_whole, self.is_over) = (false, true);
                 return Ok(1);
             }
