@@ -241,7 +241,7 @@ fn joined_parts_are_a_batch_of_all_their_records() {
 #[test]
 fn parts_that_are_too_much_together_are_not_joined() {
     assert_eq!(RecordBatch::joined_header([]).unwrap_err().field(), "record_count");
-    let payload = vec![b'x'; MESSAGE_BYTES_MAX];
+    let payload = vec![b'x'; BATCH_BYTES_MAX / 8];
     let mut builder = BatchBuilder::new();
     builder.push(&NewRecord { payload: &payload, ..NewRecord::default() }).unwrap();
     let large = builder.finish().unwrap();

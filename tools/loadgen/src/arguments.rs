@@ -341,7 +341,7 @@ mod tests {
         let (name, load) = arguments.command.parts();
         assert_eq!(
             load.check(name).unwrap_err().to_string(),
-            "--size is 23; 24 to 1048576 are allowed"
+            "--size is 23; 24 to 4194304 are allowed"
         );
     }
 }
