@@ -54,7 +54,6 @@ impl Parts<'_> {
             headers: header.as_ref().map_or(&[], |header| header.as_slice()),
             is_json,
             payload: self.payload,
-            ..NewRecord::default()
         })
     }
 }

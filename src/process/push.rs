@@ -151,7 +151,6 @@ impl Processes {
             headers: if has_header { &headers } else { &[] },
             is_json: true,
             payload: &message,
-            ..NewRecord::default()
         };
         builder.push(&record).map_err(PushError::from)?;
         let Some(batch) = builder.finish() else { return Ok(Taken::Kept) };

@@ -23,23 +23,26 @@ function handle(state, msg, ctx)
 end
 "#;
 
+/// A status line and a body; nothing is no answer at all.
+type Said = Option<(&'static str, &'static str)>;
+
 /// A server that answers each request as it is told; without a word it hangs up.
 #[derive(Clone)]
 struct Elsewhere {
     url: String,
     /// What is answered: status line and body; the last one for all that follow.
-    answers: Arc<Mutex<Vec<Option<(&'static str, &'static str)>>>>,
+    answers: Arc<Mutex<Vec<Said>>>,
     /// What was asked, from the first byte to the last.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Elsewhere {
-    async fn start(answers: &[Option<(&'static str, &'static str)>]) -> Self {
+    async fn start(answers: &[Said]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, answers)
     }
 
-    fn on(listener: TcpListener, answers: &[Option<(&'static str, &'static str)>]) -> Self {
+    fn on(listener: TcpListener, answers: &[Said]) -> Self {
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let answers = Arc::new(Mutex::new(answers.iter().rev().copied().collect()));
         let server = Self { url, answers, asked: Arc::default() };

@@ -16,10 +16,7 @@ impl Round<'_> {
         if define.expected.is_some_and(|expected| expected != newest) {
             return Classed::Conflict(newest);
         }
-        let queue = found.unwrap_or_else(|| {
-            let none = Box::default();
-            self.make(&define.queue, None, (&none, &none), define.asked)
-        });
+        let queue = found.unwrap_or_else(|| self.make(&define.queue, None, ("", ""), define.asked));
         self.sync();
         let (version, text) = (newest.saturating_add(1), define.text.clone());
         self.catalog.push(Effect::DefineClass { queue: queue.id, version, text });

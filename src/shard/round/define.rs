@@ -19,7 +19,7 @@ impl Round<'_> {
         if let (Some(found), None) = (&found, &define.asked) {
             return Outcome::Defined(Arc::clone(found));
         }
-        let labels = (&define.namespace, &define.task);
+        let labels = (&*define.namespace, &*define.task);
         let asked = define.asked.unwrap_or_default();
         Outcome::Defined(self.make(&define.name, found, labels, asked))
     }
@@ -29,7 +29,7 @@ impl Round<'_> {
         &mut self,
         name: &QueueName,
         found: Option<Arc<QueueDefinition>>,
-        (namespace, task): (&Box<str>, &Box<str>),
+        (namespace, task): (&str, &str),
         asked: Asked,
     ) -> Arc<QueueDefinition> {
         let new = self.catalog.iter().filter(|it| matches!(it, Effect::DefineQueue(_))).count();
@@ -37,8 +37,9 @@ impl Round<'_> {
         let before = found.as_deref();
         let all = before.map_or(asked, |it| asked.over(it, self.is_projected(it.id)));
         let options = all.options;
-        let label = |number, new: &Box<str>, old: fn(&QueueDefinition) -> &Box<str>| {
-            before.filter(|_| !asked.names(number)).map_or(new, old).clone()
+        let label = |number, new: &str, old: fn(&QueueDefinition) -> &str| {
+            let kept = before.filter(|_| !asked.names(number));
+            Box::from(kept.map_or(new, old))
         };
         let definition = QueueDefinition {
             id: before.map_or(id, |found| found.id),
